@@ -1,0 +1,28 @@
+"""Training files for the two frameworks, and what both refuse."""
+
+from collections.abc import Iterable, Iterator
+
+from data_pipeline.records import BadInput, Question
+
+BENCHMARKS = {"pceb"}
+
+
+def exportable(questions: Iterable[Question], train_on_benchmark: bool) -> Iterator[Question]:
+    """Yields the questions; raises BadInput for a benchmark's, a repeated id, and an open question.
+
+    A model trained on a benchmark's questions has no result on it, so that takes `train_on_benchmark=true`.
+    """
+    seen = {}
+    for question in questions:
+        where = question.meta.get("where", question.id)
+        if question.source in BENCHMARKS and not train_on_benchmark:
+            raise BadInput(
+                f"{where}: {question.source} is a benchmark, not training data: a model trained on it has no result "
+                "on it. If that is what you want, say train_on_benchmark=true"
+            )
+        if question.id in seen:
+            raise BadInput(f"{where}: the id {question.id!r} stands already at {seen[question.id]}; ids must be unique")
+        if question.kind == "open":
+            raise BadInput(f"{where}: {question.id!r} is an open question, whose answer no rule can check")
+        seen[question.id] = where
+        yield question

@@ -1,0 +1,147 @@
+"""The few types that every step speaks, and the JSONL files they are kept in.
+
+Readers in `data_pipeline/sources/` yield these records; exporters in `data_pipeline/export/` take them.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import jsonlines
+import orjson
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+class BadInput(Exception):
+    """The user's input is wrong; the message names file, row, key, value and cure. Commands exit with 2."""
+
+
+@dataclass(slots=True)
+class Question:
+    id: str
+    source: str  # reader that made it: "cpsyexam", "pceb", "table"
+    subject: str
+    kind: str  # "single" | "multi" | "open"
+    stem: str
+    options: list[str]  # lettered A, B, C... by position; [] for open questions
+    answer: str  # sorted letters, "ABD"; "" for open questions
+    context: str = ""  # case introduction
+    reference: str = ""  # model answer of an open question
+    rationale: str = ""
+    meta: dict = field(default_factory=dict)  # provenance
+
+
+@dataclass(slots=True)
+class Turn:
+    role: str  # "system" | "client" | "counselor"
+    content: str
+    thought: str = ""
+
+
+@dataclass(slots=True)
+class Dialogue:
+    id: str
+    source: str
+    turns: list[Turn]
+    meta: dict = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Reject:
+    id: str
+    where: str  # file and row
+    reason: str
+
+
+# Punctuation and blanks that stand between letters of a key, as in "A、B、D" or "ABD\xa0".
+_SEPARATORS = re.compile(r"[\s,，、;；./|]+")
+
+
+def check_question(kind: str, stem: str, options: dict[str, str], key: object) -> tuple[list[str], str] | str:
+    """Returns (option texts by position, sorted answer letters), or the reason why the question cannot be trusted.
+
+    `options` maps letters to texts; empty texts are options that the paper did not print. Nothing is repaired: only
+    blanks and separators between the letters of the key are read over.
+    """
+    if not stem.strip():
+        return "no question text"
+    given = {letter.strip().upper(): text.strip() for letter, text in options.items() if text and text.strip()}
+    letters = sorted(given)
+    if len(letters) < 2:
+        return f"fewer than two options: {''.join(letters) or 'none'}"
+    if letters != list(LETTERS[: len(letters)]):
+        return f"a gap in the option letters: {''.join(letters)}"
+    if not isinstance(key, str) or not key.strip():
+        return "no answer"
+    answer = _SEPARATORS.sub("", key).upper()
+    if not re.fullmatch("[A-Z]+", answer):
+        return f"the answer is not letters alone: {key.strip()!r}"
+    if beyond := sorted(set(answer) - set(letters)):
+        return (
+            f"the answer names a letter beyond the options: {''.join(beyond)} of {answer}, options A to {letters[-1]}"
+        )
+    if len(set(answer)) != len(answer):
+        return f"the answer repeats a letter: {answer}"
+    if kind == "single" and len(answer) > 1:
+        return f"several letters on a single-answer question: {answer}"
+    return [given[letter] for letter in letters], "".join(sorted(answer))
+
+
+def parse_json(where: object, content: bytes) -> object:
+    """Returns the JSON value; raises BadInput with `where`, line and column for anything else."""
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise BadInput(f"{where}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
+
+
+def _dumps(row: dict) -> str:
+    return orjson.dumps(row).decode()
+
+
+def write_jsonl(path: Path, rows: Iterable) -> int:
+    """Writes records or dicts to `path` in one move (never half a file) and returns their number."""
+    count = 0
+    partial = path.with_name(path.name + ".partial")
+    with jsonlines.open(partial, "w", dumps=_dumps) as file:
+        for count, row in enumerate(rows, 1):
+            file.write(row if isinstance(row, dict) else asdict(row))
+    os.replace(partial, path)
+    return count
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
+    """Yields (line number from 1, object); raises BadInput with file and line for anything that is not an object."""
+    try:
+        with jsonlines.open(path, loads=orjson.loads) as file:
+            yield from ((number, row) for row, number in _numbered(file, path))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8") from None
+
+
+def _numbered(file: jsonlines.Reader, path: Path) -> Iterator[tuple[dict, int]]:
+    number = 0
+    while True:
+        number += 1
+        try:
+            yield file.read(type=dict, skip_empty=False), number
+        except EOFError:
+            return
+        except jsonlines.InvalidLineError as error:
+            reason = str(error.__cause__ or error).split("\n")[0]
+            raise BadInput(f"{path} line {error.lineno}: not a JSON object ({reason})") from None
+
+
+def read_questions(path: Path) -> Iterator[Question]:
+    """Yields the questions of a file written by `write_jsonl`; raises BadInput for rows of another shape."""
+    known = {f.name for f in fields(Question)}
+    for number, row in read_jsonl(path):
+        if set(row) != known:
+            odd = sorted(set(row) ^ known)
+            raise BadInput(f"{path} line {number}: not a question of this version (keys that differ: {', '.join(odd)})")
+        yield Question(**row)

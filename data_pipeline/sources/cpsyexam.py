@@ -1,0 +1,86 @@
+"""CPsyExam (COLING 2025, arXiv 2405.10212): the released `cpsyexam.zip`, or the folder it unpacks to.
+
+Files are `<split>/<KG|CA>-<exam>-<subject>-<单项选择题|多项选择题>.json`; `mapping.json`, where it lies beside them,
+gives each file's category. The released test split has no answers: its questions are rejected as "no answer".
+"""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from data_pipeline.records import BadInput, Question, Reject, check_question, parse_json
+
+KINDS = {"single": "single", "multi": "multi"}
+
+
+def read(path: str | Path, split: str = "train") -> Iterator[Question | Reject]:
+    """Yields a Question or Reject for every item of one split, in file order (file names sorted).
+
+    `path` is the zip, the folder that holds it, or the unpacked folder. Raises BadInput for a missing path, a file
+    that is not a zip or not JSON, and a split that is not there (naming those that are).
+    """
+    path = Path(path)
+    if path.is_dir() and (path / "cpsyexam.zip").is_file() and not (path / split).is_dir():
+        path = path / "cpsyexam.zip"
+    files = dict(_folder_files(path)) if path.is_dir() else dict(_zip_files(path))
+    mapping = {}
+    for folder in (path, path.parent):
+        if (folder / "mapping.json").is_file():
+            mapping = parse_json(folder / "mapping.json", (folder / "mapping.json").read_bytes())
+            break
+    names = [name for name in sorted(files) if PurePosixPath(name).parent.name == split]
+    if not names:
+        splits = sorted({PurePosixPath(name).parent.name for name in files} - {""})
+        raise BadInput(f"{path}: no split {split!r}; there is {', '.join(splits) or 'no JSON file in a folder'}")
+    for name in names:
+        stem = PurePosixPath(name).stem
+        category = mapping.get(stem, {}).get("category", "-".join((stem.split("-")[0], stem.split("-")[-1])))
+        where = f"{path}/{name}"
+        rows = parse_json(where, files[name]())
+        if not isinstance(rows, list):
+            raise BadInput(f"{where}: expected a list of questions, found {type(rows).__name__}")
+        for number, row in enumerate(rows, 1):
+            yield _question(row, f"cpsyexam/{split}/{stem}/{number}", f"{where} row {number}", category)
+
+
+def _question(row: object, id: str, where: str, category: str) -> Question | Reject:
+    if not isinstance(row, dict) or not isinstance(row.get("options"), dict):
+        return Reject(id, where, "not an object with a question and options")
+    kind = KINDS.get(row.get("question_type"))
+    if kind is None:
+        return Reject(id, where, f"question_type is {row.get('question_type')!r}, expected single or multi")
+    stem = row.get("question") or ""
+    checked = check_question(kind, stem, row["options"], row.get("answer"))
+    if isinstance(checked, str):
+        return Reject(id, where, checked)
+    options, answer = checked
+    meta = {"where": where, "released_id": row.get("id"), "category": category, "family": row.get("kind")}
+    return Question(
+        id=id,
+        source="cpsyexam",
+        subject=row.get("subject_name") or "",
+        kind=kind,
+        stem=stem.strip(),
+        options=options,
+        answer=answer,
+        rationale=(row.get("explanation") or "").strip(),
+        meta=meta,
+    )
+
+
+def _folder_files(folder: Path) -> Iterator[tuple[str, object]]:
+    for file in folder.rglob("*.json"):
+        if file.name != "mapping.json":
+            yield file.relative_to(folder).as_posix(), file.read_bytes
+
+
+def _zip_files(path: Path) -> Iterator[tuple[str, object]]:
+    if not path.exists():
+        raise BadInput(f"{path}: no such file or folder (CPsyExam: the released cpsyexam.zip or its unpacked folder)")
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile:
+        raise BadInput(f"{path}: not a zip file (an interrupted download, or a Git LFS pointer?)") from None
+    for name in archive.namelist():
+        if name.endswith(".json") and not name.startswith("__MACOSX/"):
+            yield name, lambda name=name: archive.read(name)

@@ -1,0 +1,133 @@
+"""Composes a stage's configuration from launch/conf, the recipe, the hardware and the command line, and is strict.
+
+A key that neither we nor the framework know is an error, wherever it stands; a key that LLaMA-Factory knows may be
+given although the recipe does not list it. Composing imports no framework: verl's own YAML is read from its folder.
+"""
+
+import importlib.util
+import math
+import re
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from data_pipeline.records import BadInput
+from launch.arguments import RECIPES, Command, Stage, did_you_mean
+
+CONF = Path(__file__).parent / "conf"
+# verl's dictionaries that hold whatever the thing behind them takes; an empty one in verl's own files is open too.
+OPEN_KEYS = (
+    "ray_kwargs.ray_init",
+    "actor_rollout_ref.actor.fsdp_config.mixed_precision",
+    "actor_rollout_ref.ref.fsdp_config.mixed_precision",
+    "reward.custom_reward_function.reward_kwargs",
+    "sets",
+)
+UNUSED = ("reward.reward_model.", "critic.", "distillation.")  # parts of verl that GRPO with a rule reward never reads
+
+# Arithmetic in recipes, as in ${mul:3,${trainer.n_gpus_per_node}}.
+OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=True)
+OmegaConf.register_new_resolver("mul", lambda *numbers: math.prod(numbers), replace=True)
+
+
+def llama_factory_keys() -> list[str]:
+    """Returns the keys that the pinned LLaMA-Factory accepts (`python -m launch.llama_factory keys` writes them)."""
+    return (CONF / "llama_factory_keys.txt").read_text(encoding="utf-8").split()
+
+
+def search_path() -> list[str]:
+    """Returns Hydra's further folders: the recipes, and verl's own configuration where verl is installed."""
+    verl = importlib.util.find_spec("verl")
+    folders = [RECIPES] + ([Path(verl.origin).parent / "trainer" / "config"] if verl else [])
+    return [f"file://{folder}" for folder in folders]
+
+
+def hydra_overrides(stage: Stage, command: Command) -> list[str]:
+    """Returns the command's overrides as Hydra takes them, the search path first.
+
+    A key that only LLaMA-Factory knows gets Hydra's `++`; raises BadInput for one that nobody knows.
+    """
+    folders = ",".join("'" + folder.replace("'", "\\'") + "'" for folder in search_path())
+    overrides = [f"hydra.searchpath=[{folders}]"]
+    ours = set(OmegaConf.load(CONF / f"{stage.name}.yaml")) if stage.name == "sft" else set()
+    for override in command.overrides:
+        key = override.split("=", 1)[0]
+        if stage.name == "sft" and re.fullmatch(r"\w+", key) and key not in ours:
+            keys = llama_factory_keys()
+            if key not in keys:
+                raise BadInput(_unknown(key, "sft", [*keys, *ours]))
+            override = f"++{override}"
+        overrides.append(override)
+    return overrides
+
+
+def compose_stage(stage: Stage, command: Command) -> DictConfig:
+    """Returns the composed configuration, interpolations resolved; raises BadInput with the key and the cure."""
+    overrides = hydra_overrides(stage, command)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            reference = compose(stage.name, overrides[:1])
+            config = compose(stage.name, overrides)
+            _refuse_unknown(stage, reference, config, [o for o in overrides if o.startswith("+")])
+            OmegaConf.resolve(config)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise BadInput(_readable(error, stage, reference)) from None
+    for key, value in _leaves(config):
+        if value == "???" and not key.startswith(UNUSED):
+            raise BadInput(f"{key} has no value: say {key}=... or set it in the recipe")
+    return config
+
+
+def _refuse_unknown(stage: Stage, reference: DictConfig, config: DictConfig, added: list[str]) -> None:
+    """Raises BadInput for keys of the recipe and hardware files that the stage does not have."""
+    explicit = {re.sub(r"^\++", "", a).split("=", 1)[0] for a in added}
+    keys = llama_factory_keys() if stage.name == "sft" else []
+    known = {key for key, _ in _leaves(reference, containers=True)}
+    for key, _ in _leaves(config, containers=True):
+        parents = [key.rsplit(".", i)[0] for i in range(1, key.count(".") + 1)]
+        if key in known or key in keys or key in explicit or any(p in explicit for p in parents):
+            continue
+        if any(p in OPEN_KEYS or _is_empty(reference, p) for p in [key, *parents]):
+            continue
+        raise BadInput(f"{stage.name}: {_unknown(key, stage.name, [*known, *keys])}")
+
+
+def _is_empty(reference: DictConfig, key: str) -> bool:
+    value = OmegaConf.select(reference, key)
+    return isinstance(value, DictConfig) and len(value) == 0
+
+
+def _leaves(config: DictConfig, prefix: str = "", containers: bool = False):
+    """Yields (dotted key, raw value) of every leaf; of inner nodes too with `containers`."""
+    for key in config:
+        name = f"{prefix}{key}"
+        if OmegaConf.is_missing(config, key):
+            yield name, "???"
+            continue
+        value = None if OmegaConf.is_interpolation(config, key) else config[key]
+        if isinstance(value, DictConfig):
+            if containers:
+                yield name, None
+            yield from _leaves(value, f"{name}.", containers)
+        else:
+            yield name, None if isinstance(value, ListConfig) else value
+
+
+def _unknown(key: str, stage: str, known: list[str]) -> str:
+    return f"unknown key {key!r}{did_you_mean(key, known) or f'; `python -m launch.{stage} --cfg job` lists the keys'}"
+
+
+def _readable(error: Exception, stage: Stage, reference: DictConfig) -> str:
+    """Returns the first useful lines of Hydra's message, with the nearest key where a key is not there."""
+    text = str(error)
+    if (missing := re.search(r"Key '([^']+)' is not in struct|Could not override '([^']+)'", text)) is not None:
+        full = re.search(r"full_key: (\S+)", text)
+        override = re.search(r"Could not override '([^']+)'", text)
+        key = (override and override[1]) or (full and full[1]) or missing[1]
+        return _unknown(key, stage.name, [k for k, _ in _leaves(reference, containers=True)])
+    return "configuration: " + " ".join(text.split("\n")[:3])

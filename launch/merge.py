@@ -1,0 +1,178 @@
+"""The merge stage: a verl checkpoint -> a Hugging Face folder with a model card, proven by log-probabilities.
+
+    python -m launch.merge run=NAME
+    python -m launch.merge run=NAME step=16
+
+Writes runs/NAME/merge/model/. verl's own merger writes bf16; the parity check puts the checkpoint's shards together on
+its own, rounds them to the merged precision, and compares log-probabilities on a few prompts.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from data_pipeline.records import BadInput
+from launch import preflight, runs, stage
+from launch.arguments import Command, Stage
+
+STAGE = Stage("merge", has_recipe=False, has_hardware=False)
+
+
+def run(config: DictConfig, command: Command) -> None:
+    """Runs the stage; raises BadInput for a missing or truncated checkpoint, StageFailed when parity does not hold."""
+    line = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
+    if config.dry_run:
+        return stage.show_plan(OmegaConf.to_container(config), line, {}, [])
+    grpo = runs.need(config.run, "grpo", f"python -m launch.grpo run={config.run}")
+    actor = find_checkpoint(grpo, config.step)
+    opened = runs.begin(STAGE, config, {"checkpoint": actor}, command)
+    model = opened.path / "model"
+    if opened.done:
+        return stage.console.print(f"merge: {model} is done already; nothing left to do")
+    shutil.rmtree(model, ignore_errors=True)
+    log = opened.path / "merge.log"
+    with log.open("wb") as file:
+        line += ["--local_dir", str(actor), "--target_dir", str(model)]
+        merged = subprocess.run(line, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    if merged.returncode:
+        raise stage.StageFailed(f"verl's merger ended with {merged.returncode}; see {log}")
+    if not (model / "chat_template.jinja").exists() and (Path(grpo["model"]) / "chat_template.jinja").exists():
+        shutil.copy(Path(grpo["model"]) / "chat_template.jinja", model)
+    preflight.check_model(str(model), "merged model")
+
+    prompts = preflight.read_grpo_rows(Path(grpo["inputs"]["prompts"]["path"]))[: config.probes]
+    parity = compare(model, actor, [row["prompt"] for row in prompts])
+    if parity["max_logprob_diff"] > config.tolerance:
+        raise stage.StageFailed(
+            f"the merged model differs from the checkpoint: log-probability by {parity['max_logprob_diff']:.2g} "
+            f"(tolerance {config.tolerance:g}); {model} is not to be used"
+        )
+    (model / "README.md").write_text(model_card(config.run, grpo, parity), encoding="utf-8")
+    outputs = {p.name: p for p in sorted(model.iterdir()) if p.is_file()}
+    opened.finish(outputs, parity, model=str(model))
+    stage.console.print(
+        f"merge: {model}; log-probabilities equal the checkpoint's to {parity['max_logprob_diff']:.1e} "
+        f"({parity['rounding_logprob_diff']:.1e} before rounding to {parity['dtype']})"
+    )
+
+
+def find_checkpoint(grpo: dict, step: str | int) -> Path:
+    """Returns the actor folder of the step; raises BadInput when it is missing, or a shard is missing or empty."""
+    latest = Path(grpo["checkpoint"])
+    folder = latest if step == "latest" else latest.with_name(f"global_step_{step}")
+    actor = folder / "actor"
+    if not (actor / "fsdp_config.json").is_file():
+        there = sorted(p.name.removeprefix("global_step_") for p in latest.parent.glob("global_step_*"))
+        raise BadInput(f"step={step}: no checkpoint in {folder}; saved steps: {', '.join(there) or 'none'}")
+    world = json.loads((actor / "fsdp_config.json").read_text())["world_size"]
+    for rank in range(world):
+        shard = actor / f"model_world_size_{world}_rank_{rank}.pt"
+        if not shard.is_file() or shard.stat().st_size == 0:
+            raise BadInput(f"{shard}: missing or empty; the checkpoint was cut off, choose an earlier step=")
+    return actor
+
+
+def compare(model: Path, actor: Path, prompts: list[list[dict]]) -> dict:
+    """Returns the largest differences of the log-probabilities of the prompts' own tokens.
+
+    `max_logprob_diff` against the checkpoint at the merged precision, `rounding_logprob_diff` against its full one.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = preflight.load_tokenizer(str(model))
+    merged = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
+    dtype = merged.dtype
+    full = load_shards(actor)
+
+    def log_probs(state: dict | None) -> list:
+        network = merged.float().eval()
+        if state is not None:
+            network.load_state_dict(state, strict=False)
+        found = []
+        for prompt in prompts:
+            ids = tokenizer.apply_chat_template(
+                prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            )
+            ids = ids["input_ids"]
+            with torch.inference_mode():
+                scores = torch.log_softmax(network(ids).logits[0, :-1].double(), -1)
+            found.append(scores.gather(-1, ids[0, 1:, None])[:, 0])
+        return found
+
+    ours = log_probs(None)
+    names = set(merged.state_dict())
+    if absent := sorted(set(full) - names):
+        raise stage.StageFailed(f"the merged model lacks {len(absent)} tensors of the checkpoint, such as {absent[0]}")
+    rounded = log_probs({k: v.to(dtype).float() for k, v in full.items()})
+    exact = log_probs(full)
+
+    def difference(other: list) -> float:
+        return max(float((a - b).abs().max()) for a, b in zip(ours, other, strict=True))
+
+    return {
+        "max_logprob_diff": difference(rounded),
+        "rounding_logprob_diff": difference(exact),
+        "dtype": str(dtype).removeprefix("torch."),
+        "probes": len(prompts),
+        "tensors": len(full),
+    }
+
+
+def load_shards(actor: Path) -> dict:
+    """Returns the checkpoint's full fp32 tensors, put together from its FSDP shards independently of verl's merger."""
+    import torch
+    from torch.distributed.tensor import DTensor
+
+    world = json.loads((actor / "fsdp_config.json").read_text())["world_size"]
+    paths = [actor / f"model_world_size_{world}_rank_{rank}.pt" for rank in range(world)]
+    try:  # our own trainer wrote these files; DTensor needs the full unpickler
+        ranks = [torch.load(path, map_location="cpu", weights_only=False) for path in paths]
+    except Exception as error:
+        raise BadInput(f"{actor}: a shard cannot be read ({error}); the checkpoint was cut off") from None
+    full = {}
+    for name in ranks[0]:
+        parts = [rank[name] for rank in ranks]
+        if isinstance(parts[0], DTensor):
+            placement = parts[0].placements[-1]
+            local = [part._local_tensor for part in parts]
+            full[name] = torch.cat(local, placement.dim) if placement.is_shard() else local[0]
+        else:
+            full[name] = parts[0]
+        full[name] = full[name].float()
+    return full
+
+
+def model_card(run: str, grpo: dict, parity: dict) -> str:
+    """Returns the README.md of the merged model."""
+    counts, packages = grpo["counts"], grpo["packages"]
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [psychology, grpo, psyforge]
+---
+
+# {run}
+
+Trained with PsyForge: SFT with LLaMA-Factory {packages.get("llamafactory")}, GRPO with verl {packages.get("verl")}.
+
+| | |
+|---|---|
+| started from | {grpo["model"]} |
+| GRPO prompts, steps | {counts["prompts"]}, {counts["steps"]} |
+| mean reward, first and last five steps | {counts["reward_first5"]:.3f}, {counts["reward_last5"]:.3f} |
+| seed | {grpo["seed"]} |
+| code | {grpo["code"]["commit"]}{" with local changes" if grpo["code"]["changed"] else ""} |
+| merged precision | {parity["dtype"]} |
+| largest difference of log-probabilities to the checkpoint | {parity["max_logprob_diff"]:.1e} |
+
+A research artefact: not a medical device, not for diagnosis or treatment, not for people in crisis.
+"""
+
+
+if __name__ == "__main__":
+    stage.main(STAGE, run)

@@ -1,0 +1,90 @@
+"""What is checked before a trainer starts, so that a wrong path or a cut row costs seconds and not a night."""
+
+import json
+import re
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+
+from data_pipeline.export.llama_factory import check_messages
+from data_pipeline.records import BadInput, read_jsonl
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+def check_model(model: str, key: str) -> None:
+    """Raises BadInput unless `model` is a Hugging Face folder with tokenizer and chat template, or looks like an ID."""
+    path = Path(model)
+    if not path.is_dir():
+        if path.is_absolute() or model.startswith((".", "runs/")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+            raise BadInput(f"{key}={model}: no such folder, and not the ID of a model (owner/name)")
+        return
+    if not (path / "config.json").is_file():
+        raise BadInput(f"{key}={model}: no config.json in it; is it a Hugging Face model folder?")
+    if not any((path / name).is_file() for name in TOKENIZER_FILES):
+        raise BadInput(f"{key}={model}: no tokenizer in it ({', '.join(TOKENIZER_FILES)}); copy the base model's files")
+    settings = path / "tokenizer_config.json"
+    in_settings = settings.is_file() and json.loads(settings.read_text(encoding="utf-8")).get("chat_template")
+    if not in_settings and not (path / "chat_template.jinja").is_file():
+        raise BadInput(
+            f"{key}={model}: its tokenizer has no chat template; put the base model's chat_template.jinja into the folder"
+        )
+
+
+def load_tokenizer(model: str):
+    """Returns the model's own tokenizer; raises BadInput when it does not load."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model)
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError... ; the message is what helps
+        raise BadInput(f"{model}: its tokenizer cannot be loaded: {str(error)[:300]}") from None
+
+
+def token_lengths(tokenizer, conversations: list[list[dict]], generation_prompt: bool = False) -> list[int]:
+    """Returns the number of tokens of each conversation, rendered with the model's chat template."""
+    texts = tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=generation_prompt)
+    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
+
+
+def read_sft_rows(folder: Path, dataset: str) -> list[tuple[str, dict]]:
+    """Returns (file and line, row) of every row of our data set; raises BadInput for what LLaMA-Factory would drop."""
+    path = folder / f"{dataset}.jsonl"
+    seen, rows = {}, []
+    for number, row in read_jsonl(path):
+        where = f"{path} line {number}"
+        check_messages(row.get("messages"), where)
+        if (id := row.get("id")) is not None:
+            if id in seen:
+                raise BadInput(f"{where}: the id {id!r} stands already on line {seen[id]}; ids must be unique")
+            seen[id] = number
+        rows.append((where, row))
+    return rows
+
+
+def read_grpo_rows(path: Path) -> list[dict]:
+    """Returns the rows of a GRPO parquet file; raises BadInput when it is missing, broken or of another shape."""
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; first: python -m launch.data") from None
+    except pyarrow.ArrowException as error:
+        raise BadInput(f"{path}: not a parquet file ({error})") from None
+    for key in ("data_source", "prompt", "reward_model"):
+        if rows and key not in rows[0]:
+            raise BadInput(f"{path}: no column {key!r}, which verl needs; it has {', '.join(rows[0])}")
+    return rows
+
+
+def cut_rows(lengths: list[int], limit: int, names: list[str], key: str) -> list[str]:
+    """Returns lines that say how long the rows are and which ones `limit` would cut."""
+    if not lengths:
+        return []
+    longest = max(lengths)
+    lines = [f"token lengths: mean {sum(lengths) / len(lengths):.0f}, longest {longest}, {key}={limit}"]
+    cut = [name for name, length in zip(names, lengths, strict=True) if length > limit]
+    if cut:
+        shown = ", ".join(cut[:5]) + (f" and {len(cut) - 5} more" if len(cut) > 5 else "")
+        lines.append(f"WARNING: {len(cut)} of {len(lengths)} rows are longer and lose their end: {shown}; raise {key}")
+    return lines
