@@ -104,13 +104,13 @@ def _dumps(row: dict) -> str:
 
 def write_jsonl(path: Path, rows: Iterable) -> int:
     """Writes records or dicts to `path` in one move (never half a file) and returns their number."""
-    count = 0
+    rows = list(rows)
     partial = path.with_name(path.name + ".partial")
     with jsonlines.open(partial, "w", dumps=_dumps) as file:
-        for count, row in enumerate(rows, 1):
+        for row in rows:
             file.write(row if isinstance(row, dict) else asdict(row))
     os.replace(partial, path)
-    return count
+    return len(rows)
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict]]:

@@ -1,4 +1,7 @@
-"""Metrics of multiple-choice questions, with counts and bootstrap intervals. Raise VERSION with any change of scoring."""
+"""Metrics of multiple-choice questions, with counts and bootstrap intervals.
+
+VERSION rises with any change of scoring, so that two numbers are compared only when they mean the same.
+"""
 
 import random
 from collections.abc import Sequence

@@ -145,12 +145,12 @@ def check_grpo(plan: GrpoPlan) -> GrpoPlan:
         values = _nearest(plan.micro_batch, lambda m: plan.mini_per_gpu % m == 0)
         rollouts = _nearest(plan.rollout_n, lambda n: plan.mini_batch * n % (world * plan.micro_batch) == 0)
         wrong.append(
-            f"{actor}.ppo_micro_batch_size_per_gpu={plan.micro_batch} does not divide the {plan.mini_per_gpu} responses "
-            f"of a mini batch on one GPU (nearest: {values}; or actor_rollout_ref.rollout.n: {rollouts})"
+            f"{actor}.ppo_micro_batch_size_per_gpu={plan.micro_batch} does not divide the {plan.mini_per_gpu} "
+            f"responses of a mini batch on one GPU (nearest: {values}; or actor_rollout_ref.rollout.n: {rollouts})"
         )
-    per_gpu = plan.responses // world
+    per_gpu, rest = divmod(plan.responses, world)
     for name, micro in plan.log_prob_micro_batches.items():
-        if per_gpu % micro:
+        if not rest and per_gpu % micro:
             wrong.append(
                 f"actor_rollout_ref.{name}.log_prob_micro_batch_size_per_gpu={micro} does not divide the {per_gpu} "
                 f"responses of a step on one GPU (nearest: {_nearest(micro, lambda m: per_gpu % m == 0)})"
@@ -169,7 +169,7 @@ def _nearest(value: int, fits: Callable[[int], bool]) -> str:
     """Returns the nearest fitting numbers below and above, as text."""
     below = next((v for v in range(min(value, 100_000), 0, -1) if fits(v)), None)
     above = next((v for v in range(value, 4 * value + 1024) if fits(v)), None)
-    return " or ".join(str(v) for v in dict.fromkeys((below, above)) if v is not None)
+    return " or ".join(str(v) for v in dict.fromkeys((below, above)) if v is not None) or "none"
 
 
 def _number(value: int | None) -> str:

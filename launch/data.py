@@ -153,8 +153,8 @@ def split(questions: list[Question], rejects: list[Reject], sizes: DictConfig, s
     needed = sizes.heldout + sizes.grpo
     if needed > len(order):
         raise BadInput(
-            f"split: {sizes.heldout} held-out questions and {sizes.grpo} GRPO prompts are wanted, but only {len(order)} "
-            f"questions are left; lower split.heldout and split.grpo"
+            f"split: {sizes.heldout} held-out questions and {sizes.grpo} GRPO prompts are wanted, but only "
+            f"{len(order)} questions are left; lower split.heldout and split.grpo"
         )
     heldout = draw(order, sizes.heldout)
     held = {q.id for q in heldout}

@@ -28,7 +28,7 @@ def check_model(model: str, key: str) -> None:
     in_settings = settings.is_file() and json.loads(settings.read_text(encoding="utf-8")).get("chat_template")
     if not in_settings and not (path / "chat_template.jinja").is_file():
         raise BadInput(
-            f"{key}={model}: its tokenizer has no chat template; put the base model's chat_template.jinja into the folder"
+            f"{key}={model}: its tokenizer has no chat template; copy the base model's chat_template.jinja there"
         )
 
 
@@ -44,8 +44,10 @@ def load_tokenizer(model: str):
 
 def token_lengths(tokenizer, conversations: list[list[dict]], generation_prompt: bool = False) -> list[int]:
     """Returns the number of tokens of each conversation, rendered with the model's chat template."""
+    if not conversations:
+        return []
     texts = tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=generation_prompt)
-    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
+    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 
 def read_sft_rows(folder: Path, dataset: str) -> list[tuple[str, dict]]:

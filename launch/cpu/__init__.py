@@ -27,7 +27,7 @@ def _peak_resident(*args, **kwargs) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-# What verl calls on `torch.<device>` and torch.cpu lacks. is_available() is False: verl then skips cache and memory work.
+# What verl calls on `torch.<device>` and torch.cpu lacks. is_available() is False: verl then skips cache work.
 _DEVICE_MODULE = SimpleNamespace(
     is_available=lambda: False,
     device_count=lambda: 1,

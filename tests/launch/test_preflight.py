@@ -1,0 +1,93 @@
+"""Checks before a trainer starts."""
+
+import json
+
+import pytest
+
+from data_pipeline.records import BadInput
+from launch import preflight, random_model
+from tests.launch.test_frameworks import SHAPE
+
+U, A = {"role": "user", "content": "问"}, {"role": "assistant", "content": "答"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("m") / "模型 (1)"
+    random_model.make(folder, ["心理学问答" * 20], 1, {**SHAPE, "vocab_size": 300})
+    return folder
+
+
+def test_a_whole_model_folder_and_a_hub_id_pass(model):
+    preflight.check_model(str(model), "base_model")
+    preflight.check_model("Qwen/Qwen2.5-0.5B-Instruct", "base_model")
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        (["config.json"], "no config.json"),
+        (["tokenizer.json"], "no tokenizer"),
+        (["chat_template.jinja"], "no chat template"),
+    ],
+)
+def test_a_folder_that_lacks_something_is_refused(model, tmp_path, missing, message):
+    import shutil
+
+    folder = shutil.copytree(model, tmp_path / "broken")
+    for name in missing:
+        (folder / name).unlink(missing_ok=name == "chat_template.jinja")
+    if missing == ["chat_template.jinja"]:
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        settings.pop("chat_template", None)
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(BadInput, match=message):
+        preflight.check_model(str(folder), "base_model")
+
+
+@pytest.mark.parametrize("name", ["/nowhere/model", "./model", "runs/x/base", "model", "a/b/c"])
+def test_a_path_that_is_not_there_is_refused(name):
+    with pytest.raises(BadInput, match="no such folder, and not the ID of a model"):
+        preflight.check_model(name, "base_model")
+
+
+def test_token_lengths_are_the_real_tokenizers(model):
+    tokenizer = preflight.load_tokenizer(str(model))
+    lengths = preflight.token_lengths(tokenizer, [[U, A], [U, {"role": "assistant", "content": "答" * 50}]])
+    assert lengths[0] == len(tokenizer.apply_chat_template([U, A])["input_ids"])
+    assert lengths[1] > lengths[0]
+    assert preflight.token_lengths(tokenizer, []) == []
+
+
+def test_rows_that_would_be_cut_are_named():
+    lines = preflight.cut_rows([10, 30, 20, 40], 25, ["a", "b", "c", "d"], "cutoff_len")
+    assert lines[0] == "token lengths: mean 25, longest 40, cutoff_len=25"
+    assert lines[1] == "WARNING: 2 of 4 rows are longer and lose their end: b, d; raise cutoff_len"
+    assert len(preflight.cut_rows([10], 25, ["a"], "cutoff_len")) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [{"id": "a", "messages": [U, A]}, {"id": "a", "messages": [U, A]}],
+            "line 2: the id 'a' stands already on line 1",
+        ),
+        ([{"messages": [U, A]}, {"messages": [U, U]}], "line 2: message 2 has the role 'user'"),
+        ([{"messages": [U, {**A, "content": ""}]}], "line 1: the assistant message is empty"),
+        ([{"text": "x"}], "line 1: messages is not a list"),
+    ],
+)
+def test_sft_rows_are_checked_with_file_and_line(tmp_path, rows, message):
+    (tmp_path / "sft.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    with pytest.raises(BadInput, match=message) as error:
+        preflight.read_sft_rows(tmp_path, "sft")
+    assert str(tmp_path / "sft.jsonl") in str(error.value)
+
+
+def test_a_grpo_file_that_is_none_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="no such file; first: python -m launch.data"):
+        preflight.read_grpo_rows(tmp_path / "absent.parquet")
+    (tmp_path / "x.parquet").write_text("x")
+    with pytest.raises(BadInput, match="not a parquet file"):
+        preflight.read_grpo_rows(tmp_path / "x.parquet")
