@@ -83,7 +83,9 @@ def compare(model: Path, actor: Path, prompts: list[list[dict]]) -> dict:
     """
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     tokenizer = preflight.load_tokenizer(str(model))
     merged = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
     dtype = merged.dtype

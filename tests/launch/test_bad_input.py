@@ -1,0 +1,121 @@
+"""What people get wrong, through the real commands: a clear message, exit code 2, nothing half-written."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch import random_model
+from tests.conftest import launch, refused
+from tests.launch.test_frameworks import SHAPE
+
+GOOD = {"stem": "下列正确的是", "options": ["对", "错"], "answer": "A", "rationale": "因为对。"}
+
+
+def data(name: str, path, *words: str):
+    return launch("data", "recipe=demo", f"run={name}", f"source_path={path}", "split.heldout=0", "split.grpo=1", *words)
+
+
+def jsonl(path: Path, *rows: dict) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def nothing_written(run_name):
+    yield run_name
+    assert not Path("runs", run_name).exists()
+
+
+def test_a_missing_folder(nothing_written):
+    refused(data(nothing_written, "/nowhere", "source=cpsyexam"), "/nowhere: no such file or folder")
+    refused(data(nothing_written, "/nowhere/x.csv"), "/nowhere/x.csv: no such file")
+
+
+def test_a_zip_that_is_not_one(nothing_written, tmp_path):
+    (tmp_path / "cpsyexam.zip").write_text("not found")
+    refused(data(nothing_written, tmp_path, "source=cpsyexam"), "not a zip file")
+
+
+def test_broken_json_with_file_and_position(nothing_written, tmp_path):
+    path = jsonl(tmp_path / "t.jsonl", GOOD)
+    path.write_text(path.read_text() + '{"stem": "x", \n')
+    refused(data(nothing_written, path), f"{path} line 2")
+
+
+def test_a_table_without_the_mapped_column(nothing_written, tmp_path):
+    path = jsonl(tmp_path / "t.jsonl", GOOD)
+    refused(data(nothing_written, path, "source_options={columns: {stem: 题目}}"), "no column '题目' for stem", "stem, options")
+    refused(data(nothing_written, path, "source_options={colums: {}}"), "colums")
+
+
+def test_a_data_set_that_is_empty_after_rejects(nothing_written, tmp_path):
+    path = jsonl(tmp_path / "t.jsonl", {**GOOD, "answer": "C"}, {**GOOD, "answer": ""})
+    refused(data(nothing_written, path, "split.grpo=0"), "no question left of 2", "1 x no answer", "beyond the options")
+
+
+def test_an_option_letter_beyond_the_options_is_a_reject_with_its_row(run_name, tmp_path):
+    path = jsonl(tmp_path / "题 库 (1).jsonl", GOOD, {**GOOD, "stem": "另一题", "answer": "C"}, {**GOOD, "stem": "第三题"})
+    done = data(run_name, path)
+    assert done.returncode == 0, done.stderr
+    rejects = [json.loads(line) for line in Path("runs", run_name, "data/questions.rejects.jsonl").read_text().splitlines()]
+    assert [(r["where"], r["reason"].split(":")[0]) for r in rejects] == [
+        (f"{path} row 2", "the answer names a letter beyond the options")
+    ]
+    counts = json.loads(Path("runs", run_name, "data/manifest.json").read_text())["counts"]
+    assert (counts["in"], counts["out"], counts["rejected"]) == (3, 2, 1)
+    refused(data(run_name, path, "seed=5"), "seed: 42 -> 5", "run=NAME")
+    shutil.rmtree(Path("runs", run_name))
+
+
+def test_a_benchmark_as_training_data(nothing_written, pceb):
+    refused(data(nothing_written, pceb, "source=pceb"), "train_on_benchmark=true")
+
+
+def test_names_that_are_none(nothing_written):
+    refused(launch("data", "recipe=demo", "run=a/b"), "plain name")
+    refused(launch("data", "recipe=demmo"), "Did you mean demo?")
+    refused(launch("sft", "recipe=demo", "hardware=tpu"), "there is: cpu")
+    refused(data(nothing_written, "x", "source=cpsyexm"), "Did you mean cpsyexam?")
+    refused(data(nothing_written, "x", "split.helout=3"), "Did you mean split.heldout?")
+
+
+def test_a_stage_without_the_one_before(nothing_written):
+    refused(launch("sft", "recipe=demo", "hardware=cpu", f"run={nothing_written}"), "the data stage has not run")
+    refused(launch("grpo", "recipe=demo", "hardware=cpu", f"run={nothing_written}"), "the data stage has not run")
+
+
+def test_models_that_cannot_be_trained(run_name, tmp_path):
+    assert launch("data", "recipe=demo", f"run={run_name}").returncode == 0
+    words = ("recipe=demo", "hardware=cpu", f"run={run_name}")
+    refused(launch("sft", *words, f"base_model={tmp_path / 'none'}"), "no such folder, and not the ID of a model")
+    model = tmp_path / "模型 (1)"
+    random_model.make(model, ["心理学" * 9], 1, {**SHAPE, "vocab_size": 300})
+    (model / "chat_template.jinja").unlink()
+    refused(launch("sft", *words, f"base_model={model}"), "no chat template")
+    (model / "tokenizer.json").unlink()
+    refused(launch("grpo", *words, f"base_model={model}"), "no tokenizer")
+    message = refused(launch("grpo", *words, f"base_model={model}", "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=7"))
+    assert "ppo_micro_batch_size_per_gpu=7" in message and "nearest" in message
+    assert sorted(p.name for p in Path("runs", run_name).iterdir()) == ["data"]
+    shutil.rmtree(Path("runs", run_name))
+
+
+def test_a_table_without_rationales_cannot_be_sft_rows(run_name, tmp_path):
+    path = jsonl(tmp_path / "t.jsonl", *({**GOOD, "stem": f"第{i}题", "rationale": ""} for i in range(4)))
+    assert data(run_name, path).returncode == 0
+    refused(launch("sft", "recipe=demo", "hardware=cpu", f"run={run_name}"), "no question has a rationale", "base_model=")
+    shutil.rmtree(Path("runs", run_name))
+
+
+def test_a_runs_folder_that_cannot_be_written(monkeypatch, tmp_path):
+    """In a copy of the code, since runs/ of this checkout may hold runs."""
+    for room in ("launch", "data_pipeline", "reward", "eval", "recipes"):
+        shutil.copytree(room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "runs").write_text("a file in its place")
+    import subprocess
+
+    done = subprocess.run([sys.executable, "-m", "launch.data", "recipe=demo"], cwd=tmp_path, capture_output=True, text=True)
+    refused(done, "cannot write there")

@@ -1,0 +1,52 @@
+"""How the demo hands its words to the stages."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.records import BadInput
+from launch import demo
+
+
+def test_words_go_to_the_stages_that_take_them():
+    words, by_stage = demo.parse(["source=cpsyexam", "source_path=a b", "seed=3", "grpo.trainer.n_gpus_per_node=2"])
+    assert words["run"] == "demo"
+    assert by_stage["data"] == ["recipe=demo", "source=cpsyexam", "source_path=a b", "seed=3", "run=demo"]
+    assert by_stage["sft"] == ["recipe=demo", "hardware=cpu", "seed=3", "run=demo"]
+    assert by_stage["grpo"] == ["recipe=demo", "hardware=cpu", "seed=3", "run=demo", "trainer.n_gpus_per_node=2"]
+    assert by_stage["merge"] == ["run=demo"]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [("sorce=x", "Did you mean source?"), ("x", "the demo takes"), ("run=a/b", "plain name"), ("recipe=dem", "demo"),
+     ("train.x=1", "STAGE.KEY=VALUE")],
+)  # fmt: skip
+def test_a_word_of_no_stage_is_refused(word, message):
+    with pytest.raises(BadInput, match=message):
+        demo.parse([word])
+
+
+def test_a_demo_with_other_words_sets_the_earlier_run_aside(tmp_path):
+    folder = tmp_path / "demo"
+    for words in ({"data": ["seed=1"]}, {"data": ["seed=2"]}, {"data": ["seed=3"]}):
+        demo.set_aside(folder, words)
+        folder.mkdir(exist_ok=True)
+        (folder / "demo.json").write_text(json.dumps({"arguments": words}))
+    demo.set_aside(folder, {"data": ["seed=3"]})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["demo", "demo.1", "demo.2"]
+    assert json.loads((tmp_path / "demo.1/demo.json").read_text())["arguments"] == {"data": ["seed=1"]}
+
+
+def test_memory_of_a_process_tree_is_counted():
+    import os
+
+    assert 10 * 2**20 < demo.tree_memory(os.getpid()) < 20 * 2**30
+    assert demo.tree_memory(2**22 - 3) == 0
+
+
+def test_help_needs_no_run(capsys):
+    assert demo.main(["--help"]) == 0
+    assert "bash launch/demo.sh" in capsys.readouterr().out
+    assert Path("launch/demo.sh").exists()
