@@ -6,11 +6,14 @@ grammar would not take it as it stands (Chinese, parentheses, blanks, commas in 
 """
 
 import difflib
+import json
 import re
 import subprocess
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+
+import yaml
 
 from data_pipeline.records import BadInput
 
@@ -167,6 +170,24 @@ def quote(key: str, value: str, multirun: bool = False) -> str:
             return value
     except HydraException:
         pass
+    if value.lstrip().startswith(("{", "[")):
+        try:
+            return _in_hydras_grammar(yaml.safe_load(value))
+        except yaml.YAMLError:
+            pass  # a name that begins with a bracket
+    return _quoted(value)
+
+
+def _in_hydras_grammar(value: object) -> str:
+    """Returns a list, dictionary or scalar of YAML as Hydra writes it, every text in quotes."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_in_hydras_grammar(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_in_hydras_grammar, value)) + "]"
+    return _quoted(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _quoted(value: str) -> str:
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)  # Hydra's rule: backslashes count only before a quote
     trailing = len(escaped) - len(escaped.rstrip("\\"))
     return f"'{escaped}{chr(92) * trailing}'"

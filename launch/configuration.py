@@ -84,11 +84,13 @@ def compose_stage(stage: Stage, command: Command) -> DictConfig:
 
 
 def _refuse_unknown(stage: Stage, reference: DictConfig, config: DictConfig, added: list[str]) -> None:
-    """Raises BadInput for keys of the recipe and hardware files that the stage does not have."""
+    """Raises BadInput for keys that the stage does not have, and for a value where it has a dictionary."""
     explicit = {re.sub(r"^\++", "", a).split("=", 1)[0] for a in added}
     keys = llama_factory_keys() if stage.name == "sft" else []
-    known = {key for key, _ in _leaves(reference, containers=True)}
-    for key, _ in _leaves(config, containers=True):
+    known = dict(_leaves(reference, containers=True))
+    for key, value in _leaves(config, containers=True):
+        if known.get(key) is dict and value is not dict and value is not None:
+            raise BadInput(f"{stage.name}: {key}={value!r}: expected a dictionary, {{name: value, ...}}")
         parents = [key.rsplit(".", i)[0] for i in range(1, key.count(".") + 1)]
         if key in known or key in keys or key in explicit or any(p in explicit for p in parents):
             continue
@@ -103,7 +105,7 @@ def _is_empty(reference: DictConfig, key: str) -> bool:
 
 
 def _leaves(config: DictConfig, prefix: str = "", containers: bool = False):
-    """Yields (dotted key, raw value) of every leaf; of inner nodes too with `containers`."""
+    """Yields (dotted key, raw value) of every leaf; with `containers` also (dotted key, dict) of every inner node."""
     for key in config:
         name = f"{prefix}{key}"
         if OmegaConf.is_missing(config, key):
@@ -112,7 +114,7 @@ def _leaves(config: DictConfig, prefix: str = "", containers: bool = False):
         value = None if OmegaConf.is_interpolation(config, key) else config[key]
         if isinstance(value, DictConfig):
             if containers:
-                yield name, None
+                yield name, dict
             yield from _leaves(value, f"{name}.", containers)
         else:
             yield name, None if isinstance(value, ListConfig) else value

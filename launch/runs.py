@@ -64,13 +64,10 @@ def begin(stage: Stage, config: DictConfig, inputs: dict[str, Path], command: Co
     resolved = {k: v for k, v in OmegaConf.to_container(config).items() if k not in VOLATILE}
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = open(path / ".lock", "w")
+        lock = open(path / ".lock", "a+")
     except OSError as error:
         raise BadInput(f"{path}: cannot write there ({error.strerror}); make {RUNS}/ writable") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise BadInput(f"{path}: another process is running this stage; wait for it, or use another run=NAME") from None
+    _hold(lock, path)
 
     described = describe(inputs)
     manifest = read_manifest(config.run, stage.name)
@@ -112,6 +109,32 @@ def begin(stage: Stage, config: DictConfig, inputs: dict[str, Path], command: Co
         (path / "recipe").write_text(recipe + "\n", encoding="utf-8")
     folder.save()
     return folder
+
+
+def _hold(lock, path: Path) -> None:
+    """Takes the folder's lock and writes our process id into it; raises BadInput when another process has it.
+
+    A killed stage's trainer holds the lock until it has ended too, so that one is waited for.
+    """
+    for waited in range(121):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip()
+            if waited == 120 or (holder.isdigit() and Path("/proc", holder).exists()):
+                raise BadInput(
+                    f"{path}: another process (started by {holder or 'unknown'}) is running this stage; wait for it, "
+                    "or use another run=NAME"
+                ) from None
+            if not waited:
+                print(f"{path}: an earlier trainer is still ending; waiting for it")
+            time.sleep(0.5)
+    lock.seek(0)
+    lock.truncate()
+    lock.write(str(os.getpid()))
+    lock.flush()
 
 
 def read_manifest(run: str, stage: str) -> dict | None:

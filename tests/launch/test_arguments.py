@@ -3,7 +3,7 @@
 import pytest
 
 from data_pipeline.records import BadInput
-from launch.arguments import Stage, check_run_name, parse, quote
+from launch.arguments import REPOSITORY, Stage, check_run_name, parse, quote
 
 DATA = Stage("data", subcommands=("status",), has_hardware=False)
 SFT = Stage("sft", base_model_key="model_name_or_path")
@@ -77,6 +77,25 @@ def test_awkward_values_reach_the_configuration_unchanged(value):
     parsed = OverridesParser.create().parse_override(f"key={quote('key', value)}").value()
     parsed = parsed if isinstance(parsed, str) else getattr(parsed, "text", parsed)
     assert parsed == value.strip("'") or parsed == value
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (
+            "{columns: {stem: 题目, options: [选项A, 选项B]}}",
+            {"columns": {"stem": "题目", "options": ["选项A", "选项B"]}},
+        ),
+        ("[甲 (1), 2, true]", ["甲 (1)", 2, True]),
+    ],
+)
+def test_chinese_inside_dictionaries_and_lists_is_quoted(value, expected):
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(REPOSITORY / "launch" / "conf"), version_base="1.3"):
+        config = compose("data", [f"+key={quote('key', value)}"])
+    assert OmegaConf.to_container(config)["key"] == expected
 
 
 @pytest.mark.parametrize("value", ["1e-5", "3", "true", "null", "[a,b]", "{a: 1}", "${seed}", "Qwen/Qwen2.5-7B"])

@@ -14,8 +14,9 @@ from tests.launch.test_frameworks import SHAPE
 GOOD = {"stem": "下列正确的是", "options": ["对", "错"], "answer": "A", "rationale": "因为对。"}
 
 
-def data(name: str, path, *words: str):
-    return launch("data", "recipe=demo", f"run={name}", f"source_path={path}", "split.heldout=0", "split.grpo=1", *words)
+def data(name: str, path, *words: str, grpo: int = 1):
+    split = ("split.heldout=0", f"split.grpo={grpo}")
+    return launch("data", "recipe=demo", f"run={name}", f"source_path={path}", *split, *words)
 
 
 def jsonl(path: Path, *rows: dict) -> Path:
@@ -47,20 +48,30 @@ def test_broken_json_with_file_and_position(nothing_written, tmp_path):
 
 def test_a_table_without_the_mapped_column(nothing_written, tmp_path):
     path = jsonl(tmp_path / "t.jsonl", GOOD)
-    refused(data(nothing_written, path, "source_options={columns: {stem: 题目}}"), "no column '题目' for stem", "stem, options")
+    refused(
+        data(nothing_written, path, "source_options={columns: {stem: 题目}}"),
+        "no column '题目' for stem",
+        "stem, options",
+    )
     refused(data(nothing_written, path, "source_options={colums: {}}"), "colums")
+    refused(data(nothing_written, path, "source_options=题目"), "expected a dictionary")
+    refused(data(nothing_written, path, "select=题目"), "expected a dictionary")
 
 
 def test_a_data_set_that_is_empty_after_rejects(nothing_written, tmp_path):
     path = jsonl(tmp_path / "t.jsonl", {**GOOD, "answer": "C"}, {**GOOD, "answer": ""})
-    refused(data(nothing_written, path, "split.grpo=0"), "no question left of 2", "1 x no answer", "beyond the options")
+    refused(data(nothing_written, path, grpo=0), "no question left of 2", "1 x no answer", "beyond the options")
 
 
 def test_an_option_letter_beyond_the_options_is_a_reject_with_its_row(run_name, tmp_path):
-    path = jsonl(tmp_path / "题 库 (1).jsonl", GOOD, {**GOOD, "stem": "另一题", "answer": "C"}, {**GOOD, "stem": "第三题"})
+    path = jsonl(
+        tmp_path / "题 库 (1).jsonl", GOOD, {**GOOD, "stem": "另一题", "answer": "C"}, {**GOOD, "stem": "第三题"}
+    )
     done = data(run_name, path)
     assert done.returncode == 0, done.stderr
-    rejects = [json.loads(line) for line in Path("runs", run_name, "data/questions.rejects.jsonl").read_text().splitlines()]
+    rejects = [
+        json.loads(line) for line in Path("runs", run_name, "data/questions.rejects.jsonl").read_text().splitlines()
+    ]
     assert [(r["where"], r["reason"].split(":")[0]) for r in rejects] == [
         (f"{path} row 2", "the answer names a letter beyond the options")
     ]
@@ -97,7 +108,9 @@ def test_models_that_cannot_be_trained(run_name, tmp_path):
     refused(launch("sft", *words, f"base_model={model}"), "no chat template")
     (model / "tokenizer.json").unlink()
     refused(launch("grpo", *words, f"base_model={model}"), "no tokenizer")
-    message = refused(launch("grpo", *words, f"base_model={model}", "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=7"))
+    message = refused(
+        launch("grpo", *words, f"base_model={model}", "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=7")
+    )
     assert "ppo_micro_batch_size_per_gpu=7" in message and "nearest" in message
     assert sorted(p.name for p in Path("runs", run_name).iterdir()) == ["data"]
     shutil.rmtree(Path("runs", run_name))
@@ -106,7 +119,9 @@ def test_models_that_cannot_be_trained(run_name, tmp_path):
 def test_a_table_without_rationales_cannot_be_sft_rows(run_name, tmp_path):
     path = jsonl(tmp_path / "t.jsonl", *({**GOOD, "stem": f"第{i}题", "rationale": ""} for i in range(4)))
     assert data(run_name, path).returncode == 0
-    refused(launch("sft", "recipe=demo", "hardware=cpu", f"run={run_name}"), "no question has a rationale", "base_model=")
+    refused(
+        launch("sft", "recipe=demo", "hardware=cpu", f"run={run_name}"), "no question has a rationale", "base_model="
+    )
     shutil.rmtree(Path("runs", run_name))
 
 
@@ -117,5 +132,7 @@ def test_a_runs_folder_that_cannot_be_written(monkeypatch, tmp_path):
     (tmp_path / "runs").write_text("a file in its place")
     import subprocess
 
-    done = subprocess.run([sys.executable, "-m", "launch.data", "recipe=demo"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.data", "recipe=demo"], cwd=tmp_path, capture_output=True, text=True
+    )
     refused(done, "cannot write there")
