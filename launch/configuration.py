@@ -49,14 +49,17 @@ def search_path() -> list[str]:
 def hydra_overrides(stage: Stage, command: Command) -> list[str]:
     """Returns the command's overrides as Hydra takes them, the search path first.
 
-    A key that only LLaMA-Factory knows gets Hydra's `++`; raises BadInput for one that nobody knows.
+    Hydra's `++` goes before keys of open dictionaries, and before those that only LLaMA-Factory knows; raises BadInput
+    for a key that nobody knows.
     """
     folders = ",".join("'" + folder.replace("'", "\\'") + "'" for folder in search_path())
     overrides = [f"hydra.searchpath=[{folders}]"]
-    ours = set(OmegaConf.load(CONF / f"{stage.name}.yaml")) if stage.name == "sft" else set()
+    ours = OmegaConf.load(CONF / f"{stage.name}.yaml")
     for override in command.overrides:
         key = override.split("=", 1)[0]
-        if stage.name == "sft" and re.fullmatch(r"\w+", key) and key not in ours:
+        if any(_is_empty(ours, place) or place in OPEN_KEYS for place in _places(key)):
+            override = f"++{override}"
+        elif stage.name == "sft" and re.fullmatch(r"\w+", key) and key not in set(ours):  # `in` would not see "???"
             keys = llama_factory_keys()
             if key not in keys:
                 raise BadInput(_unknown(key, "sft", [*keys, *ours]))
@@ -91,16 +94,21 @@ def _refuse_unknown(stage: Stage, reference: DictConfig, config: DictConfig, add
     for key, value in _leaves(config, containers=True):
         if known.get(key) is dict and value is not dict and value is not None:
             raise BadInput(f"{stage.name}: {key}={value!r}: expected a dictionary, {{name: value, ...}}")
-        parents = [key.rsplit(".", i)[0] for i in range(1, key.count(".") + 1)]
+        parents = _places(key)[1:]
         if key in known or key in keys or key in explicit or any(p in explicit for p in parents):
             continue
-        if any(p in OPEN_KEYS or _is_empty(reference, p) for p in [key, *parents]):
+        if any(place in OPEN_KEYS or _is_empty(reference, place) for place in _places(key)):
             continue
         raise BadInput(f"{stage.name}: {_unknown(key, stage.name, [*known, *keys])}")
 
 
+def _places(key: str) -> list[str]:
+    """Returns the dotted key and its parents."""
+    return [key, *(key.rsplit(".", i)[0] for i in range(1, key.count(".") + 1))]
+
+
 def _is_empty(reference: DictConfig, key: str) -> bool:
-    value = OmegaConf.select(reference, key)
+    value = OmegaConf.select(reference, key) if re.fullmatch(r"[\w.]+", key) else None
     return isinstance(value, DictConfig) and len(value) == 0
 
 

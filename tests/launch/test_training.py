@@ -19,7 +19,8 @@ SHAPE = ("vocab_size=600", "hidden_size=32", "intermediate_size=64", "num_hidden
 SFT = ("recipe=demo", "hardware=cpu", "max_steps=6", "save_strategy=steps", "save_steps=1", "save_total_limit=3",
        "logging_steps=1", "per_device_train_batch_size=32", *(f"psyforge.random_model.{s}" for s in SHAPE))  # fmt: skip
 GRPO = ("recipe=demo", "hardware=cpu", "data.train_batch_size=4", "trainer.total_training_steps=3",
-        "trainer.save_freq=1", "data.max_response_length=24", "actor_rollout_ref.rollout.n=4", "actor_rollout_ref.actor.ppo_mini_batch_size=2",
+        "trainer.save_freq=1", "data.max_response_length=24", "actor_rollout_ref.rollout.n=4",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=2",
         "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4", "trainer.max_actor_ckpt_to_keep=null",
         "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4",
         "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=4",
