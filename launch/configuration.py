@@ -55,9 +55,10 @@ def hydra_overrides(stage: Stage, command: Command) -> list[str]:
     folders = ",".join("'" + folder.replace("'", "\\'") + "'" for folder in search_path())
     overrides = [f"hydra.searchpath=[{folders}]"]
     ours = OmegaConf.load(CONF / f"{stage.name}.yaml")
+    open_places = _open_places(ours)
     for override in command.overrides:
         key = override.split("=", 1)[0]
-        if any(_is_empty(ours, place) or place in OPEN_KEYS for place in _places(key)):
+        if open_places & set(_places(key)):
             override = f"++{override}"
         elif stage.name == "sft" and re.fullmatch(r"\w+", key) and key not in set(ours):  # `in` would not see "???"
             keys = llama_factory_keys()
@@ -90,14 +91,14 @@ def _refuse_unknown(stage: Stage, reference: DictConfig, config: DictConfig, add
     """Raises BadInput for keys that the stage does not have, and for a value where it has a dictionary."""
     explicit = {re.sub(r"^\++", "", a).split("=", 1)[0] for a in added}
     keys = llama_factory_keys() if stage.name == "sft" else []
-    known = dict(_leaves(reference, containers=True))
+    known, open_places = dict(_leaves(reference, containers=True)), _open_places(reference)
     for key, value in _leaves(config, containers=True):
         if known.get(key) is dict and value is not dict and value is not None:
             raise BadInput(f"{stage.name}: {key}={value!r}: expected a dictionary, {{name: value, ...}}")
         parents = _places(key)[1:]
         if key in known or key in keys or key in explicit or any(p in explicit for p in parents):
             continue
-        if any(place in OPEN_KEYS or _is_empty(reference, place) for place in _places(key)):
+        if open_places & set(_places(key)):
             continue
         raise BadInput(f"{stage.name}: {_unknown(key, stage.name, [*known, *keys])}")
 
@@ -107,9 +108,11 @@ def _places(key: str) -> list[str]:
     return [key, *(key.rsplit(".", i)[0] for i in range(1, key.count(".") + 1))]
 
 
-def _is_empty(reference: DictConfig, key: str) -> bool:
-    value = OmegaConf.select(reference, key) if re.fullmatch(r"[\w.]+", key) else None
-    return isinstance(value, DictConfig) and len(value) == 0
+def _open_places(config: DictConfig) -> set[str]:
+    """Returns the dictionaries that take any key: those that are empty here, and OPEN_KEYS."""
+    nodes = dict(_leaves(config, containers=True))
+    with_children = {place for key in nodes for place in _places(key)[1:]}
+    return {key for key, value in nodes.items() if value is dict and key not in with_children} | set(OPEN_KEYS)
 
 
 def _leaves(config: DictConfig, prefix: str = "", containers: bool = False):
