@@ -91,6 +91,27 @@ class GrpoPlan:
         ]
 
 
+def accumulation(total: int | None, per_device: int, processes: int) -> int:
+    """Returns the accumulation steps that make `total` rows per optimizer step, 1 without a total.
+
+    Raises BadInput for a total that one pass over the devices does not divide, with the nearest that fit.
+    """
+    if total is None:
+        return 1
+    for name, value in (("per_device_train_batch_size", per_device), ("psyforge.processes", processes)):
+        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+            raise BadInput(f"{name}={value}: must be a positive whole number")
+    one_pass = per_device * processes
+    if not isinstance(total, int) or total <= 0 or total % one_pass:
+        totals = _nearest(max(1, int(total)), lambda t: t % one_pass == 0)
+        devices = _nearest(per_device, lambda p: total % (p * processes) == 0) if total > 0 else "none"
+        raise BadInput(
+            f"psyforge.total_train_batch_size={total} (nearest: {totals}) is not a multiple of {per_device} per device "
+            f"x {processes} devices (nearest per_device_train_batch_size: {devices})"
+        )
+    return total // one_pass
+
+
 def check_sft(plan: SftPlan) -> SftPlan:
     """Returns the plan; raises BadInput for numbers that are not positive, or no rows."""
     for name, value in (

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data_pipeline.records import BadInput
+from launch import batch_plan
 from launch.arguments import RECIPES, Command, Stage, did_you_mean
 
 CONF = Path(__file__).parent / "conf"
@@ -31,6 +32,7 @@ UNUSED = ("reward.reward_model.", "critic.", "distillation.")  # parts of verl t
 
 # Arithmetic in recipes, as in ${mul:3,${trainer.n_gpus_per_node}}.
 OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=True)
+OmegaConf.register_new_resolver("accumulation", batch_plan.accumulation, replace=True)
 OmegaConf.register_new_resolver("mul", lambda *numbers: math.prod(numbers), replace=True)
 
 
@@ -39,9 +41,9 @@ def llama_factory_keys() -> list[str]:
     return (CONF / "llama_factory_keys.txt").read_text(encoding="utf-8").split()
 
 
-def search_path() -> list[str]:
-    """Returns Hydra's further folders: the recipes, and verl's own configuration where verl is installed."""
-    verl = importlib.util.find_spec("verl")
+def search_path(stage: Stage) -> list[str]:
+    """Returns Hydra's further folders: the recipes, and for GRPO verl's own configuration, found without an import."""
+    verl = importlib.util.find_spec("verl") if stage.name == "grpo" else None
     folders = [RECIPES] + ([Path(verl.origin).parent / "trainer" / "config"] if verl else [])
     return [f"file://{folder}" for folder in folders]
 
@@ -52,7 +54,7 @@ def hydra_overrides(stage: Stage, command: Command) -> list[str]:
     Hydra's `++` goes before keys of open dictionaries, and before those that only LLaMA-Factory knows; raises BadInput
     for a key that nobody knows.
     """
-    folders = ",".join("'" + folder.replace("'", "\\'") + "'" for folder in search_path())
+    folders = ",".join("'" + folder.replace("'", "\\'") + "'" for folder in search_path(stage))
     overrides = [f"hydra.searchpath=[{folders}]"]
     ours = OmegaConf.load(CONF / f"{stage.name}.yaml")
     open_places = _open_places(ours)

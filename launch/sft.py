@@ -89,8 +89,8 @@ def plan(config: DictConfig, rows: int | None) -> batch_plan.SftPlan:
     return batch_plan.check_sft(
         batch_plan.SftPlan(
             rows=rows,
-            per_device_batch=config.get("per_device_train_batch_size", 8),
-            accumulation=config.get("gradient_accumulation_steps", 1),
+            per_device_batch=config.per_device_train_batch_size,
+            accumulation=config.gradient_accumulation_steps,
             world_size=config.psyforge.processes,
             epochs=config.get("num_train_epochs", 3.0),
             max_steps=config.get("max_steps", -1),

@@ -55,7 +55,7 @@ def test_the_cpu_lock_has_nothing_that_needs_cuda():
     assert not {
         n
         for n in locked("requirements-cpu.txt")
-        if n.startswith("nvidia") or n in ("torchvision", "torchaudio", "triton")
+        if re.match("nvidia-c|nvidia-n[^ ]*-cu|cuda", n) or n in ("torchvision", "torchaudio", "triton")
     }
 
 

@@ -34,8 +34,28 @@ def offered():
 
 @pytest.mark.parametrize(("stage", "recipe", "hardware"), list(offered()))
 def test_every_offered_recipe_and_hardware_composes(stage, recipe, hardware):
-    config = compose(stage, f"recipe={recipe}", *([f"hardware={hardware}"] if hardware else []))
+    more = [f"hardware={hardware}"] if hardware else ["source_path=questions.csv"]
+    config = compose(stage, f"recipe={recipe}", *more)
     assert config.run == recipe
+
+
+def leaves(node: dict, prefix: str = "") -> dict:
+    found = {}
+    for key, value in node.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+@pytest.mark.parametrize("file", sorted(RECIPES.glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_a_recipe_does_not_repeat_what_it_inherits(file):
+    import yaml
+
+    own = yaml.safe_load(file.read_text(encoding="utf-8"))
+    parents = [next(iter(d)).split("@")[0] for d in own.pop("defaults", []) if isinstance(d, dict)]
+    for parent in parents:
+        inherited = leaves(yaml.safe_load((RECIPES / parent.strip("/") / file.name).read_text(encoding="utf-8")))
+        repeated = [key for key, value in leaves(own).items() if key in inherited and inherited[key] == value]
+        assert not repeated, f"{file} repeats {repeated} of {parent}"
 
 
 def test_hardware_comes_after_the_recipe_and_the_command_line_last():

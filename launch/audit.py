@@ -1,0 +1,156 @@
+"""Holds a recipe against the published numbers, as the frameworks themselves resolve it. Needs no GPU.
+
+    python -m launch.audit recipe=psyche_r1 hardware=gpu8
+    python -m launch.audit recipe=psyche_r1 hardware=gpu8 sft.learning_rate=2e-5
+
+Prints published and resolved value, verdict and source for every stage of the recipe that has a card in
+recipes/published/RECIPE.yaml; STAGE.KEY=VALUE audits a variation. Exit code 1 on any difference.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from math import isclose
+
+import yaml
+from omegaconf import OmegaConf
+from rich.table import Table
+
+from data_pipeline.records import BadInput
+from launch import arguments, configuration, grpo, sft
+from launch.arguments import RECIPES, REPOSITORY
+from launch.stage import console
+
+STAGES = {"sft": sft, "grpo": grpo}
+
+
+def main(argv: list[str]) -> int:
+    """Returns the exit code: 0 all as published, 1 a difference, 2 wrong input."""
+    if argv in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
+    os.chdir(REPOSITORY)
+    try:
+        words, overrides = parse(argv)
+        card = load_card(words["recipe"])
+        stages = [stage for stage in STAGES if stage in card["stages"]]
+        settings = {stage: compose(stage, words, overrides.get(stage, [])) for stage in stages}
+        with ThreadPoolExecutor() as pool:
+            found = dict(zip(stages, pool.map(lambda s: resolve(s, [settings[s]])[0], stages), strict=True))
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    wrong = 0
+    for stage in stages:
+        rows = compare(card, stage, found[stage])
+        wrong += sum(row[-1] != "ok" for row in rows)
+        show(f"{stage}: {card.get('training_source', card['source'])}", rows)
+    console.print(f"{wrong} difference{'s' * (wrong != 1)}" if wrong else "as published")
+    return 1 if wrong else 0
+
+
+def parse(argv: list[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Returns ({recipe, hardware}, {stage: overrides}); raises BadInput for any other word."""
+    words, overrides = {"recipe": arguments.DEFAULT_RECIPE, "hardware": "gpu8"}, {}
+    for argument in argv:
+        key, separator, value = argument.partition("=")
+        stage, dot, rest = key.partition(".")
+        if separator and key in words:
+            words[key] = value
+        elif separator and dot and stage in STAGES:
+            overrides.setdefault(stage, []).append(f"{rest}={value}")
+        else:
+            raise BadInput(
+                f"{argument!r}: the audit takes recipe=, hardware= and STAGE.KEY=VALUE ({', '.join(STAGES)})"
+            )
+    return words, overrides
+
+
+def load_card(recipe: str) -> dict:
+    """Returns recipes/published/RECIPE.yaml; raises BadInput when there is no training card of that name."""
+    cards = {}
+    for path in sorted(RECIPES.glob("published/*.yaml")):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if "stages" in content:
+            cards[path.stem] = content
+    if recipe not in cards:
+        raise BadInput(
+            f"recipe={recipe}: nothing is published to hold it against; there are cards for {', '.join(cards)}"
+            f"{arguments.did_you_mean(recipe, list(cards))}"
+        )
+    return cards[recipe]
+
+
+def compose(stage: str, words: dict[str, str], overrides: list[str]) -> dict:
+    """Returns what the framework would get; raises BadInput for unknown keys and impossible batches."""
+    room = STAGES[stage]
+    command = arguments.parse(room.STAGE, [f"recipe={words['recipe']}", f"hardware={words['hardware']}", *overrides])
+    config = configuration.compose_stage(room.STAGE, command)
+    room.plan(config, None)
+    if stage == "grpo":
+        return {k: v for k, v in OmegaConf.to_container(config).items() if k not in grpo.OURS}
+    known = set(configuration.llama_factory_keys())
+    settings = {k: v for k, v in OmegaConf.to_container(config).items() if k in known}
+    return {**settings, "_world": config.psyforge.processes}
+
+
+def resolve(stage: str, settings: list[dict]) -> list[dict]:
+    """Returns the framework's values for each settings, from a process apart; {"error": text} for those it refuses."""
+    worlds = [str(s.pop("_world")) for s in settings if "_world" in s]
+    if len(set(worlds)) > 1:
+        raise ValueError("one process simulates one world size")
+    env = {
+        **os.environ,
+        "DS_BUILD_OPS": "0",
+        "HF_HUB_OFFLINE": "1",
+        "VERL_PLATFORM": "cpu",
+        "VERL_USE_EXTERNAL_MODULES": "launch.cpu",
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH")))),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.resolved", stage, *worlds[:1]],
+        input=json.dumps(settings),
+        capture_output=True,
+        text=True,
+        env=env,
+    )
+    if done.returncode:
+        raise RuntimeError(f"launch.resolved {stage} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout)
+
+
+def compare(card: dict, stage: str, found: dict) -> list[tuple[str, str, str, str, str]]:
+    """Returns (name, published, resolved, source, verdict) per number; the verdict is "ok" or says what is wrong."""
+    if "error" in found:
+        return [("", "", "", "the framework refuses the configuration", found["error"].split("\n")[0])]
+    expected = [(name, value, "published") for name, value in card["stages"][stage].items()]
+    for name, entry in card.get("derived", {}).get(stage, {}).items():
+        expected.append((name, entry["value"], f"derived: {entry['why']}"))
+    rows = []
+    for name, value, source in expected:
+        got = found.get(name)
+        verdict = "ok" if name in found and same(value, got) else "DIFFERS"
+        rows.append((name, str(value), str(got), source, verdict))
+    return rows
+
+
+def same(published: object, resolved: object) -> bool:
+    """True for equal values of one kind; 2 and 2.0 are one, 1 and True are not."""
+    if isinstance(published, bool) or isinstance(resolved, bool):
+        return published is resolved
+    if isinstance(published, int | float) and isinstance(resolved, int | float):
+        return isclose(published, resolved, rel_tol=1e-9)
+    return published == resolved
+
+
+def show(title: str, rows: list[tuple]) -> None:
+    table = Table("", "expected", "resolved", "verdict", "source", title=title, title_justify="left")
+    for name, expected, got, source, verdict in rows:
+        table.add_row(name, expected, got, verdict, source, style=None if verdict == "ok" else "bold red")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

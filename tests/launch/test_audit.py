@@ -1,0 +1,121 @@
+"""The audit passes for every paper recipe, and sees each of many drifts, the frameworks' own defaults included."""
+
+import pytest
+
+from data_pipeline.records import BadInput
+from launch import audit
+from tests.conftest import launch
+
+WORDS = {"recipe": "psyche_r1", "hardware": "gpu8"}
+
+SFT_DRIFTS = {
+    "learning_rate=2e-5": "learning_rate",
+    "seed=43": "seed",
+    "psyforge.total_train_batch_size=128": "total_train_batch_size",
+    "per_device_train_batch_size=4": "gradient_accumulation_steps",
+    "per_device_eval_batch_size=2": "total_eval_batch_size",
+    "~optim": "optim",  # transformers 5 then trains with adamw_torch_fused
+    "adam_beta2=0.95": "adam_beta2",
+    "adam_epsilon=1e-6": "adam_epsilon",
+    "~lr_scheduler_type": "lr_scheduler_type",  # linear is transformers' default
+    "~warmup_ratio": "warmup_ratio",
+    "~num_train_epochs": "num_train_epochs",  # 3 is transformers' default
+    "packing=true": "packing",
+    "finetuning_type=lora": "finetuning_type",
+    "model_name_or_path=Qwen/Qwen2.5-7B": "model_name_or_path",
+    "max_steps=10": "max_steps",
+}
+ACTOR = "actor_rollout_ref.actor"
+GRPO_DRIFTS = {
+    f"{ACTOR}.optim.lr=2e-6": "learning_rate",
+    "seed=1": "seed",
+    "data.train_batch_size=256": "total_train_batch_size",
+    "data.val_batch_size=null": "total_eval_batch_size",
+    f"{ACTOR}.ppo_mini_batch_size=64": "ppo_mini_batch_size",
+    f"{ACTOR}.ppo_micro_batch_size_per_gpu=10": "ppo_micro_batch_size_per_gpu",
+    f"{ACTOR}.kl_loss_coef=0.01": "kl_loss_coef",
+    f"{ACTOR}.use_kl_loss=false": "use_kl_loss",
+    f"{ACTOR}.optim.lr_warmup_steps=-1": "lr_warmup_steps",
+    "trainer.total_epochs=30": "num_epochs",
+    "algorithm.adv_estimator=rloo": "adv_estimator",
+    "actor_rollout_ref.rollout.n=10": "rollout_n",
+    f"{ACTOR}.ppo_epochs=2": "ppo_epochs",
+    "reward.custom_reward_function.path=null": "reward_function",
+    f"{ACTOR}.use_kl_loss=maybe": "FSDPActorConfig.use_kl_loss='maybe': expected bool",
+    f"{ACTOR}.kl_loss_coef=high": "FSDPActorConfig.kl_loss_coef='high': expected float",
+}
+
+
+@pytest.fixture(scope="module")
+def resolved():
+    """Every variation in one process per framework: {override: values}."""
+
+    def resolve(stage: str, overrides: list[str]) -> dict:
+        settings = [audit.compose(stage, WORDS, [o] if o else []) for o in overrides]
+        return dict(zip(overrides, audit.resolve(stage, settings), strict=True))
+
+    return {"sft": resolve("sft", ["", *SFT_DRIFTS]), "grpo": resolve("grpo", ["", *GRPO_DRIFTS])}
+
+
+def differing(stage: str, values: dict) -> list[str]:
+    rows = audit.compare(audit.load_card("psyche_r1"), stage, values)
+    return [f"{row[0]} {row[-1]}" for row in rows if row[-1] != "ok"]
+
+
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_the_recipe_as_it_stands_is_as_published(resolved, stage):
+    assert differing(stage, resolved[stage][""]) == []
+
+
+@pytest.mark.parametrize(("stage", "override"), [("sft", o) for o in SFT_DRIFTS] + [("grpo", o) for o in GRPO_DRIFTS])
+def test_one_value_that_drifts_is_seen(resolved, stage, override):
+    name = {"sft": SFT_DRIFTS, "grpo": GRPO_DRIFTS}[stage][override]
+    assert any(name in line for line in differing(stage, resolved[stage][override]))
+
+
+def test_fewer_gpus_keep_the_published_batch():
+    settings = audit.compose("sft", {"recipe": "psyche_r1", "hardware": "gpu1"}, [])
+    assert settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"] * settings["_world"] == 256
+
+
+@pytest.mark.parametrize("recipe", ["psyllm", "psydt"])
+def test_the_other_papers_recipes_are_as_published(recipe):
+    done = launch("audit", f"recipe={recipe}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "as published" in done.stdout
+
+
+def test_a_variation_on_the_command_line_exits_with_1():
+    done = launch("audit", "recipe=psyllm", "sft.learning_rate=2e-5")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "DIFFERS" in done.stdout and "1 difference" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["recipe=demo"], "nothing is published"),
+        (["recipe=psyche"], "Did you mean psyche_r1?"),
+        (["learning_rate=1"], "STAGE.KEY=VALUE"),
+        (["recipe=psyche_r1", "sft.lerning_rate=1"], "Did you mean learning_rate?"),
+        (["recipe=psyche_r1", "grpo.actor_rollout_ref.rollout.n=8"], "rollout.n: 5 or 10"),
+        (["recipe=psyche_r1", "hardware=gpu3"], "there is"),
+    ],
+)
+def test_what_cannot_be_audited_is_refused(words, message, capsys):
+    assert audit.main(words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_numbers_and_truth_values_are_not_confused():
+    assert audit.same(2, 2.0) and audit.same(1e-5, 0.00001) and audit.same(None, None)
+    assert not audit.same(True, 1) and not audit.same(False, 0) and not audit.same("2", 2)
+
+
+def test_cards_exist_only_with_sources():
+    for recipe in ("psyche_r1", "psyllm", "psydt"):
+        card = audit.load_card(recipe)
+        assert card["source"]
+        assert all(entry["why"] for stage in card["derived"].values() for entry in stage.values())
+    with pytest.raises(BadInput):
+        audit.load_card("pceb")
