@@ -14,8 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from data_pipeline.records import BadInput
-from launch import arguments, batch_plan, preflight, runs, stage
+from launch import batch_plan, preflight, runs, stage
 from launch.arguments import REPOSITORY, Command, Stage
 
 STAGE = Stage("grpo", base_model_key="actor_rollout_ref.model.path")
@@ -62,14 +61,11 @@ def run(config: DictConfig, command: Command) -> None:
     rows = preflight.read_grpo_rows(train)
     planned = plan(config, len(rows))
     preflight.check_model(model, "base_model")
-    gpus = arguments.count_gpus()
-    if config.trainer.device == "cuda" and gpus < config.trainer.n_gpus_per_node:
-        raise BadInput(
-            f"trainer.n_gpus_per_node={config.trainer.n_gpus_per_node}, but this machine shows {gpus} GPUs; choose "
-            f"hardware={arguments.detect_hardware()} or a machine that has them"
-        )
+    if config.trainer.device == "cuda":
+        preflight.check_gpus(config.trainer.n_gpus_per_node, "trainer.n_gpus_per_node")
     inputs = {"prompts": train, "validation": Path(config.data.val_files), "model": Path(model)}
-    inputs["reward"] = Path(config.reward.custom_reward_function.path)
+    reward = Path(config.reward.custom_reward_function.path)
+    inputs["reward"] = reward.parent if reward.parent == Path("reward") else reward  # psyche.py reads with answer.py
     opened = runs.begin(STAGE, config, inputs, command)
     if opened.done:
         return stage.console.print(f"grpo: {folder} is done already; nothing left to do")

@@ -9,6 +9,7 @@ import pyarrow.parquet
 
 from data_pipeline.export.llama_factory import check_messages
 from data_pipeline.records import BadInput, read_jsonl
+from launch import arguments
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -29,6 +30,16 @@ def check_model(model: str, key: str) -> None:
     if not in_settings and not (path / "chat_template.jinja").is_file():
         raise BadInput(
             f"{key}={model}: its tokenizer has no chat template; copy the base model's chat_template.jinja there"
+        )
+
+
+def check_gpus(asked: int, key: str) -> None:
+    """Raises BadInput when the recipe and hardware ask for more GPUs than this machine shows."""
+    seen = arguments.count_gpus()
+    if seen < asked:
+        raise BadInput(
+            f"{key}={asked}, but this machine shows {seen} GPUs. Take a machine that has them, or "
+            f"hardware={arguments.detect_hardware()}; on two CPU cores `bash launch/demo.sh` runs the whole job"
         )
 
 

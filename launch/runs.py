@@ -168,12 +168,16 @@ def describe(files: dict[str, Path]) -> dict[str, dict]:
 
 def sha256(path: Path) -> str | None:
     if path.is_dir():
-        inner = [f"{p.relative_to(path)} {sha256(p)}" for p in sorted(path.rglob("*")) if p.is_file()]
+        inner = [f"{p.relative_to(path)} {sha256(p)}" for p in _files(path)]
         return hashlib.sha256("\n".join(inner).encode()).hexdigest()
     if not path.is_file():
         return None  # a model's ID on the hub
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
 
 
 def _stored_config(path: Path) -> dict:

@@ -47,6 +47,8 @@ def run(config: DictConfig, command: Command) -> None:
     notes = plan(config, len(rows)).lines()
     if config.model_name_or_path != RANDOM:
         preflight.check_model(base, "base_model")
+    if not config.get("use_cpu"):
+        preflight.check_gpus(config.psyforge.processes, "psyforge.processes")
     inputs = {"data": data, "dataset_info": data.parent / "dataset_info.json"}
     if config.model_name_or_path != RANDOM:
         inputs["base_model"] = Path(base)
