@@ -93,7 +93,7 @@ def compose(stage: str, words: dict[str, str], overrides: list[str]) -> dict:
         return {k: v for k, v in OmegaConf.to_container(config).items() if k not in grpo.OURS}
     known = set(configuration.llama_factory_keys())
     settings = {k: v for k, v in OmegaConf.to_container(config).items() if k in known}
-    return {**settings, "_world": config.psyforge.processes}
+    return {**settings, "_world": config.psyforge.processes * config.psyforge.nodes}
 
 
 def resolve(stage: str, settings: list[dict]) -> list[dict]:

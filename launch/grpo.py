@@ -6,9 +6,11 @@
 
 Writes runs/NAME/grpo/: verl.yaml (what verl gets), train.log, metrics.jsonl (one object per step), checkpoints/,
 rollouts/ (every sampled response with its reward). Called again it continues from the newest checkpoint.
+With RAY_ADDRESS set it uses the Ray cluster that runs there, also inside `ray job submit`.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -61,7 +63,9 @@ def run(config: DictConfig, command: Command) -> None:
     rows = preflight.read_grpo_rows(train)
     planned = plan(config, len(rows))
     preflight.check_model(model, "base_model")
-    if config.trainer.device == "cuda":
+    if address := os.environ.get("RAY_ADDRESS"):
+        preflight.check_reachable(address, "RAY_ADDRESS")
+    elif config.trainer.device == "cuda":
         preflight.check_gpus(config.trainer.n_gpus_per_node, "trainer.n_gpus_per_node")
     inputs = {"prompts": train, "validation": Path(config.data.val_files), "model": Path(model)}
     reward = Path(config.reward.custom_reward_function.path)
@@ -77,7 +81,8 @@ def run(config: DictConfig, command: Command) -> None:
     kept = sum(length <= limit for length in lengths)
     if config.data.filter_overlong_prompts and kept < len(rows):
         planned = plan(config, kept)  # verl drops the longer ones: the plan must hold for what is left
-    OmegaConf.save(OmegaConf.create({"hydra": HYDRA, **for_verl(config)}), folder / "verl.yaml")
+    settings = on_cluster(for_verl(config), address, env) if address else for_verl(config)
+    OmegaConf.save(OmegaConf.create({"hydra": HYDRA, **settings}), folder / "verl.yaml")
 
     metrics = folder / f"metrics.{len(list(folder.glob('metrics.*.jsonl'))) + 1}.jsonl"  # verl would overwrite one file
     env["VERL_FILE_LOGGER_PATH"] = str(metrics.resolve())
@@ -130,6 +135,16 @@ def for_verl(config: DictConfig) -> dict:
         if value and (key != "actor_rollout_ref.model.path" or Path(value).is_dir()):
             OmegaConf.update(settings, key, str(Path(value).resolve()))
     return OmegaConf.to_container(settings)
+
+
+def on_cluster(settings: dict, address: str, env: dict) -> dict:
+    """Returns verl's settings for a Ray cluster that runs already: its address, and the environment for its workers."""
+    settings["ray_kwargs"]["ray_init"] = {
+        "address": address,
+        "num_cpus": None,
+        "runtime_env": {"env_vars": {name: str(value) for name, value in env.items()}},
+    }
+    return settings
 
 
 def _changed_keys(config: DictConfig) -> dict:

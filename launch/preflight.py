@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from pathlib import Path
 
 import pyarrow
@@ -41,6 +42,19 @@ def check_gpus(asked: int, key: str) -> None:
             f"{key}={asked}, but this machine shows {seen} GPUs. Take a machine that has them, or "
             f"hardware={arguments.detect_hardware()}; on two CPU cores `bash launch/demo.sh` runs the whole job"
         )
+
+
+def check_reachable(address: str, key: str, seconds: float = 10) -> None:
+    """Raises BadInput unless something listens at HOST:PORT within `seconds`."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise BadInput(f"{key}={address}: expected HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=seconds).close()
+    except OSError as error:
+        raise BadInput(
+            f"{key}={address}: nothing answers there ({error}); start Ray (`ray start --head`) or unset {key}"
+        ) from None
 
 
 def load_tokenizer(model: str):

@@ -8,7 +8,9 @@ checkpoints and trainer_log.jsonl). Called again it continues from the newest ch
 """
 
 import json
+import os
 import sys
+import time
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -36,6 +38,8 @@ def run(config: DictConfig, command: Command) -> None:
         notes = plan(config, rows).lines() + ["rows unknown: the data stage has not run"] * (rows is None)
         return stage.show_plan(OmegaConf.to_container(config), line, env, notes)
 
+    if config.psyforge.nodes > 1 and (rank := node_rank()) > 0:
+        return join(line, env, file, rank)
     if data.parent == Path("runs") / config.run / "data":
         runs.need(config.run, "data", f"python -m launch.data recipe={command.words['recipe']} run={config.run}")
     rows = preflight.read_sft_rows(data.parent, config.dataset)
@@ -63,7 +67,9 @@ def run(config: DictConfig, command: Command) -> None:
     notes += preflight.cut_rows(lengths, config.cutoff_len, [where for where, _ in rows], "cutoff_len")
     for note in notes:
         stage.console.print(f"  {note}")
-    OmegaConf.save(OmegaConf.create(settings), file)
+    partial = file.with_suffix(".partial")
+    OmegaConf.save(OmegaConf.create(settings), partial)
+    partial.replace(file)  # other nodes start when they see it
     stage.run_trainer(
         line, env, folder / "train.log", lambda: progress(Path(config.output_dir)), "SFT", (opened.lock.fileno(),)
     )
@@ -93,7 +99,7 @@ def plan(config: DictConfig, rows: int | None) -> batch_plan.SftPlan:
             rows=rows,
             per_device_batch=config.per_device_train_batch_size,
             accumulation=config.gradient_accumulation_steps,
-            world_size=config.psyforge.processes,
+            world_size=config.psyforge.processes * config.psyforge.nodes,
             epochs=config.get("num_train_epochs", 3.0),
             max_steps=config.get("max_steps", -1),
         )
@@ -103,10 +109,34 @@ def plan(config: DictConfig, rows: int | None) -> batch_plan.SftPlan:
 def trainer_command(config: DictConfig, file: Path) -> list[str]:
     """Returns the command that trains: directly for one process, else through torchrun."""
     entry = ["-m", "launch.llama_factory", str(file)]
-    if config.psyforge.processes == 1:
+    processes, nodes = config.psyforge.processes, config.psyforge.nodes
+    if processes == nodes == 1:
         return [sys.executable, *entry]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return [*torchrun, f"--nproc_per_node={config.psyforge.processes}", *entry]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
+    if nodes == 1:
+        return [*torchrun, "--standalone", *entry]
+    meeting = f"{os.environ.get('MASTER_ADDR', '127.0.0.1')}:{os.environ.get('MASTER_PORT', '29500')}"
+    rendezvous = [f"--rdzv_id={config.run}", "--rdzv_backend=c10d", f"--rdzv_endpoint={meeting}"]
+    return [*torchrun, f"--nnodes={nodes}", *rendezvous, *entry]
+
+
+def node_rank() -> int:
+    """Returns this node's number: NODE_RANK, else SLURM's SLURM_NODEID, else 0."""
+    rank = os.environ.get("NODE_RANK", os.environ.get("SLURM_NODEID", "0"))
+    if not rank.isdigit():
+        raise BadInput(f"NODE_RANK={rank}: must be a number from 0")
+    return int(rank)
+
+
+def join(line: list[str], env: dict, file: Path, rank: int) -> None:
+    """Trains on a node other than the first, which owns the run folder; waits until that one has written `file`."""
+    for _ in range(1200):
+        if file.is_file() and (runs.read_manifest(file.parent.parent.name, "sft") or {}).get("status") == "running":
+            break
+        time.sleep(0.5)
+    else:
+        raise BadInput(f"{file}: the first node (NODE_RANK=0) has not written it; is runs/ on a shared file system?")
+    stage.run_trainer(line, env, file.parent / f"train.{rank}.log", lambda: (0, None, ""), f"SFT, node {rank}")
 
 
 def progress(output: Path) -> tuple[int, int | None, str]:

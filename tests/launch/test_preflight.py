@@ -67,6 +67,15 @@ def test_rows_that_would_be_cut_are_named():
 
 
 @pytest.mark.parametrize(
+    ("address", "message"),
+    [("127.0.0.1:9", "nothing answers there"), ("head", "expected HOST:PORT"), ("head:x", "expected HOST:PORT")],
+)
+def test_a_ray_address_that_does_not_answer_is_said(address, message):
+    with pytest.raises(BadInput, match=message):
+        preflight.check_reachable(address, "RAY_ADDRESS", seconds=2)
+
+
+@pytest.mark.parametrize(
     ("rows", "message"),
     [
         (

@@ -1,0 +1,93 @@
+"""Several nodes, on this machine: torchrun's rendezvous for SFT, a separately started Ray cluster for GRPO. Slow."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY, launch
+from tests.launch.test_training import GRPO, SFT, prepare
+
+pytestmark = pytest.mark.slow
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def losses(name: str) -> list[float]:
+    history = json.loads(Path("runs", name, "sft/model/trainer_state.json").read_text())["log_history"]
+    return [entry["loss"] for entry in history if "loss" in entry]
+
+
+def test_two_nodes_train_as_two_processes_on_one(run_name):
+    one, two = f"{run_name}-one", f"{run_name}-two"
+    words = [w for w in SFT if "per_device" not in w] + ["per_device_train_batch_size=16"]
+    try:
+        for name in (one, two):
+            prepare(name)
+        done = launch("sft", *words, f"run={one}", "psyforge.processes=2")
+        assert done.returncode == 0, done.stdout + done.stderr
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        command = [sys.executable, "-m", "launch.sft", *words, f"run={two}", "psyforge.nodes=2"]
+        nodes = [
+            subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, **meeting, "NODE_RANK": str(rank)})
+            for rank in (0, 1)
+        ]
+        assert [node.wait(600) for node in nodes] == [0, 0]
+        assert len(losses(one)) == len(losses(two)) == 6
+        for a, b in zip(losses(one), losses(two), strict=True):
+            assert abs(a - b) < 1e-4
+    finally:
+        for name in (one, two):
+            shutil.rmtree(Path("runs", name), ignore_errors=True)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A Ray cluster of one node on loopback, in one process; yields (address, dashboard address, environment)."""
+    port, dashboard = free_port(), free_port()
+    env = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    ray = str(Path(sys.executable).with_name("ray"))
+    command = [sys.executable, ray, "start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=14",
+               "--num-gpus=1", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", "--block"]  # fmt: skip
+    with open(tmp_path / "ray.log", "wb") as log:
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=REPOSITORY)
+    try:
+        for _ in range(120):
+            try:
+                socket.create_connection(("127.0.0.1", dashboard), 1).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", env
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def test_grpo_runs_as_a_job_on_a_ray_cluster_that_runs_already(cluster, run_name):
+    address, dashboard, env = cluster
+    prepare(run_name)
+    done = launch("sft", *SFT, f"run={run_name}")
+    assert done.returncode == 0, done.stderr
+    ray = str(Path(sys.executable).with_name("ray"))
+    words = " ".join(f"'{w}'" for w in (*GRPO, f"run={run_name}"))
+    job = f"cd '{REPOSITORY}' && '{sys.executable}' -m launch.grpo {words}"
+    submitted = subprocess.run(
+        [sys.executable, ray, "job", "submit", "--address", dashboard, "--", "bash", "-c", job],
+        env=env, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert submitted.returncode == 0, submitted.stdout[-3000:] + submitted.stderr[-3000:]
+    manifest = json.loads(Path("runs", run_name, "grpo/manifest.json").read_text())
+    assert manifest["status"] == "finished"
+    assert manifest["counts"]["steps"] == 3
+    assert f"address: {address}" in Path("runs", run_name, "grpo/verl.yaml").read_text()
