@@ -11,14 +11,12 @@ case $kind in
   *) echo "install: '$kind' is neither cpu nor gpu" >&2; exit 2 ;;
 esac
 
-python=${PYTHON:-}
-if [ -z "$python" ]; then
-  for candidate in python3.11 python3.12 python3; do
-    if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))'; then
-      python=$candidate; break
-    fi
-  done
-fi
+python=
+for candidate in ${PYTHON:-python3.11 python3.12 python3}; do
+  if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))'; then
+    python=$candidate; break
+  fi
+done
 if [ -z "$python" ]; then
   echo "install: needs Python 3.11 or 3.12 (llamafactory wants 3.11, verl stops before 3.13); set PYTHON=/path/to/python3.11" >&2
   exit 2
@@ -44,7 +42,6 @@ if [ "$kind" = cpu ] && ! .venv/bin/python -c 'import torch, sys; sys.exit(torch
   echo "install: note: pip chose torch's CUDA build, which works but is large; to get the CPU build, name the CPU wheel" \
        "index of pytorch.org in PIP_EXTRA_INDEX_URL and delete .venv" >&2
 fi
-.venv/bin/python -m compileall -q -j 0 .venv/lib/python3*/site-packages/{torch,transformers,llamafactory,verl,ray} 2>/dev/null || true
 echo $((SECONDS - started)) >.venv/install_seconds
 cp "$lock" "$stamp"
 echo "install: done in $((SECONDS - started)) s"
