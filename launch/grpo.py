@@ -67,6 +67,8 @@ def run(config: DictConfig, command: Command) -> None:
         preflight.check_reachable(address, "RAY_ADDRESS")
     elif config.trainer.device == "cuda":
         preflight.check_gpus(config.trainer.n_gpus_per_node, "trainer.n_gpus_per_node")
+    else:
+        preflight.check_memory_on_cpu(model, "base_model")
     inputs = {"prompts": train, "validation": Path(config.data.val_files), "model": Path(model)}
     reward = Path(config.reward.custom_reward_function.path)
     inputs["reward"] = reward.parent if reward.parent == Path("reward") else reward  # psyche.py reads with answer.py

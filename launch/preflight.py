@@ -5,6 +5,7 @@ import re
 import socket
 from pathlib import Path
 
+import psutil
 import pyarrow
 import pyarrow.parquet
 
@@ -41,6 +42,32 @@ def check_gpus(asked: int, key: str) -> None:
         raise BadInput(
             f"{key}={asked}, but this machine shows {seen} GPUs. Take a machine that has them, or "
             f"hardware={arguments.detect_hardware()}; on two CPU cores `bash launch/demo.sh` runs the whole job"
+        )
+
+
+def parameters(model: str) -> float | None:
+    """Returns the model's number of parameters: from its weights' size, else from its name ("7B"), else None."""
+    weights = list(Path(model).glob("*.safetensors")) if Path(model).is_dir() else []
+    if weights:
+        config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+        width = 4 if "32" in str(config.get("dtype") or config.get("torch_dtype")) else 2
+        return sum(file.stat().st_size for file in weights) / width
+    size = re.search(r"(\d+(?:\.\d+)?)B\b", Path(model).name, re.IGNORECASE)
+    return float(size[1]) * 1e9 if size else None
+
+
+def check_memory_on_cpu(model: str, key: str) -> None:
+    """Raises BadInput when full training of the model cannot fit into this machine's memory.
+
+    16 bytes per parameter: weights, gradient and two AdamW states in fp32, before activations.
+    """
+    count = parameters(model)
+    memory = psutil.virtual_memory().total
+    if count and 16 * count > memory:
+        raise BadInput(
+            f"{key}={model}: training {count / 1e9:.1f}B parameters takes about {16 * count / 2**30:.0f} GiB, and this "
+            f"machine has {memory / 2**30:.0f} GiB and {arguments.count_gpus()} GPUs. The paper recipes are made for "
+            "hardware=gpu8; what runs here is recipe=demo, or a small base_model="
         )
 
 

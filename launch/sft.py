@@ -53,6 +53,8 @@ def run(config: DictConfig, command: Command) -> None:
         preflight.check_model(base, "base_model")
     if not config.get("use_cpu"):
         preflight.check_gpus(config.psyforge.processes, "psyforge.processes")
+    elif config.finetuning_type == "full":
+        preflight.check_memory_on_cpu(base, "base_model")
     inputs = {"data": data, "dataset_info": data.parent / "dataset_info.json"}
     if config.model_name_or_path != RANDOM:
         inputs["base_model"] = Path(base)

@@ -66,6 +66,16 @@ def test_rows_that_would_be_cut_are_named():
     assert len(preflight.cut_rows([10], 25, ["a"], "cutoff_len")) == 1
 
 
+def test_a_model_that_the_machine_cannot_carry_is_refused(model):
+    assert preflight.parameters("Qwen/Qwen2.5-0.5B-Instruct") == 0.5e9
+    assert preflight.parameters("owner/name") is None
+    assert 10_000 < preflight.parameters(str(model)) < 100_000
+    preflight.check_memory_on_cpu(str(model), "base_model")
+    preflight.check_memory_on_cpu("owner/name", "base_model")
+    with pytest.raises(BadInput, match="1000.0B parameters takes about 14901 GiB.*recipe=demo"):
+        preflight.check_memory_on_cpu("owner/Huge-1000B", "base_model")
+
+
 @pytest.mark.parametrize(
     ("address", "message"),
     [("127.0.0.1:9", "nothing answers there"), ("head", "expected HOST:PORT"), ("head:x", "expected HOST:PORT")],
