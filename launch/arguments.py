@@ -175,7 +175,7 @@ def quote(key: str, value: str, multirun: bool = False) -> str:
             return _in_hydras_grammar(yaml.safe_load(value))
         except yaml.YAMLError:
             pass  # a name that begins with a bracket
-    return _quoted(value)
+    return quoted(value)
 
 
 def _in_hydras_grammar(value: object) -> str:
@@ -184,10 +184,11 @@ def _in_hydras_grammar(value: object) -> str:
         return "{" + ",".join(f"{key}:{_in_hydras_grammar(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(_in_hydras_grammar, value)) + "]"
-    return _quoted(value) if isinstance(value, str) else json.dumps(value)
+    return quoted(value) if isinstance(value, str) else json.dumps(value)
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
+    """Returns the text in Hydra's quotes."""
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)  # Hydra's rule: backslashes count only before a quote
     trailing = len(escaped) - len(escaped.rstrip("\\"))
     return f"'{escaped}{chr(92) * trailing}'"

@@ -57,6 +57,9 @@ def _hydra_main(stage: Stage, command: Command, run: Callable[[DictConfig, Comma
     sys.argv = [f"launch.{stage.name}", *command.flags, *configuration.hydra_overrides(stage, command)]
     sys.argv += ["hydra.output_subdir=null", "hydra.run.dir=.", "hydra.sweep.dir=.", "hydra.sweep.subdir=."]
     sys.argv += ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+    about = (sys.modules["__main__"].__doc__ or "").strip()
+    words = "recipe=NAME hardware=NAME run=NAME base_model=ID|PATH dry_run=true pick what to run and where (README.md)."
+    sys.argv += [f"hydra.help.header={arguments.quoted(about)}", f"hydra.help.footer={arguments.quoted(words)}"]
 
     @hydra.main(config_path=str(configuration.CONF), config_name=stage.name, version_base="1.3")
     def job(config: DictConfig) -> None:
