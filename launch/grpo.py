@@ -11,6 +11,7 @@ With RAY_ADDRESS set it uses the Ray cluster that runs there, also inside `ray j
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -136,6 +137,10 @@ def for_verl(config: DictConfig) -> dict:
         value = OmegaConf.select(settings, key)
         if value and (key != "actor_rollout_ref.model.path" or Path(value).is_dir()):
             OmegaConf.update(settings, key, str(Path(value).resolve()))
+    if shlex.quote(sys.executable) != sys.executable:  # Ray starts its workers through a shell and does not quote
+        OmegaConf.update(
+            settings, "ray_kwargs.ray_init.runtime_env.py_executable", shlex.quote(sys.executable), force_add=True
+        )
     return OmegaConf.to_container(settings)
 
 
