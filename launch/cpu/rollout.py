@@ -111,6 +111,7 @@ class HFServer:
                 repetition_penalty=params.get("repetition_penalty", 1.0),
                 eos_token_id=self.ends,
                 pad_token_id=pad,
+                cache_implementation="static",  # a growing one is copied at every token
                 return_dict_in_generate=True,
                 output_scores=wants_log_probs,
                 **sampling,
