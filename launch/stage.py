@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,8 @@ def _hydra_main(stage: Stage, command: Command, run: Callable[[DictConfig, Comma
     import hydra
 
     sys.argv = [f"launch.{stage.name}", *command.flags, *configuration.hydra_overrides(stage, command)]
-    sys.argv += ["hydra.output_subdir=null", "hydra.run.dir=.", "hydra.sweep.dir=.", "hydra.sweep.subdir=."]
+    sys.argv += ["hydra.output_subdir=null", "hydra.run.dir=.", "hydra.sweep.subdir=."]
+    sys.argv += [f"hydra.sweep.dir={tempfile.mkdtemp()}"]  # its multirun.yaml is of no use to anybody
     sys.argv += ["hydra/job_logging=none", "hydra/hydra_logging=none"]
     about = (sys.modules["__main__"].__doc__ or "").strip()
     words = "recipe=NAME hardware=NAME run=NAME base_model=ID|PATH dry_run=true pick what to run and where (README.md)."

@@ -172,7 +172,7 @@ def test_multirun_runs_every_combination():
     assert done.returncode == 0, done.stderr
     for name in ("m-a", "m-b"):
         assert f"runs/{name}/sft/llama_factory.yaml" in done.stdout
-    assert not Path("multirun").exists()
+    assert not Path("multirun").exists() and not Path("multirun.yaml").exists()
 
 
 def test_exit_code_and_message_of_a_wrong_key():
