@@ -39,7 +39,6 @@ class Command:
     flags: list[str] = field(default_factory=list)
     words: dict[str, str] = field(default_factory=dict)  # recipe and hardware; all of a subcommand's KEY=VALUE
     overrides: list[str] = field(default_factory=list)  # as Hydra takes them, recipe and hardware first
-    positional: list[str] = field(default_factory=list)  # what follows a subcommand without a "="
 
 
 def parse(stage: Stage, arguments: list[str]) -> Command:
@@ -64,8 +63,6 @@ def parse(stage: Stage, arguments: list[str]) -> Command:
             if key in given and "--multirun" not in command.flags:
                 raise BadInput(f"{key}= stands twice: {given[key]!r} and {value!r}")
             given[key] = value
-        elif command.subcommand:
-            command.positional.append(argument)
         else:
             raise BadInput(f"{argument!r} is not KEY=VALUE")
 

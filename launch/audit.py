@@ -21,27 +21,23 @@ from rich.table import Table
 from data_pipeline.records import BadInput
 from launch import arguments, configuration, grpo, sft
 from launch.arguments import RECIPES, REPOSITORY
-from launch.stage import console
+from launch.stage import console, run_plain
 
 STAGES = {"sft": sft, "grpo": grpo}
 
 
 def main(argv: list[str]) -> int:
     """Returns the exit code: 0 all as published, 1 a difference, 2 wrong input."""
-    if argv in (["-h"], ["--help"]):
-        print(__doc__)
-        return 0
-    os.chdir(REPOSITORY)
-    try:
-        words, overrides = parse(argv)
-        card = load_card(words["recipe"])
-        stages = [stage for stage in STAGES if stage in card["stages"]]
-        settings = {stage: compose(stage, words, overrides.get(stage, [])) for stage in stages}
-        with ThreadPoolExecutor() as pool:
-            found = dict(zip(stages, pool.map(lambda s: resolve(s, [settings[s]])[0], stages), strict=True))
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_plain(audit, __doc__, argv)
+
+
+def audit(argv: list[str]) -> int:
+    words, overrides = parse(argv)
+    card = load_card(words["recipe"])
+    stages = [stage for stage in STAGES if stage in card["stages"]]
+    settings = {stage: compose(stage, words, overrides.get(stage, [])) for stage in stages}
+    with ThreadPoolExecutor() as pool:
+        found = dict(zip(stages, pool.map(lambda s: resolve(s, [settings[s]])[0], stages), strict=True))
     wrong = 0
     for stage in stages:
         rows = compare(card, stage, found[stage])

@@ -11,7 +11,6 @@ first moves the earlier run aside (runs/demo -> runs/demo.1), so that two never 
 """
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -24,8 +23,7 @@ from rich.table import Table
 from data_pipeline.records import BadInput, read_jsonl
 from eval import report
 from launch import arguments, runs, sft
-from launch.arguments import REPOSITORY
-from launch.stage import console
+from launch.stage import console, run_plain
 
 WORDS = {  # which stages take which word
     "recipe": ("data", "sft", "grpo", "eval"),
@@ -41,19 +39,7 @@ STAGES = ("data", "sft", "grpo", "merge", "eval")
 
 def main(argv: list[str]) -> int:
     """Runs every stage that is not done; returns the exit code."""
-    if argv in (["-h"], ["--help"]):
-        print(__doc__)
-        return 0
-    os.chdir(REPOSITORY)
-    try:
-        words, by_stage = parse(argv)
-        return run(words, by_stage)
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
-        return 130
+    return run_plain(lambda words: run(*parse(words)), __doc__, argv)
 
 
 def parse(argv: list[str]) -> tuple[dict[str, str], dict[str, list[str]]]:

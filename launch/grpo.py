@@ -206,7 +206,7 @@ def progress(metrics: Path, total: int) -> tuple[int, int | None, str]:
 
 
 def collect_metrics(folder: Path) -> list[dict]:
-    """Returns the metrics of every step over all attempts, later attempts first in right, and writes metrics.jsonl."""
+    """Returns the metrics of every step, of its latest attempt, and writes them to metrics.jsonl."""
     by_step = {}
     for path in sorted(folder.glob("metrics.*.jsonl"), key=lambda p: int(p.name.split(".")[1])):
         for entry in _read_metrics(path):

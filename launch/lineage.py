@@ -5,33 +5,27 @@
 Prints every stage with its inputs, outputs and their state today. Exit code 1 when a file is missing or has changed.
 """
 
-import os
 import sys
 from pathlib import Path
 
 from data_pipeline.records import BadInput
 from launch import arguments, runs
-from launch.arguments import REPOSITORY
-from launch.stage import console
+from launch.stage import console, run_plain
 
 STAGES = ("eval", "merge", "grpo", "sft", "data")
 
 
 def main(argv: list[str]) -> int:
     """Returns the exit code: 0 all as it was, 1 something changed, 2 wrong input."""
-    if argv in (["-h"], ["--help"]):
-        print(__doc__)
-        return 0
-    os.chdir(REPOSITORY)
-    try:
-        words = dict(argument.split("=", 1) for argument in argv if "=" in argument)
-        if set(words) != {"run"} or len(argv) != 1:
-            raise BadInput("lineage of which run? `python -m launch.lineage run=NAME`")
-        arguments.check_run_name(words["run"])
-        return show(words["run"])
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_plain(lineage, __doc__, argv)
+
+
+def lineage(argv: list[str]) -> int:
+    words = dict(argument.split("=", 1) for argument in argv if "=" in argument)
+    if set(words) != {"run"} or len(argv) != 1:
+        raise BadInput("lineage of which run? `python -m launch.lineage run=NAME`")
+    arguments.check_run_name(words["run"])
+    return show(words["run"])
 
 
 def show(name: str) -> int:

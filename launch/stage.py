@@ -22,6 +22,22 @@ from launch.arguments import REPOSITORY, Command, Stage
 console = Console(highlight=False, soft_wrap=True)
 
 
+def run_plain(work: Callable[[list[str]], int], about: str, argv: list[str]) -> int:
+    """Returns the exit code of a command that is no Hydra stage (demo, audit, lineage): work(argv), 2 for BadInput."""
+    if argv in (["-h"], ["--help"]):
+        print(about)
+        return 0
+    os.chdir(REPOSITORY)
+    try:
+        return work(argv)
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        return 130
+
+
 class StageFailed(Exception):
     """A trainer that was started did not finish; the message holds the cause and the log's path."""
 
