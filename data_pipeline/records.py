@@ -50,6 +50,35 @@ class Dialogue:
 
 
 @dataclass(slots=True)
+class Passage:
+    id: str
+    source: str
+    subject: str  # branch of psychology: "发展心理学"
+    text: str
+    meta: dict = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Post:
+    id: str
+    source: str
+    title: str
+    text: str  # what the person seeking help wrote
+    replies: list[str]  # of people who answered, best first
+    meta: dict = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Response:
+    text: str
+    finish: str  # "stop" | "length" | "failed"
+    tokens: int  # of the completion
+    reasoning: str = ""  # a thought that the server has split off
+    prompt_tokens: int = 0
+    error: str = ""  # why it failed
+
+
+@dataclass(slots=True)
 class Reject:
     id: str
     where: str  # file and row
@@ -137,11 +166,21 @@ def _numbered(file: jsonlines.Reader, path: Path) -> Iterator[tuple[dict, int]]:
             raise BadInput(f"{path} line {error.lineno}: not a JSON object ({reason})") from None
 
 
-def read_questions(path: Path) -> Iterator[Question]:
-    """Yields the questions of a file written by `write_jsonl`; raises BadInput for rows of another shape."""
-    known = {f.name for f in fields(Question)}
+def read_records(path: Path, kind: type) -> Iterator:
+    """Yields the records (Question, Passage, Post, Dialogue or Reject) of a file that `write_jsonl` wrote.
+
+    Raises BadInput with file and line for rows of another shape.
+    """
+    known = {f.name for f in fields(kind)}
     for number, row in read_jsonl(path):
         if set(row) != known:
-            odd = sorted(set(row) ^ known)
-            raise BadInput(f"{path} line {number}: not a question of this version (keys that differ: {', '.join(odd)})")
-        yield Question(**row)
+            odd = ", ".join(sorted(set(row) ^ known))
+            raise BadInput(f"{path} line {number}: not a {kind.__name__} of this version (keys that differ: {odd})")
+        if kind is Dialogue:
+            row["turns"] = [Turn(**turn) for turn in row["turns"]]
+        yield kind(**row)
+
+
+def read_questions(path: Path) -> Iterator[Question]:
+    """Yields the questions of a file; raises BadInput as `read_records` does."""
+    return read_records(path, Question)

@@ -3,32 +3,145 @@
 VERSION rises with any change of scoring, so that two numbers are compared only when they mean the same.
 """
 
-import random
+import math
 from collections.abc import Sequence
 
-from data_pipeline.records import Question
-from reward.psyche import compute_score
+from data_pipeline.records import BadInput, Question, Response
+from reward.answer import read_answer, split_thought
+from reward.psyche import credit, is_well_formed
 
-VERSION = "1"
+VERSION = "2"
+ELASTIC_RULES = {  # the papers publish elastic accuracy, not its formula (README of PsycoLLM)
+    "subset": "inferred, not published: |selected|/|key| if no selected option is wrong, else 0",
+    "jaccard": "an alternative, not published: |selected and in the key|/|selected or in the key|",
+}
 
 
-def score_question(question: Question, response: str) -> dict[str, float]:
-    """Returns `acc`, `elastic`, `format` and `readable` of one response, as the reward scores it."""
-    scored = compute_score("", response, question.answer, {"options": question.options})
-    return {key: scored[key] for key in ("acc", "elastic", "format", "readable")}
+def whole_text(response: Response) -> str:
+    """Returns the response with its thought in tags, also where the server has split the thought off."""
+    return f"<think>\n{response.reasoning}\n</think>\n\n{response.text}" if response.reasoning else response.text
+
+
+def answer_part(response: Response, think_prefilled: bool = False) -> str:
+    """Returns what follows the closing </think>; "" for a failed request, an unclosed thought or several."""
+    if response.finish == "failed":
+        return ""
+    answer = split_thought(whole_text(response), think_prefilled and not response.reasoning)[1]
+    return (answer or "").strip()
+
+
+def score_response(
+    question: Question, response: Response, elastic_rule: str = "subset", think_prefilled: bool = False
+) -> dict:
+    """Returns `read` (letters or None), `acc`, `format`, `readable`, `failed`, `cut` (0 or 1), `elastic` in [0, 1].
+
+    A failed request is wrong and unreadable. A response cut off by length is read as it stands. An open question is
+    readable when its answer part holds text; nothing here judges it. Raises BadInput for an unknown `elastic_rule`.
+    """
+    if elastic_rule not in ELASTIC_RULES:
+        raise BadInput(f"elastic_rule={elastic_rule}: known are {', '.join(ELASTIC_RULES)}")
+    failed, cut = response.finish == "failed", response.finish == "length"
+    text, prefilled = whole_text(response), think_prefilled and not response.reasoning
+    read = None if failed or question.kind == "open" else read_answer(text, question.options, prefilled)
+    readable = bool(answer_part(response, think_prefilled)) if question.kind == "open" else read is not None
+    well_formed = not failed and is_well_formed(text, prefilled)
+    return {
+        "read": read,
+        "acc": float(read is not None and read == question.answer),
+        "elastic": credit(read, question.answer, elastic_rule),
+        "format": float(well_formed),
+        "readable": float(readable),
+        "failed": float(failed),
+        "cut": float(cut),
+    }
 
 
 def mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
+def _resampled(values: Sequence[float], resamples: int, seed: Sequence[int]):
+    """Returns the means of `resamples` draws with replacement from `values`, as an array."""
+    import numpy  # here, so that the light rooms stay light
+
+    values, draw = numpy.asarray(values, dtype=float), numpy.random.default_rng(seed)
+    block = max(1, 4_000_000 // len(values))  # draws at a time: at most 32 MB
+    return numpy.concatenate(
+        [
+            values[draw.integers(0, len(values), (min(block, resamples - start), len(values)))].mean(axis=1)
+            for start in range(0, resamples, block)
+        ]
+    )
+
+
+def _interval(means) -> tuple[float, float]:
+    ordered = sorted(means)
+    return float(ordered[int(0.025 * len(ordered))]), float(ordered[max(0, int(0.975 * len(ordered)) - 1)])
+
+
 def bootstrap(values: Sequence[float], resamples: int, seed: int) -> tuple[float, float] | None:
     """Returns the 95 % percentile interval of the mean of `values` (items are resampled); None without values."""
-    if not values:
-        return None
-    draw = random.Random(seed)
-    means = sorted(sum(draw.choices(values, k=len(values))) / len(values) for _ in range(resamples))
-    return means[int(0.025 * resamples)], means[int(0.975 * resamples) - 1]
+    return _interval(_resampled(values, resamples, [seed])) if values else None
+
+
+def average(
+    groups: Sequence[Sequence[float]], resamples: int, seed: int, by_items: bool = False
+) -> tuple[float | None, tuple[float, float] | None]:
+    """Returns (mean of the groups' means, its 95 % interval); (None, None) when any group is empty.
+
+    Every group counts the same, or, `by_items`, as much as it has items. Items are resampled within their group.
+    """
+    if not groups or not all(groups):
+        return None, None
+    weights = [len(g) if by_items else 1 for g in groups]
+    value = sum(w * mean(g) for w, g in zip(weights, groups, strict=True)) / sum(weights)
+    means = sum(w * _resampled(g, resamples, [seed, i]) for i, (w, g) in enumerate(zip(weights, groups, strict=True)))
+    return value, _interval(means / sum(weights))
+
+
+def pass_at(samples: int, right: int, k: int) -> float:
+    """Returns the unbiased estimate of the chance that one of k samples is right: 1 - C(n-c, k)/C(n, k)."""
+    return 1 - math.comb(samples - right, k) / math.comb(samples, k)
+
+
+def per_item(scores: list[list[dict]], key: str) -> list[float]:
+    """Returns each item's mean of `key` over its samples."""
+    return [mean([s[key] for s in samples]) for samples in scores]
+
+
+def counts(scores: list[list[dict]]) -> dict[str, int]:
+    """Returns how many items and responses there are, and how many responses are unreadable, cut off, or failed.
+
+    A failed request is not counted as unreadable too; one that was cut off may be.
+    """
+    responses = [s for samples in scores for s in samples]
+    return {
+        "items": len(scores),
+        "responses": len(responses),
+        "unreadable": sum(not s["readable"] and not s["failed"] for s in responses),
+        "cut_by_length": int(sum(s["cut"] for s in responses)),
+        "failed": int(sum(s["failed"] for s in responses)),
+    }
+
+
+def describe(scores: list[list[dict]], resamples: int, seed: int) -> dict:
+    """Returns counts, accuracy, elastic accuracy (both in [0, 1], with 95 % intervals) and pass@k of some questions.
+
+    Accuracy is the mean over items of the mean over samples; unreadable and failed responses count as wrong. pass@k is
+    the mean over items for k = 1, 2, 4... up to the number of samples. Without items every metric is None.
+    """
+    accuracy, elastic = per_item(scores, "acc"), per_item(scores, "elastic")
+    n = len(scores[0]) if scores else 0
+    right = [round(sum(s["acc"] for s in samples)) for samples in scores]
+    return {
+        **counts(scores),
+        "accuracy": mean(accuracy),
+        "accuracy_ci": bootstrap(accuracy, resamples, seed),
+        "elastic": mean(elastic),
+        "elastic_ci": bootstrap(elastic, resamples, seed),
+        "format_rate": mean(per_item(scores, "format")),
+        "pass_at": {str(k): mean([pass_at(n, c, k) for c in right]) for k in (2**i for i in range(n.bit_length()))},
+    }
 
 
 def paired_gain(before: Sequence[float], after: Sequence[float], resamples: int, seed: int) -> dict[str, float]:
@@ -36,34 +149,3 @@ def paired_gain(before: Sequence[float], after: Sequence[float], resamples: int,
     gains = [b - a for a, b in zip(before, after, strict=True)]
     low, high = bootstrap(gains, resamples, seed)
     return {"gain": mean(gains), "ci_low": low, "ci_high": high}
-
-
-def summarise(questions: list[Question], scores: list[list[dict]], cut: int, resamples: int, seed: int) -> dict:
-    """Returns the metrics of one model on one set; `scores` holds one list of samples per question.
-
-    Accuracy is the mean over questions of the mean over samples; unreadable responses count as wrong.
-    """
-    per_item = {key: [mean([s[key] for s in samples]) for samples in scores] for key in ("acc", "format", "readable")}
-    kinds = [q.kind for q in questions]
-    single = [a for a, kind in zip(per_item["acc"], kinds, strict=True) if kind == "single"]
-    multi = [a for a, kind in zip(per_item["acc"], kinds, strict=True) if kind == "multi"]
-    elastic = [mean([s["elastic"] for s in v]) for v, kind in zip(scores, kinds, strict=True) if kind == "multi"]
-    responses = sum(map(len, scores))
-    return {
-        "version": VERSION,
-        "n": len(questions),
-        "n_single": len(single),
-        "n_multi": len(multi),
-        "samples": responses // max(1, len(questions)),
-        "accuracy": mean(per_item["acc"]),
-        "accuracy_ci": bootstrap(per_item["acc"], resamples, seed),
-        "single_accuracy": mean(single),
-        "single_accuracy_ci": bootstrap(single, resamples, seed),
-        "multi_strict_accuracy": mean(multi),
-        "multi_strict_accuracy_ci": bootstrap(multi, resamples, seed),
-        "multi_elastic_accuracy": mean(elastic),
-        "format_rate": mean(per_item["format"]),
-        "unreadable_rate": 1 - mean(per_item["readable"]),
-        "cut_by_length": cut,
-        "responses": responses,
-    }

@@ -28,8 +28,10 @@ FLAGS_WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--info", "-i", "--config-
 class Stage:
     name: str
     subcommands: tuple[str, ...] = ()
+    positional: tuple[str, ...] = ()  # subcommands that take words without "="
     has_recipe: bool = True
     has_hardware: bool = True
+    has_llm: bool = False
     base_model_key: str | None = None  # how the framework spells base_model=
 
 
@@ -38,6 +40,7 @@ class Command:
     subcommand: str | None = None
     flags: list[str] = field(default_factory=list)
     words: dict[str, str] = field(default_factory=dict)  # recipe and hardware; all of a subcommand's KEY=VALUE
+    positional: list[str] = field(default_factory=list)  # words of a subcommand without "="
     overrides: list[str] = field(default_factory=list)  # as Hydra takes them, recipe and hardware first
 
 
@@ -63,6 +66,8 @@ def parse(stage: Stage, arguments: list[str]) -> Command:
             if key in given and "--multirun" not in command.flags:
                 raise BadInput(f"{key}= stands twice: {given[key]!r} and {value!r}")
             given[key] = value
+        elif command.subcommand in stage.positional:
+            command.positional.append(argument)
         else:
             raise BadInput(f"{argument!r} is not KEY=VALUE")
 
@@ -88,6 +93,9 @@ def parse(stage: Stage, arguments: list[str]) -> Command:
         check_hardware(hardware, stage.name)
         command.words["hardware"] = hardware
         groups.append(f"+hardware/{hardware}={stage.name}")
+    if stage.has_llm and "llm" in given:
+        check_llm(given["llm"])
+        groups.append(f"+llm={given.pop('llm')}")
     if stage.base_model_key and "base_model" in given:
         given[stage.base_model_key] = given.pop("base_model")
     command.overrides = groups + command.overrides + [f"{k}={quote(k, v, multirun)}" for k, v in given.items()]
@@ -121,6 +129,15 @@ def check_hardware(hardware: str, stage: str) -> None:
         raise BadInput(
             f"hardware={hardware}: there is no recipes/hardware/{hardware}/{stage}.yaml; there is: "
             f"{', '.join(names)}{did_you_mean(hardware, names)}"
+        )
+
+
+def check_llm(name: str) -> None:
+    """Raises BadInput unless recipes/llm/NAME.yaml is there."""
+    if "/" in name or not (RECIPES / "llm" / f"{name}.yaml").is_file():
+        names = sorted(p.stem for p in RECIPES.glob("llm/*.yaml"))
+        raise BadInput(
+            f"llm={name}: there is no recipes/llm/{name}.yaml; there is: {', '.join(names)}{did_you_mean(name, names)}"
         )
 
 

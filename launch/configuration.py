@@ -9,6 +9,7 @@ import math
 import re
 from pathlib import Path
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
@@ -27,6 +28,11 @@ OPEN_KEYS = (
     "actor_rollout_ref.ref.fsdp_config.mixed_precision",
     "reward.custom_reward_function.reward_kwargs",
     "sets",
+    "llm",
+    "selectors",
+    "models",
+    "dialogues",
+    "synthesis",
 )
 UNUSED = ("reward.reward_model.", "critic.", "distillation.")  # parts of verl that GRPO with a rule reward never reads
 
@@ -77,7 +83,7 @@ def compose_stage(stage: Stage, command: Command) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            reference = compose(stage.name, overrides[:1])
+            reference = reference_of(stage)
             config = compose(stage.name, overrides)
             _refuse_unknown(stage, reference, config, [o for o in overrides if o.startswith("+")])
             OmegaConf.resolve(config)
@@ -87,6 +93,21 @@ def compose_stage(stage: Stage, command: Command) -> DictConfig:
         if value == "???" and not key.startswith(UNUSED):
             raise BadInput(f"{key} has no value: say {key}=... or set it in the recipe")
     return config
+
+
+def reference_of(stage: Stage) -> DictConfig:
+    """Returns the stage's keys before recipe and command line, from our file and, for GRPO, verl's own composed one.
+
+    Composing them again would take as long as the configuration itself; a test holds that the keys are the same.
+    """
+    ours = OmegaConf.load(CONF / f"{stage.name}.yaml")
+    if stage.name != "grpo":
+        return ours
+    del ours["defaults"]
+    package = Path(importlib.util.find_spec("verl").origin).parent
+    with open(package / "trainer" / "config" / "_generated_ppo_trainer.yaml", encoding="utf-8") as file:
+        theirs = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return OmegaConf.merge(OmegaConf.create({"model_engine": None, **theirs}), ours)
 
 
 def _refuse_unknown(stage: Stage, reference: DictConfig, config: DictConfig, added: list[str]) -> None:

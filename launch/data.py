@@ -3,16 +3,18 @@
     python -m launch.data recipe=demo
     python -m launch.data recipe=demo source=cpsyexam source_path=DIR
     python -m launch.data recipe=demo source=table source_path=my.csv "source_options={columns: {stem: 题目}}"
+    python -m launch.data recipe=psyche_r1 run=NAME passages=BOOKS posts=posts.jsonl llm=deepseek llm.model=NAME
+    python -m launch.data recipe=psyche_r1 run=NAME passages=BOOKS dry_run=true      # calls, tokens, cost
     python -m launch.data status run=demo
 
-Writes runs/NAME/data/: questions.jsonl, questions.rejects.jsonl (every row left out, with its reason), sft.jsonl and
-dataset_info.json for LLaMA-Factory, grpo.jsonl and grpo_train.parquet for verl, heldout.jsonl and
-grpo_validation.parquet for evaluation.
+`source=synthesis` makes questions and dialogues out of raw text (launch/synthesis.py); every other source reads
+questions that are there. Writes runs/NAME/data/: questions.jsonl, questions.rejects.jsonl (every row left out, with its
+reason), sft.jsonl and dataset_info.json for LLaMA-Factory, grpo.jsonl and grpo_train.parquet for verl, heldout.jsonl
+and grpo_validation.parquet for evaluation, datacard.md and datacard.html.
 """
 
 import importlib
 import pkgutil
-import random
 import time
 from collections import Counter
 from pathlib import Path
@@ -20,18 +22,25 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from data_pipeline import sources
+from data_pipeline import llm, sources
 from data_pipeline.export import exportable, llama_factory, verl
-from data_pipeline.records import BadInput, Question, Reject, write_jsonl
-from launch import runs, stage
+from data_pipeline.records import BadInput, Dialogue, Question, Reject, write_jsonl
+from data_pipeline.steps.decontaminate import decontaminate
+from launch import call_plan, datacard, runs, splits, stage, synthesis
 from launch.arguments import Command, Stage, did_you_mean
 
-STAGE = Stage("data", subcommands=("status",), has_hardware=False)
+STAGE = Stage("data", subcommands=("status",), has_hardware=False, has_llm=True)
 
 
 def run(config: DictConfig, command: Command) -> None:
-    """Runs the stage; raises BadInput when nothing usable is left."""
+    """Runs the stage; raises BadInput when nothing usable is left, StageFailed when the budget is spent."""
+    if config.source == "synthesis":
+        return synthesise(config, command)
     reader = find_reader(config.source)
+    if not config.source_path:
+        raise BadInput(
+            f"source_path has no value: say source_path=..., the file or folder that source={config.source} reads"
+        )
     if config.dry_run:
         there = Path(config.source_path).exists()
         stage.show_plan(
@@ -41,43 +50,142 @@ def run(config: DictConfig, command: Command) -> None:
     started = time.monotonic()
     questions, rejects = read(reader, config)
     total = len(questions) + len(rejects)
-    questions = take(questions, rejects, config.select, config.seed)
-    heldout, grpo, sft = split(questions, rejects, config.split, config.seed)
-    if not sft and not grpo:
-        reasons = ", ".join(f"{n} x {reason}" for reason, n in count_reasons(rejects).most_common(3))
-        raise BadInput(f"{config.source_path}: no question left of {total} ({reasons or 'the source is empty'})")
-
-    for _ in exportable([*sft, *grpo], config.train_on_benchmark):
-        pass  # what the exporters refuse is refused before anything is written
-
-    folder = runs.begin(STAGE, config, {"source": Path(config.source_path)}, command)
+    questions, overlaps = clean_of_benchmarks(questions, rejects, config)
+    questions = splits.take(questions, rejects, config.select, config.seed, config.open_questions)
+    parts = splits.split(questions, rejects, config.split, config.seed)
+    check_left(*parts, [], rejects, total, config)
+    folder = runs.begin(STAGE, config, {"source": Path(config.source_path), **benchmarks(config)}, command)
     if folder.done:
         stage.console.print(f"data: {folder.path} is done already; delete it to make it again")
         return show_status(config.run)
-    out, allowed = folder.path, config.train_on_benchmark
+    files = export(folder.path, *parts, [], rejects, overlaps["hits"], config)
+    return close(folder, files, total, *parts, [], rejects, overlaps, started, {})
+
+
+def synthesise(config: DictConfig, command: Command) -> None:
+    """Makes questions and dialogues from passages and posts, then exports them; runs what is not done yet."""
+    if config.dry_run:
+        notes = call_plan.plan(config, Path("runs") / config.run / "data" / "ledger.sqlite")
+        return stage.show_plan(OmegaConf.to_container(config), ["python", "-m", "launch.data"], {}, notes)
+    if config.source_path:
+        raise BadInput(
+            f"source_path={config.source_path}: source=synthesis does not read it; say source=table (your own "
+            "questions), source=cpsyexam, or passages= and posts="
+        )
+    started = time.monotonic()
+    synthesis.wanted_steps(config)
+    given = {k: config[k] for k in ("passages", "posts", "dialogues") if config[k]}
+    paths = {k: Path(v if isinstance(v, str) else v.get("path", "")) for k, v in given.items()}
+    for name, path in paths.items():
+        if not path.exists():
+            raise BadInput(f"{name}={path}: no such file or folder")
+    folder = runs.begin(STAGE, config, {**paths, **benchmarks(config)}, command)
+    if folder.done:
+        stage.console.print(f"data: {folder.path} is done already; delete it to make it again")
+        return show_status(config.run)
+    try:
+        made = synthesis.run(config, folder.path)
+    except llm.BudgetSpent as error:
+        raise stage.StageFailed(str(error)) from None
+    if not made.finished:
+        return show_steps(config.run, made.counts)
+    rejects: list[Reject] = []
+    total = len(made.questions) + len(made.dialogues)
+    if config.passages and not made.questions:
+        lost = max(made.counts.items(), key=lambda item: item[1]["rejected"])[0]
+        raise BadInput(
+            f"{config.passages}: no question is left; most were rejected by {lost}: see "
+            f"{folder.path}/steps/{lost}/rejects.jsonl"
+        )
+    questions, overlaps = clean_of_benchmarks([*made.questions, *made.dialogues], rejects, config)
+    dialogues = [row for row in questions if isinstance(row, Dialogue)]
+    dialogues = without_crisis(dialogues, rejects, config.train_on_crisis)
+    dialogues = splits.mix(
+        dialogues, len(questions) - len(dialogues), rejects, config.dialogues_per_question, config.seed
+    )
+    questions = splits.take([q for q in questions if isinstance(q, Question)], rejects, config.select, config.seed)
+    parts = splits.split_selected(questions, rejects, config.split, config.seed)
+    check_left(*parts, dialogues, rejects, total, config)
+    files = export(folder.path, *parts, dialogues, rejects, overlaps["hits"], config)
+    return close(folder, files, total, *parts, dialogues, rejects, overlaps, started, made.counts)
+
+
+def without_crisis(dialogues: list[Dialogue], rejects: list[Reject], train_on_crisis: bool) -> list[Dialogue]:
+    """Returns the dialogues without crisis content, or, with `train_on_crisis`, with those that no step refused.
+
+    The others join `rejects` and wait for people; they stand in the step's files as well.
+    """
+
+    def trained(dialogue: Dialogue) -> bool:
+        if not dialogue.meta.get("crisis"):
+            return True
+        refused = dialogue.meta.get("validation", {}).get("keep", True) is not True
+        return train_on_crisis and not refused and dialogue.meta.get("answer") != "guidance"
+
+    why = "flagged for people: crisis content (train_on_crisis=true trains on answers that no step refused)"
+    rejects += [Reject(d.id, d.meta.get("where", d.id), why) for d in dialogues if not trained(d)]
+    return [d for d in dialogues if trained(d)]
+
+
+def benchmarks(config: DictConfig) -> dict[str, Path]:
+    return {f"benchmark_{n}": Path(entry.path) for n, entry in enumerate(config.decontaminate.against)}
+
+
+def check_left(heldout: list, grpo: list, sft: list, dialogues: list, rejects: list, total: int, config: DictConfig):
+    """Raises BadInput when nothing is left to train on, or the exporters would refuse a question."""
+    if not sft and not grpo and not dialogues:
+        reasons = ", ".join(f"{n} x {reason}" for reason, n in count_reasons(rejects).most_common(3))
+        where = config.passages if config.source == "synthesis" else config.source_path
+        raise BadInput(f"{where}: no question left of {total} ({reasons or 'the source is empty'})")
+    for _ in exportable([*sft, *grpo], config.train_on_benchmark, config.open_questions):
+        pass  # what the exporters refuse is refused before anything is written
+
+
+def export(
+    out: Path, heldout: list, grpo: list, sft: list, dialogues: list, rejects: list, hits: list, config: DictConfig
+) -> dict[str, Path]:
+    """Writes the training files; returns {name: path}."""
+    allowed = config.train_on_benchmark
     write_jsonl(out / "questions.jsonl", [*sft, *grpo, *heldout])
+    write_jsonl(out / "dialogues.jsonl", dialogues)
     write_jsonl(out / "questions.rejects.jsonl", rejects)
+    write_jsonl(out / "overlaps.jsonl", hits)
     write_jsonl(out / "grpo.jsonl", grpo)
     write_jsonl(out / "heldout.jsonl", heldout)
-    llama_factory.write(out, sft, train_on_benchmark=allowed)
-    verl.write(out / "grpo_train.parquet", grpo, "train", allowed)
-    verl.write(out / "grpo_validation.parquet", heldout or grpo, "validation", train_on_benchmark=True)
-    names = ("questions.jsonl", "questions.rejects.jsonl", "sft.jsonl", "dataset_info.json", "grpo.jsonl",
-             "grpo_train.parquet", "heldout.jsonl", "grpo_validation.parquet")  # fmt: skip
+    llama_factory.write(out, sft, dialogues, thoughts=config.thoughts, train_on_benchmark=allowed)
+    verl.write(out / "grpo_train.parquet", grpo, "train", allowed, open_questions=True)  # checked by check_left
+    verl.write(out / "grpo_validation.parquet", heldout or grpo, "validation", True, open_questions=True)
+    names = ("questions.jsonl", "dialogues.jsonl", "questions.rejects.jsonl", "overlaps.jsonl", "sft.jsonl",
+             "dataset_info.json", "grpo.jsonl", "grpo_train.parquet", "heldout.jsonl",
+             "grpo_validation.parquet")  # fmt: skip
+    return {name: out / name for name in names}
+
+
+def close(
+    folder: runs.StageFolder, files: dict, total: int, heldout: list, grpo: list, sft: list, dialogues: list,
+    rejects: list, overlaps: dict, started: float, steps: dict,
+) -> None:  # fmt: skip
+    """Counts, holds the balance, writes the data card and the manifest."""
     counts = {
         "in": total,
-        "out": len(sft) + len(grpo) + len(heldout),
+        "out": len(sft) + len(grpo) + len(heldout) + len(dialogues),
         "rejected": len(rejects),
-        "sft": len(sft),
+        "sft": len(sft) + len(dialogues),
+        "sft_rows": sum(1 for _ in files["sft.jsonl"].open("rb")),  # thoughts=last makes one of every counselor turn
+        "dialogues": len(dialogues),
         "grpo": len(grpo),
         "heldout": len(heldout),
+        "decontaminated": {key: value for key, value in overlaps.items() if key != "hits"},
         "reasons": dict(count_reasons(rejects).most_common()),
+        "steps": steps,
         "seconds": round(time.monotonic() - started, 2),
     }
     if counts["in"] != counts["out"] + counts["rejected"]:
         raise AssertionError(f"rows were lost: {counts}")
-    folder.finish({name: out / name for name in names}, counts)
-    return show_status(config.run)
+    costs = llm.totals(folder.path / "ledger.sqlite")
+    files |= datacard.write(folder.path, folder.manifest["run"], counts, costs)
+    folder.finish(files, counts, calls=costs, cost=sum(c["cost"] or 0 for c in costs) or None)
+    return show_status(folder.manifest["run"])
 
 
 def find_reader(name: str):
@@ -97,6 +205,11 @@ def read(reader, config: DictConfig) -> tuple[list[Question], list[Reject]]:
         raise BadInput(f"source_options: {str(error).replace('read() ', '')} (reader {config.source})") from None
     questions, rejects, seen = [], [], {}
     for record in records:
+        if not isinstance(record, Question | Reject):
+            raise BadInput(
+                f"source={config.source} reads {type(record).__name__.lower()}s, not questions; they go through the "
+                'steps: source=synthesis with passages=PATH, posts=PATH or "dialogues={source: NAME, path: PATH}"'
+            )
         if isinstance(record, Question):
             key = (record.context, record.stem, *record.options)
             if key in seen:
@@ -107,62 +220,26 @@ def read(reader, config: DictConfig) -> tuple[list[Question], list[Reject]]:
     return questions, rejects
 
 
-def take(questions: list[Question], rejects: list[Reject], select: DictConfig, seed: int) -> list[Question]:
-    """Returns the questions that the recipe's limits take, in their order; the others join `rejects`."""
-    taken, left = [], []
-    for q in questions:
-        length = len(q.context) + len(q.stem) + sum(map(len, q.options))
-        too_long = select.max_question_chars is not None and length > select.max_question_chars
-        too_long |= select.max_rationale_chars is not None and len(q.rationale) > select.max_rationale_chars
-        if q.kind == "open" or too_long:
-            left.append((q, "an open question, whose answer no rule can check" if q.kind == "open" else "too long"))
-        else:
-            taken.append(q)
-    for kind in ("single", "multi"):
-        if select[kind] is not None:
-            # questions with a rationale first: they serve for both stages
-            pool = sorted((q for q in taken if q.kind == kind), key=lambda q: not q.rationale)
-            with_rationale = [q for q in pool if q.rationale]
-            random.Random(seed).shuffle(with_rationale)
-            chosen = {id(q) for q in (with_rationale + pool[len(with_rationale) :])[: select[kind]]}
-            left += [(q, "outside the sample") for q in taken if q.kind == kind and id(q) not in chosen]
-            taken = [q for q in taken if q.kind != kind or id(q) in chosen]
-    rejects += [Reject(q.id, q.meta["where"], f"left out by the recipe: {why}") for q, why in left]
-    return taken
+def clean_of_benchmarks(questions: list[Question], rejects: list[Reject], config: DictConfig):
+    """Returns (questions that no benchmark of the recipe holds, report with "hits"); the others join `rejects`.
 
-
-def split(questions: list[Question], rejects: list[Reject], sizes: DictConfig, seed: int):
-    """Returns (heldout, grpo, sft), drawn with the seed and with the same share of multi-answer questions in each.
-
-    Questions without a rationale can only be GRPO prompts; when there are more of them than `sizes.grpo`, they all are.
+    Without a benchmark nothing is compared, and the report says so: {"not_decontaminated": why}.
     """
-    order = list(questions)
-    random.Random(seed).shuffle(order)
-    share = sum(q.kind == "multi" for q in order) / max(1, len(order))
-
-    def draw(pool: list[Question], size: int) -> list[Question]:
-        multi = min(round(size * share), sum(q.kind == "multi" for q in pool))
-        wanted = {"multi": multi, "single": size - multi}
-        drawn = []
-        for q in pool:
-            if wanted[q.kind] > 0:
-                wanted[q.kind] -= 1
-                drawn.append(q)
-        return drawn
-
-    needed = sizes.heldout + sizes.grpo
-    if needed > len(order):
-        raise BadInput(
-            f"split: {sizes.heldout} held-out questions and {sizes.grpo} GRPO prompts are wanted, but only "
-            f"{len(order)} questions are left; lower split.heldout and split.grpo"
-        )
-    heldout = draw(order, sizes.heldout)
-    held = {q.id for q in heldout}
-    rest = [q for q in order if q.id not in held]
-    bare = [q for q in rest if not q.rationale]
-    grpo = bare + draw([q for q in rest if q.rationale], max(0, sizes.grpo - len(bare)))
-    chosen = {q.id for q in grpo}
-    return heldout, grpo, [q for q in rest if q.id not in chosen]
+    settings = OmegaConf.to_container(config.decontaminate)
+    why = (
+        "train_on_benchmark=true" if config.train_on_benchmark else "" if settings["against"] else "no benchmark given"
+    )
+    if why:
+        return questions, {"not_decontaminated": why, "hits": []}
+    benchmark = []
+    for entry in settings["against"]:
+        if not isinstance(entry, dict) or not {"source", "path"} <= set(entry) <= {"source", "path", "options"}:
+            raise BadInput(f"decontaminate.against: {entry}; each takes source, path and, if needed, options")
+        records = find_reader(entry["source"]).read(entry["path"], **entry.get("options", {}))
+        benchmark += [record for record in records if isinstance(record, Question)]
+    kept, found, report = decontaminate(questions, benchmark, settings["n"], settings["threshold"])
+    rejects += found
+    return kept, report
 
 
 def count_reasons(rejects: list[Reject]) -> Counter:
@@ -178,16 +255,34 @@ def status(command: Command) -> None:
 
 
 def show_status(name: str) -> None:
-    """Prints where the rows went."""
+    """Prints where the rows went; of a synthesis that is not finished, what is done."""
+    manifest = runs.read_manifest(name, "data")
+    steps = synthesis.done_steps(Path("runs") / name / "data" / "steps")
+    if manifest and manifest["status"] != "finished" and steps:
+        return show_steps(name, steps)
     counts = runs.need(name, "data", f"python -m launch.data run={name}")["counts"]
+    if counts["steps"]:
+        show_steps(name, counts["steps"])
     table = Table("rows", "", title=f"run {name}: data", title_justify="left")
-    for label in ("in", "rejected", "out", "sft", "grpo", "heldout"):
-        table.add_row(
-            str(counts[label]),
-            {"sft": "  of these SFT", "grpo": "  GRPO prompts", "heldout": "  held out"}.get(label, label),
+    labels = {"sft": "  of these SFT", "dialogues": "    of these dialogues", "grpo": "  GRPO prompts"}
+    for label in ("in", "rejected", "out", "sft", "dialogues", "grpo", "heldout"):
+        if label != "dialogues" or counts[label]:
+            table.add_row(str(counts[label]), {**labels, "heldout": "  held out"}.get(label, label))
+    if why := counts["decontaminated"].get("not_decontaminated"):
+        table.caption = f'not decontaminated: {why} (decontaminate.against="[{{source: pceb, path: DIR}}]")'.replace(
+            "[", "\\["
         )
     for reason, number in counts["reasons"].items():
         table.add_row(str(number), f"rejected: {reason}")
+    stage.console.print(table)
+
+
+def show_steps(name: str, steps: dict[str, dict]) -> None:
+    """Prints the funnel of a synthesis."""
+    table = Table("step", "in", "out", "rejected", "merged", "s", title=f"run {name}: synthesis", title_justify="left")
+    for step, counts in steps.items():
+        cells = (counts["in"], counts["out"], counts["rejected"], counts.get("merged", 0), counts.get("seconds", ""))
+        table.add_row(step, *map(str, cells))
     stage.console.print(table)
 
 

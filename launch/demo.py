@@ -184,8 +184,11 @@ def summarise(name: str, state: dict) -> dict:
         },
         "merge": {k: manifests["merge"]["counts"][k] for k in ("max_logprob_diff", "rounding_logprob_diff")},
         "eval": {
-            k: final[k]
-            for k in ("n", "single_accuracy", "multi_strict_accuracy", "format_rate", "unreadable_rate")
+            "n": final["items"],
+            "single_accuracy": final["cells"]["single"]["accuracy"],
+            "multi_strict_accuracy": final["cells"]["multi"]["accuracy"],
+            "format_rate": final["format_rate"],
+            "unreadable_rate": final["unreadable"] / final["responses"],
         },
         "seconds": state["seconds"],
         "wall_s": round(sum(state["seconds"].values()), 1),
@@ -209,20 +212,14 @@ def write_report(name: str, summary: dict) -> None:
             {"tokens": [(s["step"], s["response_length/mean"]) for s in steps]}, "GRPO step", "response tokens"
         ),
     ]
-    checkpoints = [
-        c for c in ("base", "sft", "grpo") if (folder / "eval" / f"responses.{c}.grpo_prompts.jsonl").is_file()
-    ]
-    responses = {
-        c: [row for _, row in read_jsonl(folder / "eval" / f"responses.{c}.grpo_prompts.jsonl")] for c in checkpoints
+    found = json.loads((folder / "eval" / "metrics.json").read_text(encoding="utf-8"))
+    rows = {
+        (checkpoint, name): [row for _, row in read_jsonl(folder / "eval" / f"responses.{checkpoint}.{name}.jsonl")]
+        for name, results in found["sets"].items()
+        for checkpoint in results
     }
-    report.write(
-        folder / "report.html",
-        f"PsyForge run {name}",
-        "Curves of both trainings, and first samples of the GRPO prompts for the base, the SFT and the GRPO model.",
-        figures(summary),
-        plots,
-        responses,
-    )
+    content = report.page(f"run {name}", found, rows)
+    report.write(folder, {**content, "title": f"PsyForge run {name}", "figures": figures(summary), "plots": plots})
 
 
 def figures(summary: dict) -> list[tuple[str, str]]:

@@ -1,9 +1,13 @@
-"""The evaluation stage: the checkpoints of a run on the questions that the recipe names.
+"""The evaluation stage: the checkpoints of a run, or a model behind a server, on the sets that the recipe names.
 
     python -m launch.eval run=NAME checkpoint=all
-    python -m launch.eval run=NAME checkpoint=grpo max_new_tokens=512
+    python -m launch.eval recipe=psyche_r1 run=NAME checkpoint=grpo sets.pceb.path=DIR sets.cpsyexam.path=DIR
+    python -m launch.eval recipe=psyche_r1 run=NAME endpoint.base_url=http://127.0.0.1:8000/v1 endpoint.model=NAME
+    python -m launch.eval rescore run=NAME elastic_rule=jaccard
+    python -m launch.eval compare RUN/CHECKPOINT RUN/CHECKPOINT
 
-Writes runs/NAME/eval/: responses.<checkpoint>.<set>.jsonl (every response with its reading), metrics.json.
+Writes runs/NAME/eval/: responses.<checkpoint>.<set>.jsonl (every response with its reading), metrics.json, report.md
+and report.html. Requests to a server are kept in ledger.sqlite: the same command asks only what is not answered yet.
 """
 
 import json
@@ -12,41 +16,47 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from data_pipeline.prompts import question_messages
-from data_pipeline.records import BadInput, Question, read_questions, write_jsonl
-from eval import metrics
-from launch import preflight, runs, stage
-from launch.arguments import Command, Stage
-from reward.answer import read_answer
+from data_pipeline.records import BadInput, read_jsonl
+from eval import metrics, report
+from eval.benchmarks import Item, fingerprint
+from launch import estimate, preflight, responses, runs, stage
+from launch.arguments import Command, Stage, did_you_mean
 
-STAGE = Stage("eval")
+STAGE = Stage("eval", subcommands=("rescore", "compare"), positional=("compare",))
 CHECKPOINTS = ("base", "sft", "grpo")
 
 
 def run(config: DictConfig, command: Command) -> None:
-    """Runs the stage; raises BadInput for a checkpoint that the run does not have."""
+    """Runs the stage; raises BadInput for a checkpoint that the run does not have, StageFailed for failed requests."""
     if config.checkpoint not in (*CHECKPOINTS, "all"):
         raise BadInput(f"checkpoint={config.checkpoint}: known are {', '.join(CHECKPOINTS)} and all")
-    for name, asked in config.sets.items():
-        if not isinstance(asked.samples, int) or asked.samples < 1:
-            raise BadInput(f"sets.{name}.samples={asked.samples}: must be a positive whole number")
+    if config.elastic_rule not in metrics.ELASTIC_RULES:
+        raise BadInput(f"elastic_rule={config.elastic_rule}: known are {', '.join(metrics.ELASTIC_RULES)}")
+    endpoint, judge = responses.server(config.endpoint, "endpoint"), responses.server(config.judge, "judge")
+    skipped = [name for name, asked in config.sets.items() if "benchmark" in asked and not asked.get("path")]
+    sets = {name: asked for name, asked in config.sets.items() if name not in skipped}
+    notes = [f"{name}: left out, since its path is not given (sets.{name}.path=DIR)" for name in skipped]
     if config.dry_run:
-        notes = [f"{name}: {asked.file}, {asked.samples} samples" for name, asked in config.sets.items()]
+        notes += [f"{name}: {a.get('file') or a.path}, {a.get('samples', 1)} samples" for name, a in sets.items()]
         return stage.show_plan(OmegaConf.to_container(config), ["python", "-m", "launch.eval"], {}, notes)
-    runs.need(config.run, "data", f"python -m launch.data recipe={command.words['recipe']} run={config.run}")
-    models = find_models(config)
-    folder = Path("runs") / config.run
-    questions = {name: list(read_questions(folder / "data" / asked.file)) for name, asked in config.sets.items()}
-    for name, asked in list(questions.items()):
-        if not asked:
-            raise BadInput(
-                f"sets.{name}: {folder / 'data' / config.sets[name].file} holds no question (split.{name}=0?)"
-            )
-    inputs = {name: folder / "data" / config.sets[name].file for name in questions}
-    opened = runs.begin(STAGE, config, inputs | {f"model_{k}": Path(v) for k, v in models.items()}, command)
-    if not opened.done:
-        evaluate(config, opened, models, questions)
+    if not sets:
+        raise BadInput(f"no set is left to ask; {'; '.join(notes) or 'sets= is empty'}")
+    data = Path("runs") / config.run / "data"
+    if any("file" in asked for asked in sets.values()):
+        runs.need(config.run, "data", f"python -m launch.data recipe={command.words['recipe']} run={config.run}")
+    models = {"endpoint": endpoint.model} if endpoint else find_models(config)
+    loaded = {name: responses.load_set(name, asked, data) for name, asked in sets.items()}
+    inputs = {name: data / asked.file if "file" in asked else Path(asked.path) for name, asked in sets.items()}
+    inputs |= {} if endpoint else {f"model_{name}": Path(model) for name, model in models.items()}
+    opened = runs.begin(STAGE, config, inputs, command)
+    for note in notes:
+        stage.console.print(f"  {note}")
+    if opened.done:
+        stage.console.print(f"eval: {opened.path} is done already; nothing left to do")
+    else:
+        evaluate(config, opened, models, sets, loaded, endpoint, judge)
     show(json.loads((opened.path / "metrics.json").read_text(encoding="utf-8")))
+    stage.console.print(f"{opened.path}/report.html, report.md, metrics.json")
 
 
 def find_models(config: DictConfig) -> dict[str, str]:
@@ -69,97 +79,200 @@ def find_models(config: DictConfig) -> dict[str, str]:
             raise BadInput(f"run {config.run} has no checkpoint={checkpoint}; {makes[checkpoint]}")
         preflight.check_model(known[checkpoint], f"checkpoint {checkpoint}")
     if not wanted:
-        raise BadInput(f"run {config.run} has no model yet; {makes['sft']}")
+        raise BadInput(f"run {config.run} has no model yet; {makes['sft']}, or base_model=ID, or endpoint.base_url=URL")
     return {checkpoint: known[checkpoint] for checkpoint in wanted}
 
 
-def evaluate(
-    config: DictConfig, opened: runs.StageFolder, models: dict[str, str], questions: dict[str, list[Question]]
-):
-    """Generates, scores and writes everything of the stage."""
-    from launch.generate import generate
-
-    found = {"sets": {name: {} for name in questions}}
-    accuracies = {}
-    outputs = {}
+def evaluate(config: DictConfig, opened: runs.StageFolder, models: dict, sets: dict, loaded: dict, endpoint, judge):
+    """Asks, scores and writes everything; raises StageFailed, after that, when requests have failed."""
+    found = {"sets": {}, "parameters_b": {c: size_b(model) for c, model in models.items()}, "models": models}
+    asked_file = opened.path / "asked.json"  # what each stored file of responses is an answer to
+    asked_before = json.loads(asked_file.read_text(encoding="utf-8")) if asked_file.is_file() else {}
+    rows, outputs, failed = {}, {}, 0
     for checkpoint, model in models.items():
-        for name, asked in questions.items():
-            settings = config.sets[name]
-            responses = generate(
-                model,
-                [question_messages(q) for q in asked],
-                samples=settings.samples,
-                max_new_tokens=config.max_new_tokens,
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                batch_size=config.batch_size,
-                seed=config.seed,
-                title=f"{checkpoint} on {name}",
-            )
-            scores = [
-                [metrics.score_question(q, r.text) for r in samples]
-                for q, samples in zip(asked, responses, strict=True)
-            ]
-            cut = sum(r.finish == "length" for samples in responses for r in samples)
-            found["sets"][name][checkpoint] = metrics.summarise(asked, scores, cut, config.bootstrap, config.seed)
-            accuracies[name, checkpoint] = [metrics.mean([s["acc"] for s in samples]) for samples in scores]
-            path = opened.path / f"responses.{checkpoint}.{name}.jsonl"
-            write_jsonl(path, _rows(asked, responses, scores))
-            outputs[path.name] = path
-    found["gains"] = {
-        name: {
-            f"{before} -> {after}": metrics.paired_gain(
-                accuracies[name, before], accuracies[name, after], config.bootstrap, config.seed
-            )
-            for before, after in zip(list(models), list(models)[1:], strict=False)
-        }
-        for name in questions
-    }
-    path = opened.path / "metrics.json"
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    counts = {f"{name}/{c}": m["responses"] for name, models in found["sets"].items() for c, m in models.items()}
-    opened.finish({**outputs, path.name: path}, counts, models=models)
-
-
-def _rows(questions: list[Question], responses: list, scores: list):
-    for q, samples, scored in zip(questions, responses, scores, strict=True):
-        for number, (response, score) in enumerate(zip(samples, scored, strict=True)):
-            yield {
-                "id": q.id,
-                "sample": number,
-                "kind": q.kind,
-                "subject": q.subject,
-                "question": question_messages(q)[-1]["content"],
-                "key": q.answer,
-                "read": read_answer(response.text, q.options),
-                "response": response.text,
-                "finish": response.finish,
-                "tokens": response.tokens,
-                **score,
+        for name, asked in sets.items():
+            items, path = loaded[name][1].items, opened.path / f"responses.{checkpoint}.{name}.jsonl"
+            about = {
+                "fingerprint": fingerprint(items),
+                "model": opened.manifest["inputs"].get(f"model_{checkpoint}", model),
+                **{k: asked.get(k) for k in ("samples", "temperature", "top_p")},
+                **{k: config[k] for k in ("max_new_tokens", "seed", "batch_size")},
             }
+            if not endpoint and path.is_file() and asked_before.get(path.name) == about:
+                replies = responses.stored(path, items)
+            else:
+                replies = responses.ask(items, asked, config, model, endpoint, opened.path / "ledger.sqlite", name)
+            rows[checkpoint, name] = responses.store(path, items, replies, config)
+            asked_before[path.name] = about
+            asked_file.write_text(json.dumps(asked_before, indent=2) + "\n", encoding="utf-8")
+            outputs[path.name] = path
+            result = score(config, loaded[name], replies, judge, opened.path / "ledger.sqlite", name)
+            found["sets"].setdefault(name, {})[checkpoint] = result
+            failed += result["failed"]
+            if asked.get("benchmark") == "cpsyexam" and not any(item.question.answer for item in items):
+                outputs |= write_submission(opened.path, checkpoint, name, loaded[name][0], items, replies)
+    outputs |= write_results(opened.path, f"run {config.run}", found, rows, config)
+    if failed:
+        opened.save()
+        raise stage.StageFailed(
+            f"{failed} requests failed and count as wrong in {opened.path}/report.md; the same command asks them again"
+        )
+    counts = {f"{name}/{c}": r["responses"] for name, results in found["sets"].items() for c, r in results.items()}
+    opened.finish(outputs, counts, models=models)
+
+
+def score(config: DictConfig, loaded: tuple, replies: list, judge, ledger: Path, name: str) -> dict:
+    """Returns the metrics of one set, with the loader's notes before the scorer's."""
+    module, content = loaded
+    more = {}
+    judged = responses.judge(content.items, replies, judge, ledger, name, config.seed)
+    if judged is not None:
+        more["judgements"] = judged
+    result = module.score(content.items, replies, elastic_rule=config.elastic_rule,
+                          think_prefilled=config.think_prefilled, resamples=config.bootstrap, seed=config.seed,
+                          **more)  # fmt: skip
+    return {**result, "notes": content.notes + result["notes"]}
+
+
+def write_submission(folder: Path, checkpoint: str, name: str, module, items: list[Item], replies: list) -> dict:
+    """Writes the file for the site that holds the withheld answers; returns {file name: path}."""
+    if any(item.question.kind == "open" for item in items):
+        return {}
+    path = folder / f"submission.{checkpoint}.{name}.json"
+    content = module.submission(items, replies)
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return {path.name: path}
+
+
+def size_b(model: str) -> float | None:
+    """Returns billions of parameters, None when unknown."""
+    shape = estimate.shape(model)
+    count = shape.parameters if shape else preflight.parameters(model)
+    return None if count is None else count / 1e9
+
+
+def write_results(folder: Path, title: str, found: dict, rows: dict, config: DictConfig) -> dict[str, Path]:
+    """Adds the paired gains, writes metrics.json and the two reports; returns {name: path}."""
+    found["gains"] = {}
+    for name, results in found["sets"].items():
+        pairs = list(results)
+        found["gains"][name] = {
+            f"{a} -> {b}": gain
+            for a, b in zip(pairs, pairs[1:], strict=False)
+            if (gain := paired(rows[a, name], rows[b, name], config.bootstrap, config.seed))
+        }
+    path = folder / "metrics.json"
+    path.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    page = report.page(title, found, rows)
+    return {path.name: path, **report.write(folder, page)}
+
+
+def paired(before: list[dict], after: list[dict], resamples: int, seed: int) -> dict | None:
+    """Returns the paired gain in accuracy of two files of rows over the same items, None without a keyed question."""
+    first, second = (report.accuracy_by_item(rows) for rows in (before, after))
+    common = [id for id in first if id in second]
+    if not common:
+        return None
+    gain = metrics.paired_gain([first[i] for i in common], [second[i] for i in common], resamples, seed)
+    return {"items": len(common), **gain}
 
 
 def show(found: dict) -> None:
-    """Prints one table per set."""
-    for name, models in found["sets"].items():
-        first = next(iter(models.values()))
-        title = f"{name}: {first['n']} questions ({first['n_single']} single, {first['n_multi']} multi)"
-        table = Table("checkpoint", "single", "multi strict", "multi elastic", "format", "unreadable", title=title)
-        for checkpoint, m in models.items():
-            keys = (
-                "single_accuracy",
-                "multi_strict_accuracy",
-                "multi_elastic_accuracy",
-                "format_rate",
-                "unreadable_rate",
-            )
-            table.add_row(checkpoint, *("-" if m[k] is None else f"{m[k]:.1%}" for k in keys))
+    """Prints one table per set, and the gains."""
+    for name, results in found["sets"].items():
+        first = next(iter(results.values()))
+        table = Table(*report.HEAD, title=f"{name}: {first['items']} items, {first['samples']} samples each")
+        for checkpoint, result in results.items():
+            table.add_row(*report.overview(checkpoint, result))
         stage.console.print(table)
-        for pair, gain in found["gains"][name].items():
+        for note in first["notes"]:
+            stage.console.print(f"  {note}", markup=False)
+        for pair, gain in found["gains"].get(name, {}).items():
             stage.console.print(
                 f"  accuracy {pair}: {gain['gain']:+.1%}, 95 % interval {gain['ci_low']:+.1%} to {gain['ci_high']:+.1%}"
             )
 
 
+def rescore(command: Command) -> None:
+    """`rescore run=NAME [elastic_rule=...] [think_prefilled=true]`: stored responses, no generation."""
+    if "run" not in command.words:
+        raise BadInput("rescore which run? `python -m launch.eval rescore run=NAME`")
+    folder = Path("runs") / command.words["run"] / "eval"
+    if not (folder / "asked.json").is_file():
+        raise BadInput(f"{folder}: holds no stored responses; first: python -m launch.eval run={command.words['run']}")
+    config = OmegaConf.load(folder / "config.yaml")
+    changes = {k: v for k, v in command.words.items() if k != "run"}
+    if odd := sorted(set(changes) - {"elastic_rule", "think_prefilled"}):
+        raise BadInput(f"rescore takes run=, elastic_rule= and think_prefilled=, not {', '.join(odd)}")
+    config = OmegaConf.merge(config, OmegaConf.from_dotlist([f"{k}={v}" for k, v in changes.items()]))
+    asked = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
+    before = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    data, out = folder.parent / "data", folder / "rescored"
+    out.mkdir(exist_ok=True)
+    found, rows = {**{k: before[k] for k in ("parameters_b", "models")}, "sets": {}}, {}
+    for file, about in asked.items():
+        _, checkpoint, name, _ = file.split(".")
+        loaded = responses.load_set(name, config.sets[name], data)
+        if fingerprint(loaded[1].items) != about["fingerprint"]:
+            raise BadInput(
+                f"sets.{name}: {config.sets[name].get('path') or data} is another version of the questions than the "
+                f"responses in {folder / file} answer; evaluate anew under another run="
+            )
+        replies = responses.stored(folder / file, loaded[1].items)
+        rows[checkpoint, name] = responses.store(out / file, loaded[1].items, replies, config)
+        judge = responses.server(config.judge, "judge")
+        result = score(config, loaded, replies, judge, folder / "ledger.sqlite", name)
+        found["sets"].setdefault(name, {})[checkpoint] = result
+    write_results(out, f"run {command.words['run']}, scored again", found, rows, config)
+    show(found)
+    stage.console.print(f"{out}/report.html, report.md, metrics.json")
+
+
+def compare(command: Command) -> None:
+    """`compare RUN[/CHECKPOINT] RUN[/CHECKPOINT]`: the paired difference on every set that both have answered."""
+    if len(command.positional) != 2 or command.words:
+        raise BadInput("compare takes two runs: python -m launch.eval compare RUN/CHECKPOINT RUN/CHECKPOINT")
+    (name_a, sets_a), (name_b, sets_b) = (_answered(word) for word in command.positional)
+    common = [name for name in sets_a if name in sets_b]
+    if not common:
+        raise BadInput(f"{name_a} has answered {', '.join(sets_a)}, {name_b} {', '.join(sets_b)}: no set of both")
+    table = Table("set", "items", name_a, name_b, "difference", "95 % interval", "", title=f"{name_b} against {name_a}")
+    for name in common:
+        (path_a, print_a), (path_b, print_b) = sets_a[name], sets_b[name]
+        if print_a != print_b:
+            raise BadInput(f"set {name}: {path_a} and {path_b} answer different versions of the questions")
+        a, b = ([row for _, row in read_jsonl(path)] for path in (path_a, path_b))
+        for cell in [None, *dict.fromkeys(row["cell"] for row in a if row["kind"] != "open")]:
+            part_a, part_b = ([r for r in rows if cell in (None, r["cell"])] for rows in (a, b))
+            gain = paired(part_a, part_b, 2000, 42)
+            if gain is None:
+                continue
+            means = [metrics.mean(list(report.accuracy_by_item(part).values())) for part in (part_a, part_b)]
+            verdict = "better" if gain["ci_low"] > 0 else "worse" if gain["ci_high"] < 0 else "unclear"
+            table.add_row(name if cell is None else f"  {cell}", str(gain["items"]), f"{means[0]:.1%}",
+                          f"{means[1]:.1%}", f"{gain['gain']:+.1%}",
+                          f"{gain['ci_low']:+.1%} to {gain['ci_high']:+.1%}", verdict)  # fmt: skip
+    stage.console.print(table)
+
+
+def _answered(word: str) -> tuple[str, dict[str, tuple[Path, str]]]:
+    """Returns ("run/checkpoint", {set: (file of responses, fingerprint)}) of one side of a comparison."""
+    run, _, checkpoint = word.partition("/")
+    folder = Path("runs") / run / "eval"
+    if not (folder / "asked.json").is_file():
+        there = sorted(p.parent.parent.name for p in Path("runs").glob("*/eval/asked.json"))
+        raise BadInput(f"{word}: run {run} has no evaluation; there is {', '.join(there)}{did_you_mean(run, there)}")
+    files = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
+    have = list(dict.fromkeys(file.split(".")[1] for file in files))
+    checkpoint = checkpoint or have[-1]
+    if checkpoint not in have:
+        raise BadInput(f"{word}: run {run} has evaluated {', '.join(have)}, not {checkpoint}")
+    return f"{run}/{checkpoint}", {
+        file.split(".")[2]: (folder / file, about["fingerprint"])
+        for file, about in files.items()
+        if file.split(".")[1] == checkpoint
+    }
+
+
 if __name__ == "__main__":
-    stage.main(STAGE, run)
+    stage.main(STAGE, run, {"rescore": rescore, "compare": compare})

@@ -1,15 +1,8 @@
 """Generates responses in this process with a Hugging Face model, in batches: the embedded default of evaluation."""
 
-from dataclasses import dataclass
-
 from rich.progress import track
 
-
-@dataclass
-class Response:
-    text: str
-    finish: str  # "stop" or "length"
-    tokens: int
+from data_pipeline.records import Response
 
 
 def generate(

@@ -17,8 +17,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from launch import batch_plan, preflight, runs, stage
+from data_pipeline.records import BadInput
+from data_pipeline.server import api_key, server_from
+from launch import batch_plan, checkpoints, estimate, preflight, runs, stage
 from launch.arguments import REPOSITORY, Command, Stage
+from reward import psyche
 
 STAGE = Stage("grpo", base_model_key="actor_rollout_ref.model.path")
 OURS = ("run", "seed", "dry_run", "resume", "psyforge")
@@ -52,7 +55,9 @@ def run(config: DictConfig, command: Command) -> None:
     env = {"PYTHONPATH": str(REPOSITORY), **config.psyforge.env}
     if config.dry_run:
         rows = len(preflight.read_grpo_rows(train)) if train.is_file() else None
-        notes = plan(config, rows).lines() + ["rows unknown: the data stage has not run"] * (rows is None)
+        planned = plan(config, rows)
+        notes = planned.lines() + ["rows unknown: the data stage has not run"] * (rows is None)
+        notes += estimate.for_grpo(config, model, planned.steps, longest(config), check=False)
         ours = {k: v for k, v in OmegaConf.to_container(config).items() if k in OURS}
         return stage.show_plan({**ours, **_changed_keys(config)}, line, env, notes)
 
@@ -64,12 +69,15 @@ def run(config: DictConfig, command: Command) -> None:
     rows = preflight.read_grpo_rows(train)
     planned = plan(config, len(rows))
     preflight.check_model(model, "base_model")
+    check_reward(config.reward.custom_reward_function)
+    preflight.check_working_dir(REPOSITORY)
     if address := os.environ.get("RAY_ADDRESS"):
-        preflight.check_reachable(address, "RAY_ADDRESS")
+        preflight.check_ray(address, "RAY_ADDRESS")
     elif config.trainer.device == "cuda":
         preflight.check_gpus(config.trainer.n_gpus_per_node, "trainer.n_gpus_per_node")
     else:
         preflight.check_memory_on_cpu(model, "base_model")
+    notes = estimate.for_grpo(config, model, planned.steps, longest(config), check=True)
     inputs = {"prompts": train, "validation": Path(config.data.val_files), "model": Path(model)}
     reward = Path(config.reward.custom_reward_function.path)
     inputs["reward"] = reward.parent if reward.parent == Path("reward") else reward  # psyche.py reads with answer.py
@@ -79,17 +87,19 @@ def run(config: DictConfig, command: Command) -> None:
     lengths = preflight.token_lengths(preflight.load_tokenizer(model), [r["prompt"] for r in rows], True)
     names = [str((r.get("extra_info") or {}).get("id", i)) for i, r in enumerate(rows)]
     limit = config.data.max_prompt_length
-    for note in planned.lines() + preflight.cut_rows(lengths, limit, names, "data.max_prompt_length"):
+    notes += preflight.cut_rows(lengths, limit, names, "data.max_prompt_length")
+    for note in planned.lines() + notes + checkpoints.prepare_grpo(Path(config.trainer.default_local_dir)):
         stage.console.print(f"  {note}")
     kept = sum(length <= limit for length in lengths)
     if config.data.filter_overlong_prompts and kept < len(rows):
+        if not kept:
+            raise BadInput(f"data.max_prompt_length={limit}: every prompt is longer (the shortest has {min(lengths)})")
         planned = plan(config, kept)  # verl drops the longer ones: the plan must hold for what is left
-    settings = on_cluster(for_verl(config), address, env) if address else for_verl(config)
-    OmegaConf.save(OmegaConf.create({"hydra": HYDRA, **settings}), folder / "verl.yaml")
-
     metrics = folder / f"metrics.{len(list(folder.glob('metrics.*.jsonl'))) + 1}.jsonl"  # verl would overwrite one file
     env["VERL_FILE_LOGGER_PATH"] = str(metrics.resolve())
-    before = last_step(folder)
+    settings = on_cluster(for_verl(config), address, env) if address else for_verl(config)
+    OmegaConf.save(OmegaConf.create({"hydra": HYDRA, **settings}), folder / "verl.yaml")
+    before = checkpoints.last_step(Path(config.trainer.default_local_dir))
     stage.run_trainer(
         line, env, folder / "train.log", lambda: progress(metrics, planned.steps), "GRPO", (opened.lock.fileno(),)
     )
@@ -130,6 +140,27 @@ def plan(config: DictConfig, rows: int | None) -> batch_plan.GrpoPlan:
     )
 
 
+def check_reward(function: DictConfig) -> None:
+    """Raises BadInput for reward_kwargs that our reward does not take, and for a judge without settings or key."""
+    if Path(function.path).parent != Path("reward"):
+        return  # somebody's own function
+    kwargs = OmegaConf.to_container(function.get("reward_kwargs") or OmegaConf.create({}))
+    if Path(function.path).name == "judge.py":
+        server = server_from(kwargs.pop("judge", None) or {}, "reward_kwargs.judge")
+        api_key(server)
+        for name in ("judge_weight", "prompt", "ledger"):
+            kwargs.pop(name, None)
+    try:
+        psyche.compute_score("", "", "A", **kwargs)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"reward.custom_reward_function.reward_kwargs: {error}") from None
+
+
+def longest(config: DictConfig) -> int:
+    """Returns the longest sequence in tokens: a prompt and its response."""
+    return config.data.max_prompt_length + config.data.max_response_length
+
+
 def for_verl(config: DictConfig) -> dict:
     """Returns verl's part of the configuration, with absolute paths."""
     settings = OmegaConf.create({k: v for k, v in OmegaConf.to_container(config).items() if k not in OURS})
@@ -137,6 +168,8 @@ def for_verl(config: DictConfig) -> dict:
         value = OmegaConf.select(settings, key)
         if value and (key != "actor_rollout_ref.model.path" or Path(value).is_dir()):
             OmegaConf.update(settings, key, str(Path(value).resolve()))
+    # Without this Ray joins any cluster that somebody started on this machine.
+    OmegaConf.update(settings, "ray_kwargs.ray_init.address", "local", force_add=True)
     if shlex.quote(sys.executable) != sys.executable:  # Ray starts its workers through a shell and does not quote
         OmegaConf.update(
             settings, "ray_kwargs.ray_init.runtime_env.py_executable", shlex.quote(sys.executable), force_add=True
@@ -177,14 +210,6 @@ def _changed_keys(config: DictConfig) -> dict:
         return found
 
     return differing({k: v for k, v in OmegaConf.to_container(config).items() if k not in OURS}, defaults)
-
-
-def last_step(folder: Path) -> int:
-    """Returns the step of the newest whole checkpoint, 0 without one."""
-    try:
-        return int((folder / "checkpoints" / "latest_checkpointed_iteration.txt").read_text())
-    except (OSError, ValueError):
-        return 0
 
 
 def _read_metrics(path: Path) -> list[dict]:

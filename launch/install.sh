@@ -27,6 +27,7 @@ fi
 stamp=.venv/installed-$kind
 if cmp -s "$lock" "$stamp"; then exit 0; fi
 rm -f .venv/installed-*
+cp "$lock" .venv/installing # what this call installs, should the file change meanwhile
 started=$SECONDS
 echo "install: $kind set into .venv (a few minutes, 2 GB for cpu, about 15 GB for gpu)"
 pip=(.venv/bin/python -m pip --disable-pip-version-check)
@@ -43,5 +44,5 @@ if [ "$kind" = cpu ] && ! .venv/bin/python -c 'import torch, sys; sys.exit(torch
        "index of pytorch.org in PIP_EXTRA_INDEX_URL and delete .venv" >&2
 fi
 echo $((SECONDS - started)) >.venv/install_seconds
-cp "$lock" "$stamp"
+mv .venv/installing "$stamp"
 echo "install: done in $((SECONDS - started)) s"

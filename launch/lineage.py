@@ -1,14 +1,19 @@
 """Where a run came from: the chain from evaluation back to raw files, and whether anything has changed since.
 
     python -m launch.lineage run=NAME
+    python -m launch.lineage run=NAME row=ID
 
 Prints every stage with its inputs, outputs and their state today. Exit code 1 when a file is missing or has changed.
+With row= it prints what one synthesised question or dialogue was made of: passage or post, every call with its prompt's
+hash, model and reply, verdicts and edits.
 """
 
+import json
 import sys
 from pathlib import Path
 
-from data_pipeline.records import BadInput
+from data_pipeline.ledger import Ledger
+from data_pipeline.records import BadInput, read_jsonl
 from launch import arguments, runs
 from launch.stage import console, run_plain
 
@@ -22,10 +27,10 @@ def main(argv: list[str]) -> int:
 
 def lineage(argv: list[str]) -> int:
     words = dict(argument.split("=", 1) for argument in argv if "=" in argument)
-    if set(words) != {"run"} or len(argv) != 1:
-        raise BadInput("lineage of which run? `python -m launch.lineage run=NAME`")
+    if not {"run"} <= set(words) <= {"run", "row"} or len(argv) != len(words):
+        raise BadInput("lineage of which run? `python -m launch.lineage run=NAME`, and row=ID for one row of its data")
     arguments.check_run_name(words["run"])
-    return show(words["run"])
+    return show_row(words["run"], words["row"]) if "row" in words else show(words["run"])
 
 
 def show(name: str) -> int:
@@ -60,6 +65,38 @@ def compare(file: dict) -> str:
         return "on the hub"
     now = runs.sha256(Path(file["path"]))
     return "missing" if now is None else "as recorded" if now == file["sha256"] else "CHANGED"
+
+
+def show_row(name: str, id: str) -> int:
+    """Prints where one row of the data stage came from; raises BadInput for an id that it does not have."""
+    folder = runs.RUNS / name / "data"
+    rows = {}
+    for path in (folder / "questions.jsonl", folder / "dialogues.jsonl", *sorted(folder.glob("steps/*/*/rows.jsonl"))):
+        for _, row in read_jsonl(path) if path.is_file() else ():
+            rows.setdefault(row["id"], row)  # the exported form first
+    if id not in rows:
+        raise BadInput(f"row={id}: run {name} has no such row{arguments.did_you_mean(id, list(rows))}")
+    row = rows[id]
+    console.print_json(json.dumps({k: v for k, v in row.items() if k != "meta"}, ensure_ascii=False))
+    for parent in row["meta"].get("parents", []):
+        console.print(f"[bold]made from {parent}[/bold]")
+        if parent in rows:
+            console.print_json(json.dumps(rows[parent], ensure_ascii=False))
+    with_calls = (folder / "ledger.sqlite").is_file()
+    for entry in row["meta"].get("trail", []):
+        console.print(f"{entry['step']}: {json.dumps(entry, ensure_ascii=False)}", markup=False)
+        if with_calls and "row" in entry:
+            with Ledger(folder / "ledger.sqlite") as ledger:
+                for call in ledger.calls(entry["step"], entry["row"], entry.get("sample", 0)):
+                    console.print(f"  {call.step}, {call.model}, {call.at}: {call.text}", markup=False)
+    for path in sorted(folder.glob("steps/*/*/*.jsonl")):
+        if path.name not in ("rows.jsonl", "rejects.jsonl"):
+            for _, fact in read_jsonl(path):
+                if {id, *row["meta"].get("parents", [])} & {fact.get("id"), fact.get("row"), fact.get("row_id")}:
+                    console.print(
+                        f"  {path.parent.name}/{path.name}: " + json.dumps(fact, ensure_ascii=False), markup=False
+                    )
+    return 0
 
 
 if __name__ == "__main__":

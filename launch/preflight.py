@@ -3,11 +3,11 @@
 import json
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
-import pyarrow
-import pyarrow.parquet
 
 from data_pipeline.export.llama_factory import check_messages
 from data_pipeline.records import BadInput, read_jsonl
@@ -71,17 +71,45 @@ def check_memory_on_cpu(model: str, key: str) -> None:
         )
 
 
-def check_reachable(address: str, key: str, seconds: float = 10) -> None:
-    """Raises BadInput unless something listens at HOST:PORT within `seconds`."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+def check_ray(address: str, key: str, seconds: float = 5) -> None:
+    """Raises BadInput unless a Ray cluster answers at HOST:PORT: `seconds` for the port, twice as many for Ray."""
+    host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise BadInput(f"{key}={address}: expected HOST:PORT")
     try:
         socket.create_connection((host, int(port)), timeout=seconds).close()
-    except OSError as error:
+        asked = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=2 * seconds, stdin=subprocess.DEVNULL)
+        fault = answer.stderr.strip().splitlines()[-1:] if answer.returncode else None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        fault = [str(error) if isinstance(error, OSError) else f"something listens, but no Ray in {2 * seconds:g} s"]
+    if fault is not None:
         raise BadInput(
-            f"{key}={address}: nothing answers there ({error}); start Ray (`ray start --head`) or unset {key}"
-        ) from None
+            f"{key}={address}: no Ray cluster answers there ({''.join(fault)}); start Ray (`ray start --head`), set "
+            f"the RAY_AUTH_MODE that it was started with, or unset {key}"
+        )
+
+
+def check_port_free(port: str, key: str) -> None:
+    """Raises BadInput unless this machine can listen on the port, where the nodes of a training meet."""
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise BadInput(f"{key}={port}: must be a port number, 1 to 65535")
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("", int(port)))
+        except OSError as error:
+            raise BadInput(f"{key}={port}: {error.strerror}; set another {key} on all nodes") from None
+
+
+def check_working_dir(repository: Path) -> None:
+    """Raises BadInput inside the copy that `ray job submit --working-dir` makes: Ray deletes it with all results."""
+    if "working_dir_files" in repository.parts:
+        raise BadInput(
+            f"{repository}: a copy of the working directory that Ray deletes after the job, results included, and that "
+            "holds no runs/. Submit without --working-dir: ray job submit -- bash -c 'cd REPOSITORY && "
+            ".venv/bin/python -m launch.grpo ...', with REPOSITORY on a file system that the cluster sees"
+        )
 
 
 def load_tokenizer(model: str):
@@ -119,6 +147,8 @@ def read_sft_rows(folder: Path, dataset: str) -> list[tuple[str, dict]]:
 
 def read_grpo_rows(path: Path) -> list[dict]:
     """Returns the rows of a GRPO parquet file; raises BadInput when it is missing, broken or of another shape."""
+    import pyarrow.parquet  # here, so that a dry run stays quick
+
     try:
         rows = pyarrow.parquet.read_table(path).to_pylist()
     except FileNotFoundError:

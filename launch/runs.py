@@ -22,7 +22,7 @@ from launch.arguments import REPOSITORY, Command, Stage
 
 RUNS = Path("runs")
 PACKAGES = ("llamafactory", "verl", "torch", "transformers", "ray", "vllm", "deepspeed", "datasets", "pyarrow")
-VOLATILE = ("dry_run", "resume")  # words that say how to start, not what to run
+VOLATILE = ("dry_run", "resume", "steps", "budget")  # words that say how to start, not what to run
 
 
 @dataclass
@@ -49,6 +49,7 @@ class StageFolder:
         self.save()
 
     def save(self) -> None:
+        self.manifest["manifest_sha256"] = _own_hash(self.manifest)
         partial = self.path / "manifest.json.partial"
         partial.write_text(json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         os.replace(partial, self.path / "manifest.json")
@@ -142,14 +143,19 @@ def read_manifest(run: str, stage: str) -> dict | None:
     path = RUNS / run / stage / "manifest.json"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        manifest["status"], manifest["inputs"]
-        return manifest
+        whole = manifest["manifest_sha256"] == _own_hash(manifest)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
-        raise BadInput(
-            f"{path}: not a manifest of ours (edited, or cut off); delete {path.parent} to start anew"
-        ) from None
+        whole = False
+    if not whole:
+        raise BadInput(f"{path}: not a manifest of ours (edited, or cut off); delete {path.parent} to start anew")
+    return manifest
+
+
+def _own_hash(manifest: dict) -> str:
+    content = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def need(run: str, stage: str, command: str) -> dict:

@@ -16,7 +16,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipeline.records import BadInput
-from launch import batch_plan, preflight, random_model, runs, stage
+from launch import batch_plan, checkpoints, estimate, preflight, random_model, runs, stage
 from launch.arguments import Command, Stage
 from launch.configuration import llama_factory_keys
 
@@ -35,7 +35,9 @@ def run(config: DictConfig, command: Command) -> None:
     data = Path(config.dataset_dir) / f"{config.dataset}.jsonl"
     if config.dry_run:
         rows = sum(1 for _ in data.open("rb")) if data.is_file() else None
-        notes = plan(config, rows).lines() + ["rows unknown: the data stage has not run"] * (rows is None)
+        planned = plan(config, rows)
+        notes = planned.lines() + ["rows unknown: the data stage has not run"] * (rows is None)
+        notes += estimate.for_sft(config, base, planned.steps, config.cutoff_len, check=False)
         return stage.show_plan(OmegaConf.to_container(config), line, env, notes)
 
     if config.psyforge.nodes > 1 and (rank := node_rank()) > 0:
@@ -48,13 +50,17 @@ def run(config: DictConfig, command: Command) -> None:
             f"{data}: no SFT row, since no question has a rationale. Map a rationale column, or skip SFT: "
             "python -m launch.grpo base_model=AN_INSTRUCT_MODEL"
         )
-    notes = plan(config, len(rows)).lines()
+    planned = plan(config, len(rows))
+    notes = planned.lines()
     if config.model_name_or_path != RANDOM:
         preflight.check_model(base, "base_model")
     if not config.get("use_cpu"):
         preflight.check_gpus(config.psyforge.processes, "psyforge.processes")
     elif config.finetuning_type == "full":
         preflight.check_memory_on_cpu(base, "base_model")
+    if config.psyforge.nodes > 1:
+        preflight.check_port_free(os.environ.get("MASTER_PORT", "29500"), "MASTER_PORT")
+    notes += estimate.for_sft(config, base, planned.steps, config.cutoff_len, check=True)
     inputs = {"data": data, "dataset_info": data.parent / "dataset_info.json"}
     if config.model_name_or_path != RANDOM:
         inputs["base_model"] = Path(base)
@@ -67,7 +73,7 @@ def run(config: DictConfig, command: Command) -> None:
     tokenizer = preflight.load_tokenizer(base)
     lengths = preflight.token_lengths(tokenizer, [row["messages"] for _, row in rows])
     notes += preflight.cut_rows(lengths, config.cutoff_len, [where for where, _ in rows], "cutoff_len")
-    for note in notes:
+    for note in notes + checkpoints.prepare_sft(Path(config.output_dir)):
         stage.console.print(f"  {note}")
     partial = file.with_suffix(".partial")
     OmegaConf.save(OmegaConf.create(settings), partial)

@@ -5,4 +5,4 @@ cd "$(dirname "$0")/.."
 [ -x .venv/bin/python ] && [ -e .venv/installed-gpu ] || bash launch/install.sh cpu
 marks='not slow'
 if [ "${1:-}" = slow ]; then marks=''; shift; fi
-exec .venv/bin/python -m pytest -m "$marks" "$@"
+exec .venv/bin/python -m pytest -n 2 --dist loadfile -m "$marks" "$@" # the tests of a file build on each other

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# The 192 questions that ship with the project, as a data stage's source: quicker than the demo's synthesis.
+TABLE = ("source=table", "source_path=data_pipeline/samples/questions.jsonl")
 DATA = Path(os.environ.get("PSYFORGE_DATA", REPOSITORY.parent / "shared" / "data"))
 
 

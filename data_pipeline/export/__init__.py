@@ -7,10 +7,13 @@ from data_pipeline.records import BadInput, Question
 BENCHMARKS = {"pceb"}
 
 
-def exportable(questions: Iterable[Question], train_on_benchmark: bool) -> Iterator[Question]:
+def exportable(
+    questions: Iterable[Question], train_on_benchmark: bool, open_questions: bool = False
+) -> Iterator[Question]:
     """Yields the questions; raises BadInput for a benchmark's, a repeated id, and an open question.
 
-    A model trained on a benchmark's questions has no result on it, so that takes `train_on_benchmark=true`.
+    Open questions pass with `open_questions` when they have a reference: GRPO with reward/judge.py takes them. A model
+    trained on a benchmark's questions has no result on it, so that takes `train_on_benchmark=true`.
     """
     seen = {}
     for question in questions:
@@ -22,7 +25,8 @@ def exportable(questions: Iterable[Question], train_on_benchmark: bool) -> Itera
             )
         if question.id in seen:
             raise BadInput(f"{where}: the id {question.id!r} stands already at {seen[question.id]}; ids must be unique")
-        if question.kind == "open":
-            raise BadInput(f"{where}: {question.id!r} is an open question, whose answer no rule can check")
+        if question.kind == "open" and not (open_questions and question.reference.strip()):
+            cure = "give it a reference" if open_questions else "reward/judge.py asks a model (open_questions=true)"
+            raise BadInput(f"{where}: {question.id!r} is an open question, whose answer no rule can check; {cure}")
         seen[question.id] = where
         yield question

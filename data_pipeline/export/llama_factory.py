@@ -2,16 +2,27 @@
 
 LLaMA-Factory drops rows with a wrong role or order with a warning, and trains on an empty response; both are refused
 here, with file and row, so that its converter keeps every row that is written.
+
+Thoughts of a dialogue, as `thoughts` says:
+
+- "every": in every counselor turn, one row per dialogue. PsyLLM's published way, which shows the model a history of
+  thoughts that Qwen3's chat template takes out at inference.
+- "last": one row per counselor turn, with the thought of that turn only, as Qwen3 infers. Train with LLaMA-Factory's
+  `mask_history: true`: without it the replies of the history are trained too, and with the template qwen3 each of them
+  after an empty thought.
+- "none": no thoughts, one row per dialogue.
 """
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from data_pipeline import dialogues as checks
 from data_pipeline.export import exportable
-from data_pipeline.prompts import answer_text, question_messages
-from data_pipeline.records import BadInput, Question, write_jsonl
+from data_pipeline.prompts import answer_text, question_messages, render
+from data_pipeline.records import BadInput, Dialogue, Question, Turn, write_jsonl
 
+THOUGHTS = ("every", "last", "none")
 # `sharegpt` with OpenAI-style tags. Every entry must be listed: LLaMA-Factory sets those left out to nothing.
 # Not `formatting: openai`, which appends "detailed thinking off" to the system prompt.
 DATASET = {
@@ -56,10 +67,48 @@ def question_row(question: Question) -> dict:
     }
 
 
-def write(folder: Path, questions: Iterable[Question], name: str = "sft", train_on_benchmark: bool = False) -> int:
+def dialogue_rows(dialogue: Dialogue, system: str, thoughts: str = "every") -> list[dict]:
+    """Returns the {"id", "messages"} rows of a dialogue; those of "last" are called ID/1, ID/2, ...
+
+    A thought stands in <think></think> before its reply. `system` is used where the dialogue has no system turn; a
+    client's last words without an answer are left out, since nothing can be learnt from them. Raises BadInput, naming
+    row and turn, for what is no usable dialogue, and for thoughts in some counselor turns only.
+    """
+    where = dialogue.meta.get("where", dialogue.id)
+    if thoughts not in THOUGHTS:
+        raise BadInput(f"thoughts={thoughts}: must be one of {', '.join(THOUGHTS)}")
+    if reason := checks.fault(dialogue.turns):
+        raise BadInput(f"{where}: {dialogue.id!r} cannot be trained on: {reason}")
+    turns = dialogue.turns if dialogue.turns[0].role == "system" else [Turn("system", system), *dialogue.turns]
+    replies = [number for number, turn in enumerate(turns) if turn.role == "counselor"]
+    without = [number for number in replies if not turns[number].thought]
+    if thoughts != "none" and 0 < len(without) < len(replies):
+        raise BadInput(
+            f"{where}: {dialogue.id!r} has thoughts, but none in counselor turn {replies.index(without[0]) + 1}; a "
+            "model would learn to leave them out. Leave the dialogue out, or take thoughts=none"
+        )
+    bare = [Turn(turn.role, turn.content) for turn in turns]
+    if thoughts == "last":
+        return [
+            {"id": f"{dialogue.id}/{place}", "messages": checks.messages([*bare[:number], turns[number]])}
+            for place, number in enumerate(replies, 1)
+        ]
+    kept = (turns if thoughts == "every" else bare)[: replies[-1] + 1]
+    return [{"id": dialogue.id, "messages": checks.messages(kept)}]
+
+
+def write(
+    folder: Path,
+    questions: Iterable[Question],
+    dialogues: Iterable[Dialogue] = (),
+    name: str = "sft",
+    train_on_benchmark: bool = False,
+    thoughts: str = "every",
+) -> int:
     """Writes `<name>.jsonl` and `dataset_info.json` into `folder`; returns the number of rows.
 
-    Raises BadInput for what LLaMA-Factory would drop or train wrongly: see `exportable` and `check_messages`.
+    `thoughts` is "every", "last" or "none", for the dialogues. Raises BadInput for what LLaMA-Factory would drop or
+    train wrongly: see `exportable`, `dialogue_rows` and `check_messages`.
     """
 
     def rows():
@@ -67,6 +116,16 @@ def write(folder: Path, questions: Iterable[Question], name: str = "sft", train_
             row = question_row(question)
             check_messages(row["messages"], question.meta.get("where", question.id))
             yield row
+        for dialogue in dialogues:
+            where = dialogue.meta.get("where", dialogue.id)
+            if (benchmark := dialogue.meta.get("benchmark")) and not train_on_benchmark:
+                raise BadInput(
+                    f"{where}: {benchmark} is a benchmark, not training data: a model trained on it has no result on "
+                    "it. If that is what you want, say train_on_benchmark=true"
+                )
+            for row in dialogue_rows(dialogue, render("system_empathy"), thoughts):
+                check_messages(row["messages"], where)
+                yield row
 
     count = write_jsonl(folder / f"{name}.jsonl", rows())
     info = {name: {"file_name": f"{name}.jsonl", **DATASET}}

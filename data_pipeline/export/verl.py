@@ -32,13 +32,22 @@ SCHEMA = pyarrow.schema(
 )
 
 
+def _for_judge(question: Question) -> str:
+    """Returns what reward/judge.py gets: verl hands a reward no prompt, so the question stands before its reference."""
+    asked = "\n".join(filter(None, (question.context, question.stem)))
+    return f"问题：{asked}\n\n参考答案：{question.reference}"
+
+
 def question_row(question: Question, split: str, index: int) -> dict:
     """Returns the row that verl's dataset reads; `reward/psyche.py` gets `ground_truth` and `extra_info` from it."""
     return {
         "data_source": f"psyforge/{question.source}",
         "prompt": question_messages(question),
         "ability": "psychology",
-        "reward_model": {"style": "rule", "ground_truth": question.answer},
+        "reward_model": {
+            "style": "model" if question.kind == "open" else "rule",
+            "ground_truth": _for_judge(question) if question.kind == "open" else question.answer,
+        },
         "extra_info": {
             "id": question.id,
             "kind": question.kind,
@@ -50,9 +59,15 @@ def question_row(question: Question, split: str, index: int) -> dict:
     }
 
 
-def write(path: Path, questions: Iterable[Question], split: str, train_on_benchmark: bool = False) -> int:
+def write(
+    path: Path,
+    questions: Iterable[Question],
+    split: str,
+    train_on_benchmark: bool = False,
+    open_questions: bool = False,
+) -> int:
     """Writes the parquet file in one move and returns its number of rows; raises BadInput as `exportable` does."""
-    rows = [question_row(q, split, i) for i, q in enumerate(exportable(questions, train_on_benchmark))]
+    rows = [question_row(q, split, i) for i, q in enumerate(exportable(questions, train_on_benchmark, open_questions))]
     partial = path.with_name(path.name + ".partial")
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=SCHEMA), partial)
     os.replace(partial, path)

@@ -4,12 +4,13 @@ The two system prompts follow the intent of Psyche-R1's released ones (run.py: e
 the tags, answer after them; one for case questions, one for general psychology), in our own words.
 """
 
+import hashlib
 from functools import cache
 from pathlib import Path
 
 import jinja2
 
-from data_pipeline.records import LETTERS, Question
+from data_pipeline.records import LETTERS, BadInput, Question
 
 _JINJA = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -26,8 +27,23 @@ def _template(name: str) -> jinja2.Template:
 
 
 def render(name: str, **variables) -> str:
-    """Returns the text of `<name>.jinja`, without blanks at its ends."""
-    return _template(name).render(**variables).strip()
+    """Returns the text of `<name>.jinja`, without blanks at its ends.
+
+    Raises BadInput, naming the file, for a template that cannot be read or uses a variable that it does not get.
+    """
+    try:
+        return _template(name).render(**variables).strip()
+    except jinja2.TemplateSyntaxError as error:
+        raise BadInput(f"prompt {name}.jinja line {error.lineno}: {error.message}") from None
+    except jinja2.UndefinedError as error:
+        known = ", ".join(variables) or "none"
+        raise BadInput(f"prompt {name}.jinja: {error.message}; the variables it gets are {known}") from None
+
+
+@cache
+def prompt_hash(name: str) -> str:
+    """Returns the first 12 digits of the sha256 of `<name>.jinja`, which provenance records beside every call."""
+    return hashlib.sha256((Path(__file__).parent / f"{name}.jinja").read_bytes()).hexdigest()[:12]
 
 
 @cache
@@ -35,20 +51,29 @@ def _system(name: str) -> str:
     return render(name)
 
 
-def question_messages(question: Question) -> list[dict[str, str]]:
-    """Returns [system, user] messages that ask `question`. Nothing of its key or rationale is in them."""
+def question_messages(question: Question, shots: tuple[Question, ...] = ()) -> list[dict[str, str]]:
+    """Returns [system, user] messages that ask `question`. Nothing of its key, reference or rationale is in them.
+
+    `shots` are answered examples, each a user and an assistant turn before the question: answered as training teaches
+    (`answer_text`), or by the letters alone where an example has no rationale, since an empty thought teaches nothing.
+    """
     is_case = bool(question.context) or question.meta.get("family") == "analyse"
-    text = render(
+    system = "system_open" if question.kind == "open" else "system_case" if is_case else "system_general"
+    messages = [{"role": "system", "content": _system(system)}]
+    for shot in shots:
+        answer = answer_text(shot) if shot.rationale else f"答案：{shot.answer}"
+        messages += [{"role": "user", "content": _asked(shot)}, {"role": "assistant", "content": answer}]
+    return [*messages, {"role": "user", "content": _asked(question)}]
+
+
+def _asked(question: Question) -> str:
+    return render(
         "question",
         context=question.context,
         kind=question.kind,
         stem=question.stem,
         options=list(zip(LETTERS, question.options, strict=False)),
     )
-    return [
-        {"role": "system", "content": _system("system_case" if is_case else "system_general")},
-        {"role": "user", "content": text},
-    ]
 
 
 def answer_text(question: Question) -> str:

@@ -1,7 +1,8 @@
 """CPsyExam (COLING 2025, arXiv 2405.10212): the released `cpsyexam.zip`, or the folder it unpacks to.
 
 Files are `<split>/<KG|CA>-<exam>-<subject>-<单项选择题|多项选择题>.json`; `mapping.json`, where it lies beside them,
-gives each file's category. The released test split has no answers: its questions are rejected as "no answer".
+gives each file's category. The released test split has no answers: its questions are rejected as "no answer", or, with
+`withheld`, kept with answer "". The open questions lie in `cpsyexam_qa.zip` as `<split>/cpsyexam_qa.json`.
 """
 
 import zipfile
@@ -11,18 +12,25 @@ from pathlib import Path, PurePosixPath
 from data_pipeline.records import BadInput, Question, Reject, check_question, parse_json
 
 KINDS = {"single": "single", "multi": "multi"}
+OPEN_KINDS = {"QA_Knowledge": "knowledge", "QA_Analyse": "analyse"}
 
 
-def read(path: str | Path, split: str = "train") -> Iterator[Question | Reject]:
+def read(
+    path: str | Path, split: str = "train", withheld: bool = False, qa: bool = False
+) -> Iterator[Question | Reject]:
     """Yields a Question or Reject for every item of one split, in file order (file names sorted).
 
-    `path` is the zip, the folder that holds it, or the unpacked folder. Raises BadInput for a missing path, a file
-    that is not a zip or not JSON, and a split that is not there (naming those that are).
+    `path` is the zip, the folder that holds it, or the unpacked folder. `withheld` keeps a question without an answer,
+    answer "", instead of rejecting it; `qa` reads the open questions instead of the multiple-choice ones. Raises
+    BadInput for a missing path, a file that is not a zip or not JSON, and a split that is not there (naming those
+    that are).
     """
     path = Path(path)
-    if path.is_dir() and (path / "cpsyexam.zip").is_file() and not (path / split).is_dir():
-        path = path / "cpsyexam.zip"
-    files = dict(_folder_files(path)) if path.is_dir() else dict(_zip_files(path))
+    archive = "cpsyexam_qa.zip" if qa else "cpsyexam.zip"
+    if path.is_dir() and (path / archive).is_file() and not (path / split).is_dir():
+        path = path / archive
+    files = dict(_folder_files(path)) if path.is_dir() else dict(_zip_files(path, archive))
+    files = {name: get for name, get in files.items() if (PurePosixPath(name).name == "cpsyexam_qa.json") == qa}
     mapping = {}
     for folder in (path, path.parent):
         if (folder / "mapping.json").is_file():
@@ -40,21 +48,37 @@ def read(path: str | Path, split: str = "train") -> Iterator[Question | Reject]:
         if not isinstance(rows, list):
             raise BadInput(f"{where}: expected a list of questions, found {type(rows).__name__}")
         for number, row in enumerate(rows, 1):
-            yield _question(row, f"cpsyexam/{split}/{stem}/{number}", f"{where} row {number}", category)
+            id, place = f"{'cpsyexam_qa' if qa else 'cpsyexam'}/{split}/{stem}/{number}", f"{where} row {number}"
+            yield _open(row, id, place) if qa else _question(row, id, place, stem, category, withheld)
 
 
-def _question(row: object, id: str, where: str, category: str) -> Question | Reject:
+def _open(row: object, id: str, where: str) -> Question | Reject:
+    if not isinstance(row, dict) or row.get("question_type") not in OPEN_KINDS:
+        return Reject(id, where, f"not an object with a question_type of {', '.join(OPEN_KINDS)}")
+    stem, reference = (row.get("question") or "").strip(), (row.get("answer") or "").strip()
+    if not stem or not reference:
+        return Reject(id, where, "no answer" if stem else "no question text")
+    meta = {"where": where, "category": row["question_type"], "family": OPEN_KINDS[row["question_type"]]}
+    subject = row.get("subject_name") or ""
+    return Question(id, "cpsyexam", subject, "open", stem, [], "", reference=reference, meta=meta)
+
+
+def _question(row: object, id: str, where: str, file: str, category: str, withheld: bool) -> Question | Reject:
     if not isinstance(row, dict) or not isinstance(row.get("options"), dict):
         return Reject(id, where, "not an object with a question and options")
     kind = KINDS.get(row.get("question_type"))
     if kind is None:
         return Reject(id, where, f"question_type is {row.get('question_type')!r}, expected single or multi")
     stem = row.get("question") or ""
-    checked = check_question(kind, stem, row["options"], row.get("answer"))
+    unanswered = withheld and not row.get("answer")
+    # the options are checked all the same, with a key that every question could have
+    checked = check_question(kind, stem, row["options"], "A" if unanswered else row.get("answer"))
     if isinstance(checked, str):
         return Reject(id, where, checked)
-    options, answer = checked
-    meta = {"where": where, "released_id": row.get("id"), "category": category, "family": row.get("kind")}
+    options, answer = checked[0], "" if unanswered else checked[1]
+    meta = {
+        "where": where, "released_id": row.get("id"), "file": file, "category": category, "family": row.get("kind"),
+    }  # fmt: skip
     return Question(
         id=id,
         source="cpsyexam",
@@ -74,13 +98,13 @@ def _folder_files(folder: Path) -> Iterator[tuple[str, object]]:
             yield file.relative_to(folder).as_posix(), file.read_bytes
 
 
-def _zip_files(path: Path) -> Iterator[tuple[str, object]]:
+def _zip_files(path: Path, archive: str) -> Iterator[tuple[str, object]]:
     if not path.exists():
-        raise BadInput(f"{path}: no such file or folder (CPsyExam: the released cpsyexam.zip or its unpacked folder)")
+        raise BadInput(f"{path}: no such file or folder (CPsyExam: the released {archive} or its unpacked folder)")
     try:
-        archive = zipfile.ZipFile(path)
+        opened = zipfile.ZipFile(path)
     except zipfile.BadZipFile:
         raise BadInput(f"{path}: not a zip file (an interrupted download, or a Git LFS pointer?)") from None
-    for name in archive.namelist():
+    for name in opened.namelist():
         if name.endswith(".json") and not name.startswith("__MACOSX/"):
-            yield name, lambda name=name: archive.read(name)
+            yield name, lambda name=name: opened.read(name)

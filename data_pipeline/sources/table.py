@@ -8,7 +8,7 @@ The recipe maps our fields to columns; unmapped fields keep the names below:
 `kind` column a question is multi-answer when its key has several letters. Values of `kind` are those of KIND_WORDS.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import orjson
@@ -43,14 +43,14 @@ def read(path: str | Path, columns: dict | None = None, split: str = "train") ->
         raise BadInput(f"columns: unknown field {unknown[0]!r}; the fields are {', '.join(COLUMNS)}")
     mapping = {**COLUMNS, **(columns or {})}
     checked = False
-    for number, row in _rows(str(path), split):
+    for number, row in rows_of(str(path), split):
         if not checked:
-            _check_columns(path, row, mapping, set(columns or {}))
+            check_columns(path, row, mapping, set(columns or {}), REQUIRED)
             checked = True
         yield _question(row, mapping, Path(path).stem, number, f"{path} row {number}")
 
 
-def _rows(path: str, split: str) -> Iterator[tuple[int, dict]]:
+def rows_of(path: str, split: str) -> Iterator[tuple[int, dict]]:
     file = Path(path)
     suffix = file.suffix.lower()
     if suffix == ".jsonl":
@@ -59,7 +59,7 @@ def _rows(path: str, split: str) -> Iterator[tuple[int, dict]]:
     if suffix in (".csv", ".parquet"):
         if not file.is_file():
             raise BadInput(f"{file}: no such file")
-        rows = _csv(file) if suffix == ".csv" else _parquet(file)
+        rows = csv_rows(file) if suffix == ".csv" else _parquet(file)
     elif file.is_dir() or (not file.exists() and suffix == "" and not path.startswith((".", "/"))):
         rows = _hugging_face(path, split)
     else:
@@ -68,7 +68,7 @@ def _rows(path: str, split: str) -> Iterator[tuple[int, dict]]:
     yield from enumerate(rows, 1)
 
 
-def _csv(file: Path) -> list[dict]:
+def csv_rows(file: Path) -> list[dict]:
     import pandas
 
     try:  # every cell as text: pandas would read the key "1" as a number and "NA" as missing
@@ -101,9 +101,10 @@ def _hugging_face(name: str, split: str) -> Iterator[dict]:
         raise BadInput(f"{name}: not a data set that could be loaded (split {split!r}): {str(error)[:300]}") from None
 
 
-def _check_columns(path: str | Path, row: dict, mapping: dict, named: set[str]) -> None:
+def check_columns(path: str | Path, row: dict, mapping: dict, named: Container[str], required: Container[str]) -> None:
+    """Raises BadInput for a column that the row lacks, of a field that is required or that the recipe names."""
     for field in mapping:
-        if field not in REQUIRED and field not in named:
+        if field not in required and field not in named:
             continue
         for column in mapping[field] if isinstance(mapping[field], list) else [mapping[field]]:
             if column not in row:

@@ -7,8 +7,10 @@ import pytest
 
 from data_pipeline.export import llama_factory, verl
 from data_pipeline.prompts import question_messages, render
-from data_pipeline.records import BadInput, Question
+from data_pipeline.records import BadInput, Dialogue, Question, Turn
+from data_pipeline.sources import cpsycoun
 from data_pipeline.sources import pceb as benchmark
+from tests.conftest import real_data
 
 
 def question(id="q1", **changes) -> Question:
@@ -116,3 +118,94 @@ def test_messages_that_llama_factory_would_drop_are_refused(messages, message):
 def test_messages_that_alternate_are_fine():
     llama_factory.check_messages([S, U, A, U, A], "here")
     llama_factory.check_messages([U, A], "here")
+
+
+# --- dialogues --------------------------------------------------------------------------------------------------------
+
+
+def dialogue(*turns: Turn, **meta) -> Dialogue:
+    turns = turns or (Turn("client", "问一"), Turn("counselor", "答一", "想一"), Turn("client", "问二"),
+                      Turn("counselor", "答二", "想二"))  # fmt: skip
+    return Dialogue("d1", "test", list(turns), {"where": "d.jsonl row 7", **meta})
+
+
+def contents(row: dict) -> list[str]:
+    return [message["content"] for message in row["messages"]]
+
+
+def test_thoughts_stand_in_every_reply_in_the_last_or_in_none():
+    first, second = "<think>\n想一\n</think>\n\n答一", "<think>\n想二\n</think>\n\n答二"
+    rows = {mode: llama_factory.dialogue_rows(dialogue(), "系统", mode) for mode in llama_factory.THOUGHTS}
+    assert [(row["id"], contents(row)) for row in rows["every"]] == [("d1", ["系统", "问一", first, "问二", second])]
+    assert [(row["id"], contents(row)) for row in rows["none"]] == [("d1", ["系统", "问一", "答一", "问二", "答二"])]
+    assert [(row["id"], contents(row)) for row in rows["last"]] == [
+        ("d1/1", ["系统", "问一", first]),
+        ("d1/2", ["系统", "问一", "答一", "问二", second]),
+    ]
+    for row in [row for found in rows.values() for row in found]:
+        llama_factory.check_messages(row["messages"], "here")
+
+
+def test_exporting_leaves_the_dialogue_as_it_was():
+    given = dialogue()
+    for mode in llama_factory.THOUGHTS:
+        llama_factory.dialogue_rows(given, "系统", mode)
+    assert given == dialogue()
+
+
+def test_a_dialogues_own_system_turn_comes_before_ours():
+    own = dialogue(Turn("system", "自己的"), Turn("client", "问"), Turn("counselor", "答"))
+    for mode in llama_factory.THOUGHTS:
+        assert contents(llama_factory.dialogue_rows(own, "系统", mode)[0]) == ["自己的", "问", "答"]
+
+
+def test_a_clients_last_words_without_an_answer_are_not_trained():
+    given = dialogue(Turn("client", "问"), Turn("counselor", "答"), Turn("client", "谢谢"))
+    for mode in llama_factory.THOUGHTS:
+        (row,) = llama_factory.dialogue_rows(given, "系统", mode)
+        assert contents(row) == ["系统", "问", "答"]
+
+
+def test_written_rows_are_counted_by_row(tmp_path):
+    assert llama_factory.write(tmp_path, [question()], [dialogue()], thoughts="last") == 3
+    rows = [json.loads(line) for line in (tmp_path / "sft.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == ["q1", "d1/1", "d1/2"]
+    assert contents(rows[1])[0] == render("system_empathy")
+
+
+ASKS, ANSWERS = Turn("client", "问"), Turn("counselor", "答", "想")
+
+
+@pytest.mark.parametrize(
+    ("turns", "thoughts", "message"),
+    [
+        ([ASKS, ASKS], "every", "'d1' cannot be trained on: two client turns in a row: 1 and 2"),
+        ([ASKS], "every", "no counselor turn"),
+        ([ASKS, Turn("counselor", "想</think>答")], "none", "</think> inside a reply: turn 2"),
+        ([ASKS, Turn("counselor", "答", "想</think>想")], "last", "</think> inside a thought: turn 2"),
+        ([ASKS, ANSWERS, ASKS, Turn("counselor", "答")], "every", "none in counselor turn 2; .*thoughts=none"),
+        ([ASKS, Turn("counselor", "答"), ASKS, ANSWERS], "last", "none in counselor turn 1; .*thoughts=none"),
+    ],
+)
+def test_a_dialogue_that_would_teach_something_wrong_is_refused_with_its_place(turns, thoughts, message, tmp_path):
+    with pytest.raises(BadInput, match=f"d.jsonl row 7: .*{message}"):
+        llama_factory.write(tmp_path, [], [dialogue(*turns)], thoughts=thoughts)
+    assert not (tmp_path / "sft.jsonl").exists()
+
+
+def test_thoughts_in_some_turns_only_can_be_exported_without_any():
+    given = dialogue(ASKS, ANSWERS, ASKS, Turn("counselor", "答"))
+    assert contents(llama_factory.dialogue_rows(given, "系统", "none")[0]) == ["系统", "问", "答", "问", "答"]
+
+
+def test_a_mode_that_is_none_is_refused():
+    with pytest.raises(BadInput, match="thoughts=first: must be one of every, last, none"):
+        llama_factory.dialogue_rows(dialogue(), "系统", "first")
+
+
+def test_an_evaluation_set_of_dialogues_is_refused_as_training_data(tmp_path):
+    item = next(cpsycoun.read(real_data("cpsycoun/CPsyCounE")))
+    with pytest.raises(BadInput, match="CPsyCounE is a benchmark.*train_on_benchmark=true") as error:
+        llama_factory.write(tmp_path, [], [item])
+    assert item.meta["where"] in str(error.value)
+    assert llama_factory.write(tmp_path, [], [item], train_on_benchmark=True) == 1

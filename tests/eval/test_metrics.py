@@ -1,36 +1,44 @@
 """Metrics: counts stay in the denominator, and intervals hold what they should."""
 
+import itertools
 import math
 import random
 
-from data_pipeline.records import Question
+import pytest
+
+from data_pipeline.records import BadInput, Question, Response
 from eval import metrics
+from eval.benchmarks import Item, own
+from reward.psyche import credit
 
 
 def question(kind: str, answer: str) -> Question:
     return Question(answer, "table", "", kind, "题", ["甲", "乙", "丙", "丁"], answer)
 
 
+def respond(*texts: str) -> list[Response]:
+    return [Response(text, "stop", 1) for text in texts]
+
+
 def test_unreadable_responses_count_as_wrong_and_are_shown():
     questions = [question("single", "A"), question("single", "B"), question("multi", "AB")]
-    responses = [["<think>x</think>答案：A", "不知道"], ["<think>x</think>答案：A"] * 2, ["答案：A", "答案：AB"]]
-    scores = [[metrics.score_question(q, r) for r in rs] for q, rs in zip(questions, responses, strict=True)]
-    found = metrics.summarise(questions, scores, cut=1, resamples=200, seed=0)
-    assert (found["n"], found["n_single"], found["n_multi"], found["samples"]) == (3, 2, 1, 2)
-    assert found["single_accuracy"] == 0.25
-    assert found["multi_strict_accuracy"] == 0.5
-    assert found["multi_elastic_accuracy"] == 0.75
-    assert math.isclose(found["unreadable_rate"], 1 / 6)
+    responses = [respond("<think>x</think>答案：A", "不知道"), respond(*["<think>x</think>答案：A"] * 2),
+                 respond("答案：A", "答案：AB")]  # fmt: skip
+    responses[0][1].finish = "length"
+    found = own.score([Item(q, q.kind) for q in questions], responses, resamples=200, seed=0)
+    assert (found["items"], found["responses"], found["samples"]) == (3, 6, 2)
+    assert found["cells"]["single"]["accuracy"] == 0.25
+    assert found["cells"]["multi"]["accuracy"] == 0.5
+    assert found["cells"]["multi"]["elastic"] == 0.75
+    assert (found["unreadable"], found["cut_by_length"], found["failed"]) == (1, 1, 0)
+    assert math.isclose(found["readable_rate"], 5 / 6)
     assert found["format_rate"] == 0.5
-    assert found["cut_by_length"] == 1
 
 
 def test_a_kind_that_is_absent_has_no_accuracy():
-    found = metrics.summarise(
-        [question("single", "A")], [[metrics.score_question(question("single", "A"), "A")]], 0, 50, 0
-    )
-    assert found["multi_strict_accuracy"] is None
-    assert found["single_accuracy"] == 1.0
+    found = own.score([Item(question("single", "A"), "single")], [respond("A")], resamples=50)
+    assert found["cells"]["multi"]["accuracy"] is None
+    assert found["cells"]["single"]["accuracy"] == 1.0
 
 
 def test_the_bootstrap_interval_covers_the_mean_as_often_as_it_says():
@@ -50,3 +58,48 @@ def test_the_paired_gain_sees_a_small_but_steady_difference():
     assert math.isclose(gain["gain"], 0.02)
     assert gain["ci_low"] > 0
     assert metrics.paired_gain(before, before, 500, 0) == {"gain": 0.0, "ci_low": 0.0, "ci_high": 0.0}
+
+
+def test_pass_at_k_is_the_share_of_draws_that_hold_a_right_sample():
+    for n, c in itertools.product(range(1, 7), range(7)):
+        samples = [i < c for i in range(n)]
+        for k in range(1, n + 1):
+            draws = list(itertools.combinations(samples, k))
+            assert metrics.pass_at(n, min(c, n), k) == pytest.approx(sum(map(any, draws)) / len(draws))
+
+
+@pytest.mark.parametrize(
+    ("read", "subset", "jaccard"),
+    [
+        ("ABD", 1, 1), ("AB", 2 / 3, 2 / 3), ("A", 1 / 3, 1 / 3), ("ABC", 0, 2 / 4), ("ABCD", 0, 3 / 4), ("C", 0, 0),
+        (None, 0, 0),
+    ],
+)  # fmt: skip
+def test_elastic_credit_of_both_rules(read, subset, jaccard):
+    assert credit(read, "ABD", "subset") == subset
+    assert credit(read, "ABD", "jaccard") == jaccard
+    scored = metrics.score_response(question("multi", "ABD"), Response(f"答案：{read}", "stop", 1), "jaccard")
+    assert scored["elastic"] == jaccard
+    with pytest.raises(BadInput, match="elastic_rule=x: known are subset, jaccard"):
+        metrics.score_response(question("multi", "ABD"), Response("", "stop", 1), "x")
+
+
+def test_a_thought_that_the_server_split_off_is_a_thought():
+    split = Response("答案：A", "stop", 5, reasoning="想一想，也许是 B")
+    scored = metrics.score_response(question("single", "A"), split)
+    assert (scored["read"], scored["acc"], scored["format"]) == ("A", 1, 1)
+    assert metrics.answer_part(split) == "答案：A"
+    assert metrics.score_response(question("single", "A"), split, think_prefilled=True) == scored
+    assert metrics.answer_part(Response("想完</think>\n答案", "stop", 1), think_prefilled=True) == "答案"
+
+
+def test_the_average_of_groups_resamples_within_them():
+    draw = random.Random(3)
+    groups = [[float(draw.random() < p) for _ in range(n)] for p, n in ((0.2, 400), (0.8, 100))]
+    value, (low, high) = metrics.average(groups, 2000, 0)
+    assert value == pytest.approx(sum(sum(g) / len(g) for g in groups) / 2)
+    spread = math.sqrt(sum(p * (1 - p) / n for p, n in ((0.2, 400), (0.8, 100)))) / 2
+    assert (high - low) / 2 == pytest.approx(1.96 * spread, rel=0.15)
+    weighted, _ = metrics.average(groups, 10, 0, by_items=True)
+    assert weighted == pytest.approx(sum(map(sum, groups)) / 500)
+    assert metrics.average([[1.0], []], 10, 0) == (None, None)

@@ -1,14 +1,17 @@
 """What people get wrong, through the real commands: a clear message, exit code 2, nothing half-written."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from launch import random_model
-from tests.conftest import launch, refused
+from tests.conftest import TABLE, launch, refused
 from tests.launch.test_frameworks import SHAPE
 
 GOOD = {"stem": "下列正确的是", "options": ["对", "错"], "answer": "A", "rationale": "因为对。"}
@@ -16,7 +19,8 @@ GOOD = {"stem": "下列正确的是", "options": ["对", "错"], "answer": "A", 
 
 def data(name: str, path, *words: str, grpo: int = 1):
     split = ("split.heldout=0", f"split.grpo={grpo}")
-    return launch("data", "recipe=demo", f"run={name}", f"source_path={path}", *split, *words)
+    source = () if any(word.startswith("source=") for word in words) else ("source=table",)
+    return launch("data", "recipe=demo", f"run={name}", *source, f"source_path={path}", *split, *words)
 
 
 def jsonl(path: Path, *rows: dict) -> Path:
@@ -85,6 +89,11 @@ def test_a_benchmark_as_training_data(nothing_written, pceb):
     refused(data(nothing_written, pceb, "source=pceb"), "train_on_benchmark=true")
 
 
+def test_a_path_that_the_source_does_not_read(nothing_written, tmp_path):
+    path = jsonl(tmp_path / "t.jsonl", GOOD)
+    refused(launch("data", "recipe=demo", f"run={nothing_written}", f"source_path={path}"), "source=table")
+
+
 def test_names_that_are_none(nothing_written):
     refused(launch("data", "recipe=demo", "run=a/b"), "plain name")
     refused(launch("data", "recipe=demmo"), "Did you mean demo?")
@@ -99,7 +108,7 @@ def test_a_stage_without_the_one_before(nothing_written):
 
 
 def test_models_that_cannot_be_trained(run_name, tmp_path):
-    assert launch("data", "recipe=demo", f"run={run_name}").returncode == 0
+    assert launch("data", "recipe=demo", *TABLE, f"run={run_name}").returncode == 0
     words = ("recipe=demo", "hardware=cpu", f"run={run_name}")
     refused(launch("sft", *words, f"base_model={tmp_path / 'none'}"), "no such folder, and not the ID of a model")
     model = tmp_path / "模型 (1)"
@@ -127,15 +136,104 @@ def test_a_table_without_rationales_cannot_be_sft_rows(run_name, tmp_path):
 
 def test_a_runs_folder_that_cannot_be_written(monkeypatch, tmp_path):
     """In a copy of the code, since runs/ of this checkout may hold runs."""
-    for room in ("launch", "data_pipeline", "reward", "eval", "recipes"):
-        shutil.copytree(room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    copied(tmp_path, "launch", "data_pipeline", "reward", "eval", "recipes")
     (tmp_path / "runs").write_text("a file in its place")
-    import subprocess
-
     done = subprocess.run(
         [sys.executable, "-m", "launch.data", "recipe=demo"], cwd=tmp_path, capture_output=True, text=True
     )
     refused(done, "cannot write there")
+
+
+def copied(tmp_path, *rooms: str) -> Path:
+    """A copy of the code in which a test may change a file."""
+    for room in rooms:
+        shutil.copytree(room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def test_a_recipe_without_a_seed(tmp_path):
+    here = copied(tmp_path, "launch", "data_pipeline", "reward", "eval", "recipes")
+    recipe = here / "recipes/psyche_r1/sft.yaml"
+    recipe.write_text(recipe.read_text().replace("seed: 42 # published", ""))
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.sft", "hardware=gpu8", "dry_run=true"], cwd=here, capture_output=True, text=True
+    )
+    refused(done, "seed")
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("{multi_rule: half}", "multi_rule='half': known are strict, subset, jaccard"),
+        ("{formt_weight: 0.2}", "formt_weight"),
+    ],
+)
+def test_reward_kwargs_that_the_reward_does_not_take(run_name, word, expected):
+    assert launch("data", "recipe=demo", *TABLE, f"run={run_name}").returncode == 0
+    model = Path("runs", run_name, "m")
+    random_model.make(model, ["心理学" * 9], 1, {**SHAPE, "vocab_size": 300})
+    kwargs = f"reward.custom_reward_function.reward_kwargs={word}"
+    refused(launch("grpo", "recipe=demo", "hardware=cpu", f"run={run_name}", f"base_model={model}", kwargs), expected)
+    shutil.rmtree(Path("runs", run_name))
+
+
+def test_a_judge_without_its_key(run_name):
+    assert launch("data", "recipe=demo", *TABLE, f"run={run_name}").returncode == 0
+    model = Path("runs", run_name, "m")
+    random_model.make(model, ["心理学" * 9], 1, {**SHAPE, "vocab_size": 300})
+    judge = "{judge: {base_url: https://api.example.org/v1, model: m, api_key_env: NO_SUCH_KEY}}"
+    function = "reward.custom_reward_function"
+    refused(launch("grpo", "recipe=demo", "hardware=cpu", f"run={run_name}", f"base_model={model}",
+                   f"{function}.path=reward/judge.py", f"{function}.reward_kwargs={judge}"),
+            "NO_SUCH_KEY is not set")  # fmt: skip
+    shutil.rmtree(Path("runs", run_name))
+
+
+def test_a_change_under_a_started_grpo_run_is_refused(tmp_path):
+    """One byte of the data, one value of the recipe, one source file of the reward; an own edit of the manifest."""
+    here = copied(tmp_path, "launch", "data_pipeline", "reward", "eval", "recipes")
+    random_model.make(here / "m", ["心理学" * 9], 1, {**SHAPE, "vocab_size": 300})
+    words = ["recipe=demo", "hardware=cpu", "base_model=./m"]
+
+    def run(stage: str, *more: str):
+        line = [sys.executable, "-m", f"launch.{stage}", *words[: 3 if stage == "grpo" else 1], *more]
+        return subprocess.run(line, cwd=here, capture_output=True, text=True)
+
+    assert run("data").returncode == 0
+    started = subprocess.Popen([sys.executable, "-m", "launch.grpo", *words], cwd=here, stdout=subprocess.DEVNULL)
+    manifest = here / "runs/demo/grpo/manifest.json"
+    while not manifest.exists() and started.poll() is None:
+        time.sleep(0.05)
+    started.kill()
+    started.wait()
+    for path, says in ((here / "reward/answer.py", "input reward: reward changed"),
+                       (here / "runs/demo/data/grpo_train.parquet", "grpo_train.parquet changed"),
+                       (here / "m/tokenizer_config.json", "input model")):  # fmt: skip
+        before = path.read_bytes()
+        if path.suffix == ".parquet":  # the writer's name in the footer: still the same rows
+            path.write_bytes(before.replace(b"parquet-cpp-arrow", b"Parquet-cpp-arrow"))
+        else:
+            path.write_bytes(before + b"\n")
+        assert path.read_bytes() != before
+        refused(run("grpo"), says, "resume=force")
+        path.write_bytes(before)
+    refused(run("grpo", "actor_rollout_ref.actor.kl_loss_coef=0.5"), "kl_loss_coef", "resume=force")
+    manifest.write_text(manifest.read_text().replace('"seed": 42', '"seed": 43'))
+    refused(run("grpo"), "edited")
+
+
+def test_a_ray_address_that_does_not_answer(run_name):
+    assert launch("data", "recipe=demo", *TABLE, f"run={run_name}").returncode == 0
+    model = Path("runs", run_name, "m")
+    random_model.make(model, ["心理学" * 9], 1, {**SHAPE, "vocab_size": 300})
+    for address in ("127.0.0.1:9", "10.255.255.1:6379"):  # nobody, and an address of no host
+        started = time.monotonic()
+        done = launch("grpo", "recipe=demo", "hardware=cpu", f"run={run_name}", f"base_model={model}",
+                      env={**os.environ, "RAY_ADDRESS": address})  # fmt: skip
+        refused(done, f"RAY_ADDRESS={address}", "no Ray cluster answers there")
+        assert time.monotonic() - started < 15
+    assert not Path("runs", run_name, "grpo").exists()
+    shutil.rmtree(Path("runs", run_name))
 
 
 def test_more_gpus_than_there_are(run_name):
@@ -143,7 +241,7 @@ def test_more_gpus_than_there_are(run_name):
 
     if count_gpus() >= 8:
         pytest.skip("this machine has eight GPUs")
-    assert launch("data", "recipe=demo", f"run={run_name}").returncode == 0
+    assert launch("data", "recipe=demo", *TABLE, f"run={run_name}").returncode == 0
     refused(launch("sft", "recipe=psyche_r1", "hardware=gpu8", f"run={run_name}"), "psyforge.processes=8", "GPUs")
     actor = "actor_rollout_ref.actor"
     small = ("data.train_batch_size=16", f"{actor}.ppo_mini_batch_size=16", "base_model=owner/name")  # 16 prompts

@@ -180,3 +180,19 @@ def test_exit_code_and_message_of_a_wrong_key():
     refused(launch("grpo", "recipe=demo", "hardware=cpu", "trainer.total_epoch=1"), "trainer.total_epochs")
     refused(launch("data", "recipe=nothing"), "recipes with a data stage: demo")
     assert list(itertools.chain(Path("runs").glob("nothing*"))) == []
+
+
+def test_the_reference_has_every_key_that_verl_composes():
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    from launch import configuration
+
+    stage = Stage("grpo", base_model_key="actor_rollout_ref.model.path")
+    words = configuration.hydra_overrides(stage, parse(stage, ["hardware=gpu8"]))
+    with initialize_config_dir(str(configuration.CONF), version_base="1.3"):
+        composed = hydra_compose("grpo", words[:1])
+    quick = configuration.reference_of(stage)
+    keys = [dict(configuration._leaves(c, containers=True)).keys() for c in (composed, quick)]
+    assert keys[0] == keys[1]
+    assert configuration._open_places(composed) == configuration._open_places(quick)

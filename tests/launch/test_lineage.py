@@ -12,7 +12,7 @@ from tests.conftest import launch, refused
 def run(run_name, tmp_path_factory):
     source = tmp_path_factory.mktemp("source") / "题.jsonl"
     shutil.copy("data_pipeline/samples/questions.jsonl", source)
-    assert launch("data", "recipe=demo", f"run={run_name}", f"source_path={source}").returncode == 0
+    assert launch("data", "recipe=demo", "source=table", f"run={run_name}", f"source_path={source}").returncode == 0
     return run_name, source
 
 

@@ -78,11 +78,45 @@ def test_a_model_that_the_machine_cannot_carry_is_refused(model):
 
 @pytest.mark.parametrize(
     ("address", "message"),
-    [("127.0.0.1:9", "nothing answers there"), ("head", "expected HOST:PORT"), ("head:x", "expected HOST:PORT")],
+    [("127.0.0.1:9", "no Ray cluster answers there"), ("head", "expected HOST:PORT"), ("head:x", "expected HOST:PORT")],
 )
 def test_a_ray_address_that_does_not_answer_is_said(address, message):
     with pytest.raises(BadInput, match=message):
-        preflight.check_reachable(address, "RAY_ADDRESS", seconds=2)
+        preflight.check_ray(address, "RAY_ADDRESS", seconds=2)
+
+
+def test_something_else_than_ray_at_the_address_is_said():
+    import socket
+
+    with socket.socket() as listener:  # takes the call and stays silent
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(BadInput, match=f"{address}: no Ray cluster answers there"):
+            preflight.check_ray(address, "RAY_ADDRESS", seconds=2)
+
+
+def test_a_port_that_is_taken_is_said():
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        listener.listen()
+        port = str(listener.getsockname()[1])
+        with pytest.raises(BadInput, match=f"MASTER_PORT={port}: Address already in use"):
+            preflight.check_port_free(port, "MASTER_PORT")
+    preflight.check_port_free(port, "MASTER_PORT")
+    for wrong in ("x", "0", "70000"):
+        with pytest.raises(BadInput, match="must be a port number"):
+            preflight.check_port_free(wrong, "MASTER_PORT")
+
+
+def test_rays_copy_of_the_working_directory_is_no_place_to_train_in():
+    from pathlib import Path
+
+    preflight.check_working_dir(Path("/home/me/psyforge"))
+    with pytest.raises(BadInput, match="Submit without --working-dir"):
+        preflight.check_working_dir(Path("/tmp/ray/session/runtime_resources/working_dir_files/_ray_pkg_1"))
 
 
 @pytest.mark.parametrize(

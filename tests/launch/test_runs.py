@@ -96,6 +96,18 @@ def test_an_edited_manifest_is_refused(here, content):
         begin()
 
 
+@pytest.mark.parametrize(("key", "value"), [("status", "running"), ("seed", 2), ("counts", {"rows": 4})])
+def test_a_manifest_in_which_a_value_was_changed_is_refused(here, key, value):
+    end(begin())
+    path = Path("runs/a/data/manifest.json")
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, key: value}))
+    with pytest.raises(BadInput, match="edited"):
+        begin()
+    path.write_text(json.dumps(manifest))  # other blanks are no edit
+    assert begin().done
+
+
 def test_a_stage_that_needs_another_says_which_command_makes_it(here):
     with pytest.raises(BadInput, match="the data stage has not run; first: python -m launch.data run=a"):
         runs.need("a", "data", "python -m launch.data run=a")

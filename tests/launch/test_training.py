@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY, launch, refused
+from tests.conftest import REPOSITORY, TABLE, launch, refused
 
 SHAPE = ("vocab_size=600", "hidden_size=32", "intermediate_size=64", "num_hidden_layers=1", "num_attention_heads=2",
          "num_key_value_heads=1")  # fmt: skip
@@ -29,7 +29,7 @@ GRPO = ("recipe=demo", "hardware=cpu", "data.train_batch_size=4", "trainer.total
 
 
 def prepare(name: str) -> None:
-    done = launch("data", "recipe=demo", f"run={name}", "split.grpo=8", "split.heldout=4")
+    done = launch("data", "recipe=demo", *TABLE, f"run={name}", "split.grpo=8", "split.heldout=4")
     assert done.returncode == 0, done.stderr
 
 
@@ -69,10 +69,14 @@ def uninterrupted(run_name):
 def test_sft_killed_and_started_again_trains_as_if_nothing_had_happened(run_name, uninterrupted):
     for name in (run_name, uninterrupted):
         prepare(name)
-    kill_when(Path("runs", run_name, "sft/model/checkpoint-2/trainer_state.json"), "sft", *SFT, f"run={run_name}")
+    kill_when(Path("runs", run_name, "sft/model/checkpoint-3/trainer_state.json"), "sft", *SFT, f"run={run_name}")
+    newest = max(Path("runs", run_name, "sft/model").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    weights = newest / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])  # as if the kill had come while it was written
     for name in (run_name, uninterrupted):
         done = launch("sft", *SFT, f"run={name}")
         assert done.returncode == 0, done.stdout + done.stderr
+        assert ("model.safetensors is cut off" in done.stdout) == (name == run_name)
     assert "Resuming training from" in Path("runs", run_name, "sft/train.log").read_text()
     assert losses(run_name).keys() == losses(uninterrupted).keys() == set(range(1, 7))
     for step, loss in losses(uninterrupted).items():
@@ -151,7 +155,7 @@ def test_evaluation_reports_every_checkpoint_with_counts(run_name):
     found = json.loads(Path("runs", run_name, "eval/metrics.json").read_text())
     assert set(found["sets"]["heldout"]) == {"base", "sft", "grpo"}
     for checkpoint in ("base", "sft", "grpo"):
-        assert found["sets"]["heldout"][checkpoint]["n"] == 4
+        assert found["sets"]["heldout"][checkpoint]["items"] == 4
         assert found["sets"]["grpo_prompts"][checkpoint]["responses"] == 16
         rows = Path("runs", run_name, f"eval/responses.{checkpoint}.grpo_prompts.jsonl").read_text().splitlines()
         assert len(rows) == 16

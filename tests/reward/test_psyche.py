@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward.psyche import compute_score, elastic_credit, is_well_formed
+from reward.psyche import compute_score, credit, is_well_formed
 
 OPTIONS = {"options": ["甲", "乙", "丙", "丁"]}
 KEYS = {"score", "acc", "format", "elastic", "readable", "think_chars"}
@@ -46,10 +46,10 @@ def test_right_wrong_and_malformed_are_ordered():
 def test_a_subset_earns_a_part_only_when_the_recipe_says_so():
     response = "<think>因为</think>\n答案：A"
     assert math.isclose(score(response)["score"], 0.1)
-    assert math.isclose(score(response, multi_rule="elastic")["score"], 0.1 + 0.9 / 2)
-    assert elastic_credit("A", "AB") == 0.5
-    assert elastic_credit("AC", "AB") == 0.0
-    assert elastic_credit(None, "AB") == 0.0
+    assert math.isclose(score(response, multi_rule="subset")["score"], 0.1 + 0.9 / 2)
+    assert credit("A", "AB", "subset") == 0.5
+    assert credit("AC", "AB", "subset") == 0.0
+    assert credit(None, "AB", "subset") == 0.0
 
 
 def test_format_is_one_thought_first_and_an_answer_after_it():

@@ -1,0 +1,160 @@
+"""What every reader and exporter of dialogues shares: names of roles, what makes a dialogue usable, thoughts in text.
+
+A usable dialogue is an optional system turn, then client and counselor in turn, the client first, none of them empty,
+with at least one answer. A client's last words without an answer are kept.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from data_pipeline.records import BadInput, Dialogue, Reject, Turn, parse_json, read_jsonl
+
+# The names that are understood. Any other one, such as "therapist", rejects the dialogue and is named: nothing is
+# guessed about who speaks.
+ROLES = {
+    "system": "system",
+    "client": "client",  # SMILECHAT
+    "user": "client",  # OpenAI messages, PsyDTCorpus
+    "human": "client",  # sharegpt
+    "来访者": "client",  # CPsyCounD
+    "求助者": "client",  # CPsyCounE
+    "counselor": "counselor",  # SMILECHAT
+    "assistant": "counselor",
+    "gpt": "counselor",
+    "心理咨询师": "counselor",  # CPsyCounD
+    "咨询师": "counselor",
+    "支持者": "counselor",  # CPsyCounE
+}
+MESSAGE_ROLES = {"system": "system", "client": "user", "counselor": "assistant"}
+SHAREGPT_ROLES = {"system": "system", "client": "human", "counselor": "gpt"}
+# Inside a text they would end a thought or a turn in Qwen's templates, in training and at inference.
+MARKS = ("<think>", "</think>", "<|im_start|>", "<|im_end|>")
+
+
+def dialogue(
+    id: str, source: str, where: str, turns: Iterable, merge: bool = False, thoughts: bool = False, **meta
+) -> Dialogue | Reject:
+    """Returns the Dialogue that `turns` make, or a Reject whose reason names the turn.
+
+    `turns` are (name of the role, text, thought); the thought is None where there is none, and empty where the data
+    set has a place for one with nothing in it, which is a fault. With `thoughts` every counselor turn needs one.
+    `merge` joins turns of one speaker in a row by a line break, and counts them in meta["merged_turns"].
+    """
+    kept: list[Turn] = []
+    merged = 0
+    for number, (name, text, thought) in enumerate(turns, 1):
+        role = ROLES.get(name) if isinstance(name, str) else None
+        at = f"turn {number} ({role})"
+        if role is None:
+            known = ", ".join(ROLES)
+            return Reject(id, where, f"a role that is not understood: {name!r}, turn {number}; understood are {known}")
+        for what, value in (("text", text), ("thought", "" if thought is None else thought)):
+            if not isinstance(value, str):
+                return Reject(id, where, f"not a string: the {what} of {at} is {type(value).__name__}")
+        if (role == "counselor" and thoughts and thought is None) or (thought is not None and not thought.strip()):
+            return Reject(id, where, f"an empty thought: {at}")
+        turn = Turn(role, _clean(text), _clean(thought or ""))
+        if merge and kept and kept[-1].role == role != "system" and turn.content:
+            kept[-1].content += "\n" + turn.content
+            kept[-1].thought = "\n".join(filter(None, (kept[-1].thought, turn.thought)))
+            merged += 1
+        else:
+            kept.append(turn)
+    if reason := fault(kept):
+        return Reject(id, where, reason)
+    return Dialogue(id, source, kept, {"where": where, **meta, **({"merged_turns": merged} if merged else {})})
+
+
+def fault(turns: list[Turn]) -> str:
+    """Returns why the turns are no usable dialogue ("kind: which turn", numbered from 1), or "" when they are."""
+    for number, turn in enumerate(turns, 1):
+        at = f"turn {number} ({turn.role})"
+        if not turn.content.strip():
+            return f"an empty turn: {at}"
+        if turn.thought and turn.role != "counselor":
+            return f"a thought that is not the counselor's: {at}"
+        for what, text in (("reply" if turn.role == "counselor" else "text", turn.content), ("thought", turn.thought)):
+            for mark in MARKS:
+                if mark in text:
+                    return f"{mark} inside a {what}: {at}"
+    first = 1 if turns and turns[0].role == "system" else 0
+    spoken = turns[first:]
+    if not spoken:
+        return "no turn"
+    if spoken[0].role == "counselor":
+        return "starts with the counselor"
+    for number, (turn, after) in enumerate(zip(spoken, spoken[1:], strict=False), first + 1):
+        if after.role == "system":
+            return f"a system turn in the middle: turn {number + 1}"
+        if turn.role == after.role:
+            return f"two {turn.role} turns in a row: {number} and {number + 1}; merge=true joins split turns"
+    if len(spoken) == 1:
+        return "no counselor turn"
+    return ""
+
+
+def _clean(text: str) -> str:
+    return text.replace("\r\n", "\n").strip()
+
+
+def with_thought(turn: Turn) -> str:
+    """Returns the turn's text as Qwen3's chat template writes it: the thought, if any, in <think></think> before it."""
+    return f"<think>\n{turn.thought}\n</think>\n\n{turn.content}" if turn.thought else turn.content
+
+
+def split_thought(text: object) -> tuple[object, str | None]:
+    """Returns (reply, thought) of a text that begins with <think>...</think>; (text, None) of any other."""
+    if isinstance(text, str) and text.lstrip().startswith("<think>") and "</think>" in text:
+        thought, _, reply = text.lstrip().removeprefix("<think>").partition("</think>")
+        return reply, thought
+    return text, None
+
+
+def messages(turns: list[Turn]) -> list[dict[str, str]]:
+    """Returns the turns as OpenAI messages, thoughts included; `sources/messages.py` reads them back as they were."""
+    return [{"role": MESSAGE_ROLES[turn.role], "content": with_thought(turn)} for turn in turns]
+
+
+def sharegpt(dialogue: Dialogue) -> dict:
+    """Returns the dialogue as a sharegpt row; `sources/messages.py` reads id and turns back as they were."""
+    turns = [{"from": SHAREGPT_ROLES[turn.role], "value": with_thought(turn)} for turn in dialogue.turns]
+    return {"id": dialogue.id, "conversations": turns}
+
+
+def message_turns(row: list) -> Iterator[tuple]:
+    """Yields (role, text, thought) of OpenAI messages or sharegpt turns, as `dialogue` takes them.
+
+    A thought is what stands in <think></think> at the beginning of a text, or a message's `reasoning_content`.
+    """
+    for message in row:
+        if not isinstance(message, dict):
+            yield None, message, None
+            continue
+        name = message.get("role", message.get("from"))
+        text, thought = message.get("content", message.get("value")), message.get("reasoning_content") or None
+        if thought is None and ROLES.get(name if isinstance(name, str) else "") == "counselor":
+            text, thought = split_thought(text)
+        yield name, text, thought
+
+
+def files(path: str | Path, *suffixes: str) -> list[Path]:
+    """Returns the file, or the folder's files of these suffixes at any depth, paths sorted; BadInput without one."""
+    path = Path(path)
+    found = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in suffixes and f.is_file())
+    if not found:
+        raise BadInput(f"{path}: {'no ' + ' or '.join(suffixes) + ' file in it' if path.is_dir() else 'no such file'}")
+    return found
+
+
+def rows(path: str | Path) -> Iterator[tuple[int, object]]:
+    """Yields (number from 1, row) of a JSONL file or of a JSON list; raises BadInput for any other content."""
+    path = Path(path)
+    if path.suffix == ".jsonl":
+        yield from read_jsonl(path)
+        return
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file")
+    found = parse_json(path, path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+    if not isinstance(found, list):
+        raise BadInput(f"{path}: expected a list of dialogues, found {type(found).__name__}")
+    yield from enumerate(found, 1)

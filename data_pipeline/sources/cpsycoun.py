@@ -1,0 +1,58 @@
+"""CPsyCoun (Zhang et al. 2024, arXiv 2405.16433): CPsyCounD's text files and CPsyCounE's JSON lists.
+
+CPsyCounD (3,084 files): a turn begins a line with 来访者： or 心理咨询师：, and further lines belong to the turn before
+them. CPsyCounE (9 topics): one list of strings per dialogue, each beginning with 求助者： or 支持者：. It is an
+evaluation set: meta["benchmark"] says so, and the exporter refuses it as training data.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_pipeline import dialogues
+from data_pipeline.records import BadInput, Dialogue, Reject, parse_json
+
+_SPEAKERS = [name for name in dialogues.ROLES if not name.isascii()]
+# A line such as 督导师： begins a turn too, of a role that is not understood: no turn swallows another speaker.
+_TURN = re.compile(rf"^[^\S\n]*({'|'.join(_SPEAKERS)}|[^\s：:，。]{{1,8}}(?:者|师|医生))[^\S\n]*[：:]", re.MULTILINE)
+_PREFIX = re.compile(r"\s*([^：:\n]{1,10}?)\s*[：:]")
+
+
+def read(path: str | Path, merge: bool = False) -> Iterator[Dialogue | Reject]:
+    """Yields a Dialogue or Reject for every file, paths sorted; `path` is a folder of .txt and .json files, or a file.
+
+    `merge` joins split turns. A file that is neither UTF-8 nor JSON is rejected; raises BadInput for a path without
+    such files.
+    """
+    root = Path(path)
+    for file in dialogues.files(root, ".txt", ".json"):
+        name = file.relative_to(root) if root.is_dir() else Path(file.name)
+        id, where = f"cpsycoun/{name.with_suffix('').as_posix()}", str(file)
+        try:
+            turns = _text(file.read_bytes()) if file.suffix == ".txt" else _list(parse_json(name, file.read_bytes()))
+        except (BadInput, ValueError) as error:
+            yield Reject(id, where, str(error))
+            continue
+        meta = {"benchmark": "CPsyCounE", "topic": file.parent.name} if file.suffix == ".json" else {}
+        yield dialogues.dialogue(id, "cpsycoun", where, turns, merge, **meta)
+
+
+def _text(content: bytes) -> list[tuple]:
+    """Returns the turns of a text; raises ValueError for other encodings and for text before the first speaker."""
+    text = content.decode("utf-8-sig")
+    pieces = _TURN.split(text)
+    if pieces[0].strip():
+        raise ValueError(f"text before the first speaker ({', '.join(_SPEAKERS)}): {pieces[0].strip()[:20]!r}")
+    return [(name, text, None) for name, text in zip(pieces[1::2], pieces[2::2], strict=True)]
+
+
+def _list(strings: object) -> list[tuple]:
+    if not isinstance(strings, list) or not all(isinstance(s, str) for s in strings):
+        raise ValueError("expected a list of strings")
+    turns = []
+    for number, string in enumerate(strings, 1):
+        prefix = _PREFIX.match(string)
+        if not prefix:
+            raise ValueError(f"turn {number} does not begin with a speaker and a colon: {string[:20]!r}")
+        turns.append((prefix[1], string[prefix.end() :], None))
+    return turns

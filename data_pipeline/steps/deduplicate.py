@@ -1,0 +1,302 @@
+"""Near-duplicates merged: "MinHash LSH (Diversity)" of Psyche-R1's figure 2, whose settings are unpublished: all ours.
+
+A record becomes the set of its character n-grams (white-space n-grams find nothing in Chinese), each stem and option
+by itself, so that shuffled options make no other question. MinHash LSH (rensa) finds candidates, each is then checked
+on the texts themselves. Two records are the same when
+
+- the Jaccard index of their n-grams, and that of their case introductions, reaches `threshold`;
+- neither stem drowns in long options nor options in a long stem: stems are as near by characters (rapidfuzz), those
+  shorter than `short` equal, and every option has a partner of its own. Texts without options that are shorter than
+  `short` must be equal too: two short questions have their n-grams in common by chance;
+- the right answers are the same texts, whatever their letters. Near-duplicates with different right answers are a
+  conflict: both stay, and are reported for people to look at.
+
+The most complete record (`completeness`, then the first) is kept first and takes in all of its candidates that are the
+same; then the most complete of those left, and so on. So every merged record is the same as the one kept for it: where
+a chain drifts (A like B, B like C, A unlike C), which union-find would make one cluster of, none is merged by hearsay.
+"""
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+from data_pipeline.records import LETTERS, BadInput, Dialogue, Passage, Post, Question
+from data_pipeline.steps import Result, note
+
+STEP = "deduplicate"
+SEED = 1  # of the permutations; another one finds, by chance, slightly other pairs
+CHUNK = 4096  # records whose n-grams are held at once
+MIX = 0x9E3779B97F4A7C15  # an odd number of 64 bits, for hashes modulo 2**64
+END = "\n"  # of a text's line, stem or option
+PARTNER = 0.5  # characters that an option and its partner have in common at least; ours
+EXCERPT = 80
+_NUMBER = re.compile(r"\d+")
+_NOISE = re.compile(r"[^\w\n]+")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All values are ours: the paper publishes neither n-gram, threshold nor permutations."""
+
+    n: int = 3  # characters per n-gram; questions are short (median 50 characters), longer runs break at every slip
+    threshold: float = 0.75  # Jaccard index from which records are the same
+    bands: int = 21  # of the LSH; with 6 rows a pair of Jaccard 0.75 is found with probability 0.98
+    rows: int = 6  # hashes per band; permutations = bands x rows
+    short: int = 10  # characters (letters and digits only) below which stems and texts must be equal
+
+    def __post_init__(self):
+        if not 0 < self.threshold <= 1:
+            raise BadInput(f"{STEP}: threshold={self.threshold}; a Jaccard index above 0 and up to 1, e.g. 0.75")
+        for name in ("n", "bands", "rows"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{STEP}: {name}={getattr(self, name)}; a whole number from 1")
+        if self.short < 0:
+            raise BadInput(f"{STEP}: short={self.short}; a number of characters, 0 for none")
+
+
+class _Spelled(NamedTuple):
+    record: object
+    text: str  # what `_spell` makes of what is compared
+    case: str
+
+
+def run(rows: Iterable, settings: Settings, ask=None) -> Result:
+    """Returns the kept records in their order; a kept record's trail names those merged into it.
+
+    `report`: in, out, merged, merged_ids, clusters, sizes {members: clusters}, candidates (pairs checked), conflicts,
+    lsh_recall (chance that a pair at the threshold is found) and settings. `files`: "clusters", one row per merged
+    record, and "conflicts", one row per pair of near-duplicates with different right answers.
+    """
+    rows = list(rows)
+    spelled = [_Spelled(row, *map(_spell, texts(row))) for row in rows]
+    whole = [f"{s.text}{END}{s.case}" if s.case else s.text for s in spelled]
+    buckets = defaultdict(list)  # of each row that shares one
+    for bucket in set(map(tuple, _buckets(whole, settings))):
+        for i in bucket:
+            buckets[i].append(bucket)
+    grams = lru_cache(maxsize=4096)(partial(_grams, n=settings.n))  # the sets of all rows would take gigabytes
+    decided, kept_of, conflicts, clusters, candidates = set(), {}, {}, [], 0
+    for i in sorted(buckets, key=lambda i: (*(-value for value in completeness(rows[i])), i)):
+        if i in decided:
+            continue
+        decided.add(i)
+        for j in sorted({j for bucket in buckets[i] for j in bucket} - decided):
+            candidates += 1
+            kind, similarity = _judge(spelled[i], spelled[j], grams, settings)
+            if kind == "same":
+                decided.add(j)
+                kept_of[j] = i
+                clusters.append(_pair(rows[i], rows[j], similarity, ("kept", "merged")))
+            elif kind == "conflict":
+                conflicts[i, j] = similarity
+    into = defaultdict(list)
+    for j in sorted(kept_of):
+        into[kept_of[j]].append(rows[j].id)
+    for i, ids in into.items():
+        note(rows[i], STEP, merged=ids)
+    # a conflict with a merged record is one with the record that stands for it
+    found = {tuple(sorted((i, kept_of.get(j, j)))): similarity for (i, j), similarity in conflicts.items()}
+    conflicts = {(i, j): found[i, j] for i, j in sorted(found) if i != j}
+    for i, j in conflicts:
+        note(rows[i], STEP, conflict=rows[j].id)
+        note(rows[j], STEP, conflict=rows[i].id)
+    merged = sorted(kept_of)
+    out = [row for i, row in enumerate(rows) if i not in kept_of]
+    report = {
+        "in": len(rows),
+        "out": len(out),
+        "merged": len(merged),
+        "merged_ids": [rows[i].id for i in merged],
+        "clusters": len(into),
+        "sizes": dict(sorted(Counter(len(ids) + 1 for ids in into.values()).items())),
+        "candidates": candidates,
+        "conflicts": len(conflicts),
+        "lsh_recall": round(1 - (1 - settings.threshold**settings.rows) ** settings.bands, 4),
+        "settings": asdict(settings),
+    }
+    pairs = [_pair(rows[i], rows[j], similarity, ("first", "second")) for (i, j), similarity in conflicts.items()]
+    return Result(out, report=report, files={"clusters": clusters, "conflicts": pairs})
+
+
+def completeness(record) -> tuple[int, ...]:
+    """Returns what decides which of several near-duplicates is kept, the greater first: flagged for crisis (a flag is
+    never merged away), then for a question the lengths of rationale and model answer, for a post that of its replies,
+    for a dialogue that of its thoughts.
+    """
+    flagged = int(bool(record.meta.get("crisis")))
+    if isinstance(record, Question):
+        return flagged, len(record.rationale), len(record.reference)
+    if isinstance(record, Post):
+        return flagged, sum(map(len, record.replies))
+    if isinstance(record, Dialogue):
+        return flagged, sum(len(turn.thought) for turn in record.turns)
+    return (flagged,)
+
+
+def texts(record) -> tuple[list[str], list[str]]:
+    """Returns (the texts that are compared, the case introduction of a question)."""
+    if isinstance(record, Question):
+        return [record.stem, *record.options], [record.context]
+    if isinstance(record, Post):
+        return [record.title, record.text], []
+    if isinstance(record, Dialogue):
+        return [turn.content for turn in record.turns], []
+    if isinstance(record, Passage):
+        return [record.text], []
+    raise TypeError(f"{STEP}: no text is known of a {type(record).__name__}")
+
+
+def _spell(parts: list[str]) -> str:
+    """Returns the letters, characters and digits of `parts`, NFKC and lower case, a line each."""
+    if not any(parts):
+        return ""
+    text = _NOISE.sub("", END.join([part.replace(END, " ") for part in parts])).replace("_", "")
+    return unicodedata.normalize("NFKC", text).lower()
+
+
+def _grams(spelled: str, n: int) -> set[str]:
+    """Returns the n-grams of each line, those at its end filled up with line ends: "ab" has "ab\\n" and "b\\n\\n"."""
+    text = spelled.replace(END, END * max(1, n - 1)) + END * (n - 1)
+    return {gram for gram in {text[i : i + n] for i in range(len(text))} if gram[0] != END}
+
+
+def _hashes(spelled: list[str], n: int):
+    """Returns (hashes of the n-grams of all texts, where each text's begin and end), as `_grams` has them."""
+    import numpy
+
+    mix = numpy.uint64(MIX)
+    gap = END * max(1, n - 1)
+    text = gap.join([one.replace(END, gap) for one in spelled]) + gap
+    codes = numpy.frombuffer(text.encode("utf-32-le"), dtype=numpy.uint32)
+    characters = codes != ord(END)
+    padded = numpy.concatenate((codes, numpy.zeros(n, dtype=numpy.uint32))).astype(numpy.uint64)
+    hashes = numpy.zeros(len(codes), dtype=numpy.uint64)
+    for i in range(n):
+        hashes = hashes * mix + padded[i : i + len(codes)]
+    hashes ^= hashes >> numpy.uint64(32)
+    lengths = [len(one) + (len(gap) - 1) * one.count(END) + len(gap) for one in spelled]
+    before = numpy.concatenate(([0], numpy.cumsum(characters)))
+    offsets = before[numpy.concatenate(([0], numpy.cumsum(lengths)))]
+    return hashes[characters], offsets.astype(numpy.uint64)
+
+
+def _digests(spelled: list[str], places: list[int], settings: Settings) -> Iterator:
+    """Yields rensa's signatures of the texts at `places`, a matrix per CHUNK of them."""
+    from rensa import RMinHash
+
+    for start in range(0, len(places), CHUNK):
+        hashes, offsets = _hashes([spelled[i] for i in places[start : start + CHUNK]], settings.n)
+        yield RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, settings.bands * settings.rows, SEED)
+
+
+def _buckets(spelled: list[str], settings: Settings) -> Iterator[list[int]]:
+    """Yields the places (two or more, ascending) of texts that share a band of their signatures."""
+    import numpy
+    from rensa import RMinHashLSH
+
+    known = [i for i, text in enumerate(spelled) if text.strip()]  # without text there is nothing to compare
+    index = RMinHashLSH(settings.threshold, settings.bands * settings.rows, settings.bands)
+    matrices = list(_digests(spelled, known, settings))
+    for start, matrix in enumerate(matrices):
+        index.insert_matrix(matrix, start * CHUNK)
+    shared = [flag for matrix in matrices for flag in index.query_duplicate_flags_matrix(matrix)]
+    del index, matrices
+    known = [i for i, flag in zip(known, shared, strict=True) if flag]  # most texts are near to no other
+    if not known:
+        return
+    keys = []
+    for matrix in _digests(spelled, known, settings):
+        digests = numpy.array(matrix.to_rows(), dtype=numpy.uint64).reshape(-1, settings.bands, settings.rows)
+        key = numpy.zeros(digests.shape[:2], dtype=numpy.uint64)
+        for row in range(settings.rows):  # one number per band; what collides is checked anyway
+            key = key * numpy.uint64(MIX) + digests[:, :, row]
+        keys.append(key)
+    keys, known = numpy.concatenate(keys), numpy.array(known)
+    for band in keys.T:
+        order = numpy.argsort(band, kind="stable")
+        cuts = numpy.flatnonzero(numpy.diff(band[order], prepend=band[order[0]] + 1, append=band[order[-1]] + 1))
+        shared = numpy.diff(cuts) > 1
+        places = known[order].tolist()
+        for start, end in zip(cuts[:-1][shared].tolist(), cuts[1:][shared].tolist(), strict=True):
+            yield places[start:end]
+
+
+def _jaccard(a: str, b: str, grams) -> float:
+    if a == b:
+        return 1.0
+    if not a or not b:
+        return 0.0
+    shared = len(grams(a) & grams(b))
+    return shared / (len(grams(a)) + len(grams(b)) - shared)
+
+
+def _judge(a: _Spelled, b: _Spelled, grams, settings: Settings) -> tuple[str, float]:
+    """Returns ("same", "conflict" or "", Jaccard index); `grams` gives the n-grams of a text."""
+    similarity = round(_jaccard(a.text, b.text, grams), 4)
+    if similarity < settings.threshold or _jaccard(a.case, b.case, grams) < settings.threshold:
+        return "", similarity
+    return _judge_records(a.record, b.record, a.text, b.text, settings), similarity
+
+
+def _judge_records(a, b, text_a: str, text_b: str, settings: Settings) -> str:
+    from rapidfuzz import fuzz
+
+    if type(a) is not type(b):
+        return ""
+    question = isinstance(a, Question)
+    if question:  # its first line is the stem
+        text_a, text_b = (text.partition(END)[0] for text in (text_a, text_b))
+    if text_a != text_b:
+        if min(len(text_a), len(text_b)) < settings.short:
+            return ""
+        if question and fuzz.ratio(text_a, text_b) < 100 * settings.threshold:
+            return ""
+    if not question:
+        return "same"
+    partners = _partners(a.options, b.options, PARTNER)
+    if partners is None:
+        return ""
+    right = [[question.options[LETTERS.index(letter)] for letter in question.answer] for question in (a, b)]
+    places = sorted(partners[LETTERS.index(letter)] for letter in a.answer)
+    agree = a.kind == b.kind and "".join(LETTERS[i] for i in places) == b.answer
+    return "same" if agree and _partners(*right, settings.threshold) is not None else "conflict"
+
+
+def _partners(a: list[str], b: list[str], least: float) -> list[int] | None:
+    """Returns for each option of `a` the place of its partner in `b`: the equal one, else the nearest one left; None
+    where one has no partner. Numbers must be equal, and punctuation counts here: "p<0.05" is not "p>0.05".
+    """
+    from rapidfuzz import fuzz
+
+    if a == b:
+        return list(range(len(a)))
+    if len(a) != len(b):
+        return None
+    a, b = (["".join(unicodedata.normalize("NFKC", text).lower().split()) for text in texts] for texts in (a, b))
+    left = list(range(len(b)))
+    partners = []
+    for text in a:
+        place = next((j for j in left if b[j] == text), None)
+        partners.append(place)
+        if place is not None:
+            left.remove(place)
+    for i in [i for i, partner in enumerate(partners) if partner is None]:
+        near = [fuzz.ratio(a[i], b[j]) if _NUMBER.findall(a[i]) == _NUMBER.findall(b[j]) else 0 for j in left]
+        if max(near) < 100 * least:
+            return None
+        partners[i] = left.pop(near.index(max(near)))
+    return partners
+
+
+def _pair(a, b, similarity: float, names: tuple[str, str]) -> dict:
+    """Returns a row for people: ids, Jaccard index, right answers of questions, beginnings of the texts."""
+    row = {names[0]: a.id, names[1]: b.id, "similarity": similarity}
+    for name, record in zip(names, (a, b), strict=True):
+        if isinstance(record, Question):
+            row[f"{name}_answer"] = " | ".join(record.options[LETTERS.index(letter)] for letter in record.answer)
+        row[f"{name}_text"] = " ".join(texts(record)[0])[:EXCERPT]
+    return row

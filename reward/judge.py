@@ -1,0 +1,151 @@
+"""The reward of open questions and of replies to a client: a judge model's score. Questions with options: psyche.py.
+
+Plugged in by a recipe instead of psyche.py: `reward.custom_reward_function.path: reward/judge.py`, with the judge's
+server in its `reward_kwargs`. verl awaits `compute_score` in the event loop of each reward worker; all samples of a
+loop share one connection with the server's limits, and every worker the ledger, so that no judgement is paid twice.
+
+It fails closed: a sample whose judgement does not come earns nothing for it, and `judge_failed` counts it. A mistake
+in the recipe is no such failure: it raises.
+"""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import jinja2
+
+from data_pipeline import llm
+from reward import psyche
+from reward.answer import MAX_ANSWER_CHARS, split_thought
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PROMPTS = Path(llm.__file__).parent / "prompts"
+PATIENCE = {"timeout_s": 60, "attempts": 3}  # ours, unless the recipe says otherwise: a rollout waits for its reward
+FENCED = re.compile(r"```(?:json)?\s*(\{.*\})\s*```", re.DOTALL)
+
+log = logging.getLogger(__name__)
+_lines: dict[tuple, tuple[asyncio.Future, asyncio.Task]] = {}  # by event loop, server, ledger: who asks, its keeper
+_failed = 0  # of this process
+
+
+async def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: dict | None = None,
+    judge: Mapping | None = None,
+    judge_weight: float = 1.0,
+    prompt: str = "judge_open_answer",
+    ledger: str = "runs/judge.sqlite",
+    format_weight: float = 0.1,
+    format_gate: bool = False,
+    think_prefilled: bool = False,
+    **rule,
+) -> dict[str, float]:
+    """Returns psyche's keys with `judge` in [0, 1] and `judge_failed`, the same for every sample.
+
+    Questions with options score as in psyche.py. An open one (`extra_info["kind"]`), with the reference answer as its
+    ground truth: score = format_weight * format + (1 - format_weight) * judge_weight * judge, where `judge_weight` in
+    [0, 1] is how much a judge's word counts beside a rule's; `acc` and `elastic` are 0, and `readable` means that
+    there is something to judge. `judge` holds the settings of `data_pipeline.llm.Server`, `prompt` names a file
+    judge_*.jinja of data_pipeline/prompts. Raises BadInput or ValueError for settings that cannot be.
+    """
+    kwargs = {"format_weight": format_weight, "format_gate": format_gate, "think_prefilled": think_prefilled, **rule}
+    info = extra_info or {}
+    if info.get("kind") != "open":
+        score = psyche.compute_score(data_source, solution_str, ground_truth, extra_info, **kwargs)
+        return score | {"judge": 0.0, "judge_failed": 0.0}
+    if not 0 <= judge_weight <= 1:
+        raise ValueError(f"judge_weight={judge_weight!r}: must be a number from 0 to 1")
+    if judge is None:
+        raise ValueError("reward_kwargs.judge is missing: an open question needs the judge's base_url and model")
+    settings, template = json.dumps(judge, sort_keys=True, default=_plain), _template(prompt)
+    server = _server(settings)
+
+    score = psyche.compute_score(data_source, solution_str, "", None, **kwargs)  # without a key: the format alone
+    answer = (split_thought(solution_str, think_prefilled)[1] or "").strip()
+    readable, judged, failed = 0 < len(answer) <= MAX_ANSWER_CHARS, 0.0, 0.0
+    if readable:
+        text = template.render(question=info.get("question"), reference=ground_truth, answer=answer).strip()
+        try:
+            judged = await _ask(server, settings, REPOSITORY / ledger, text, str(info.get("id", "")))
+        except Exception as error:  # whatever it is, it must neither end the training nor pay
+            _count(error)
+            failed = 1.0
+    earned = judged if score["format"] or not format_gate else 0.0
+    score["score"] += (1 - format_weight) * judge_weight * earned
+    return score | {"readable": float(readable), "judge": judged, "judge_failed": failed}
+
+
+def read_score(reply: str) -> float:
+    """Returns the score in [0, 1] of a judge's reply, a JSON object with a `score` from 0 to 10.
+
+    A thought before it and a code fence around it are allowed. Raises ValueError for anything else.
+    """
+    text = reply.rpartition("</think>")[2].strip()
+    fenced = FENCED.fullmatch(text)
+    try:
+        score = json.loads(fenced[1] if fenced else text)["score"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        score = None
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 10:
+        raise ValueError(f"no JSON object with a score from 0 to 10: {reply[:200]!r}")
+    return score / 10
+
+
+async def _ask(server: llm.Server, settings: str, ledger: Path, text: str, row: str) -> float:
+    loop = asyncio.get_running_loop()
+    key = (loop, settings, ledger)
+    if key not in _lines:
+        opened = loop.create_future()
+        _lines[key] = opened, loop.create_task(_keep_line(key, server, ledger, opened))
+    ask = await asyncio.shield(_lines[key][0])
+    message = {"role": "user", "content": text}
+    response = await ask(llm.Request("judge", row, 0, [message], {"temperature": 0.0, "max_tokens": 1024}))
+    if response.finish == "failed":
+        raise ValueError(response.error)
+    return read_score(response.text)
+
+
+async def _keep_line(key: tuple, server: llm.Server, ledger: Path, opened: asyncio.Future) -> None:
+    """Holds the connection until the event loop ends, which cancels this task."""
+    try:
+        async with llm.connected(server, ledger) as ask:
+            opened.set_result(ask)
+            await key[0].create_future()
+    except Exception as error:
+        if opened.done():
+            raise
+        opened.set_exception(error)  # the next sample tries again
+    finally:
+        del _lines[key]
+
+
+@cache
+def _server(settings: str) -> llm.Server:
+    return llm.server_from(PATIENCE | json.loads(settings), "reward_kwargs.judge")
+
+
+@cache
+def _template(name: str) -> jinja2.Template:
+    known = sorted(file.stem for file in PROMPTS.glob("judge_*.jinja"))
+    if name not in known:
+        raise ValueError(f"reward_kwargs.prompt={name!r}: data_pipeline/prompts has {', '.join(known)}")
+    jinja = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    jinja.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # `tojson` leaves no quote or tag to break out of
+    return jinja.from_string((PROMPTS / f"{name}.jinja").read_text(encoding="utf-8"))
+
+
+def _plain(node: object) -> dict | list:
+    return dict(node) if isinstance(node, Mapping) else list(node)  # verl hands OmegaConf's containers over
+
+
+def _count(error: Exception) -> None:
+    global _failed
+    _failed += 1
+    if _failed & (_failed - 1) == 0:  # 1, 2, 4, 8...: not a line per sample
+        log.warning("%d judgements failed so far, each scored 0; the last one: %s", _failed, error)

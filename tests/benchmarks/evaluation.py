@@ -1,0 +1,78 @@
+"""A 1,000-item evaluation against a local server (50 ms latency, 32 at once), against a bare openai+aiohttp loop.
+
+    python -m tests.benchmarks.evaluation
+
+Ours asks, keeps a ledger, stores and scores; rates are of items from the first request to the last score, in
+alternating rounds of the same run. The bar is 80 %.
+"""
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import openai
+from omegaconf import OmegaConf
+
+from data_pipeline.llm import Server
+from data_pipeline.prompts import question_messages
+from data_pipeline.records import Question
+from eval.benchmarks import Item, own
+from launch import responses
+
+ITEMS, AT_ONCE, ROUNDS = 1000, 32, 3
+CONFIG = OmegaConf.create({"max_new_tokens": 64, "seed": 1, "elastic_rule": "subset", "think_prefilled": False})
+
+
+def items() -> list[Item]:
+    return [
+        Item(Question(f"q{i}", "table", "", "single", f"第{i}题", ["甲", "乙", "丙", "丁"], "A"), "single")
+        for i in range(ITEMS)
+    ]
+
+
+async def bare(url: str, conversations: list[list[dict]]) -> None:
+    async with openai.AsyncOpenAI(base_url=url, api_key="-", http_client=openai.DefaultAioHttpClient()) as client:
+        left = list(conversations)
+
+        async def work() -> None:
+            while left:
+                await client.chat.completions.create(model="tiny", messages=left.pop(), max_tokens=64)
+
+        await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+
+
+def main() -> int:
+    asked = items()
+    conversations = [question_messages(item.question) for item in asked]
+    line = [sys.executable, "-m", "tests.model_server", "--latency", "0.05"]
+    rates = {"bare": [], "ours": []}
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            url = process.stdout.readline().strip()
+            server = Server(url, "tiny", concurrency=AT_ONCE)
+            asyncio.run(bare(url, conversations[:64]))  # warm
+            for _ in range(ROUNDS):
+                started = time.perf_counter()
+                asyncio.run(bare(url, conversations))
+                rates["bare"].append(ITEMS / (time.perf_counter() - started))
+                with tempfile.TemporaryDirectory() as folder:
+                    started = time.perf_counter()
+                    ledger = Path(folder) / "ledger.sqlite"
+                    replies = responses.ask(asked, OmegaConf.create(), CONFIG, "tiny", server, ledger, "benchmark")
+                    responses.store(Path(folder) / "responses.jsonl", asked, replies, CONFIG)
+                    own.score(asked, replies)
+                    rates["ours"].append(ITEMS / (time.perf_counter() - started))
+        finally:
+            process.terminate()
+    ratio = max(rates["ours"]) / max(rates["bare"])
+    for name, values in rates.items():
+        print(f"{name}: {', '.join(f'{value:.0f}' for value in values)} items/s")
+    print(f"ratio of the best rounds: {ratio:.2f} (bar 0.80)")
+    return 0 if ratio >= 0.8 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""A real HTTP server that answers each request as a test's function says, and the `ask` of a step that reaches it."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from data_pipeline import llm
+from data_pipeline.llm import Server
+from tests.model_server import Answer, ModelServer, completion
+
+
+@dataclass
+class _Plan:
+    """Takes the place of ModelServer's plan: asks `reply(messages)` for a text, a dict (sent as JSON) or an Answer."""
+
+    reply: Callable
+    server: ModelServer | None = None
+
+    def get(self, _text: str, _default: list) -> list[Answer]:
+        reply = self.reply(self.server.calls[-1].body["messages"])
+        if isinstance(reply, Answer):
+            return [reply]
+        return [Answer(completion(reply if isinstance(reply, str) else json.dumps(reply, ensure_ascii=False)))]
+
+
+@contextmanager
+def model(reply: Callable, folder, **settings) -> Iterator:
+    """Gives an `ask` over HTTP; `ask.server.calls` has what was asked. Its ledger is `folder`/ledger.sqlite."""
+    plan = _Plan(reply)
+    with ModelServer(plan=plan) as server:
+        plan.server = server
+        asker = llm.asker(Server(server.url, "tiny", attempts=1, **settings), folder / "ledger.sqlite", "the test")
+
+        def ask(requests):
+            return asker(requests)
+
+        ask.server = server
+        yield ask
+
+
+FAULT = Answer(b"boom", status=500)
+CUT = Answer(completion("<think>想了一半", "length"))
