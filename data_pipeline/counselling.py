@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 
 from data_pipeline.crisis import crisis_flags
+from data_pipeline.helplines import HELPLINES, Helpline, check_helplines
 from data_pipeline.llm import Request
 from data_pipeline.prompts import prompt_hash, render
 from data_pipeline.records import BadInput, Post, Turn
-from data_pipeline.steps import Ask, note, rewrite_empathy
+from data_pipeline.steps import Ask, note
 from data_pipeline.structured import Failure, Shape, ask_json
 
 LANGUAGES = ("zh", "en")
+GUIDANCE = {"zh": "crisis_guidance", "en": "crisis_guidance.en"}  # prompts
 
 
 def check_language(step: str, language: object) -> None:
@@ -24,30 +26,23 @@ def check_language(step: str, language: object) -> None:
         raise BadInput(f"{step}: language={language!r}; there is {' and '.join(LANGUAGES)}")
 
 
-def helplines(step: str, given: Iterable | None, language: str) -> tuple[rewrite_empathy.Helpline, ...]:
+def helplines(step: str, given: list | tuple | None, language: str) -> tuple[Helpline, ...]:
     """Returns the checked help lines; None: those of mainland China for Chinese, none for English (the country is
     unknown). Raises BadInput for one without its source and date.
     """
     if given is None:
-        return rewrite_empathy.HELPLINES if language == "zh" else ()
-    try:
-        return rewrite_empathy.Settings(helplines=tuple(given)).helplines
-    except BadInput as error:
-        raise BadInput(str(error).replace(rewrite_empathy.STEP, step, 1)) from None
+        return HELPLINES if language == "zh" else ()
+    return check_helplines(step, given)
 
 
 def guidance(language: str, lines: tuple, alone: bool = False) -> str:
     """Returns the guidance to help that ends a reply, or with `alone` stands in its place."""
-    return render(_guidance_name(language), helplines=lines, alone=alone)
+    return render(GUIDANCE[language], helplines=lines, alone=alone)
 
 
 def note_guidance(record, step: str, language: str, lines: tuple) -> None:
     """Notes on the record's trail which guidance it was given, with the sources of its numbers."""
-    note(record, step, guidance=prompt_hash(_guidance_name(language)), helplines=[asdict(line) for line in lines])
-
-
-def _guidance_name(language: str) -> str:
-    return rewrite_empathy.GUIDANCE if language == "zh" else f"{rewrite_empathy.GUIDANCE}.{language}"
+    note(record, step, guidance=prompt_hash(GUIDANCE[language]), helplines=[asdict(line) for line in lines])
 
 
 def post_text(post: Post) -> str:

@@ -19,7 +19,7 @@ class Server:
     api_key_env: str | None = None  # NAME of the environment variable with the key; None: the server asks for none
     concurrency: int = 32
     timeout_s: float = 600  # for the whole answer
-    attempts: int = 6
+    attempts: int = 8
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None  # a request counts its bytes / 4 and max_tokens, much as servers count
     input_price: float | None = None  # currency per million tokens

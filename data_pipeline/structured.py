@@ -6,6 +6,7 @@ is one object, bare or in one ```json fence, after a thought that ends in </thin
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -19,6 +20,7 @@ from data_pipeline.records import Response
 Shape = TypeVar("Shape", bound=BaseModel)
 
 _SHOWN = 5  # errors of one reply
+_CHINESE = re.compile("[\u3400-\u9fff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +118,13 @@ def _repairable(reply: Response, result: object) -> bool:
 
 
 def _repair(request: Request, failure: Failure, shape: type, number: int) -> Request:
-    """The thought is not sent back, as servers' own templates do not send it."""
+    """The thought is not sent back, as servers' own templates do not send it. Asked in the request's language: Chinese
+    if its last message holds any.
+    """
+    language = "zh" if _CHINESE.search(request.messages[-1]["content"]) else "en"
     shown = [
         {"role": "assistant", "content": _content(failure.text)},
-        {"role": "user", "content": render("repair_json", error=failure.reason)},
+        {"role": "user", "content": render(f"repair_json.{language}", error=failure.reason)},
     ]
     step = f"{request.step}.repair{number}"
     return replace(request, step=step, messages=[*request.messages, *shown], shape=shape)

@@ -168,6 +168,20 @@ def check_run_name(run: str, multirun: bool = False) -> None:
         )
 
 
+def prompt_text(given: str | None, key: str) -> str:
+    """Returns the prompt of that name, or the text itself, "" for None; raises BadInput for a name without a file."""
+    from data_pipeline import prompts
+
+    if given is None:
+        return ""
+    if not re.fullmatch(r"[\w.]+", str(given), re.ASCII):
+        return str(given)
+    names = sorted(path.stem for path in Path(prompts.__file__).parent.glob("*.jinja"))
+    if given not in names:
+        raise BadInput(f"{key}={given}: no prompt of this name in data_pipeline/prompts{did_you_mean(given, names)}")
+    return prompts.render(given)
+
+
 def did_you_mean(word: str, names: list[str]) -> str:
     close = difflib.get_close_matches(word, names, n=1)
     return f". Did you mean {close[0]}?" if close else ""

@@ -22,11 +22,11 @@ from data_pipeline import server
 from data_pipeline.crisis import crisis_rules
 from data_pipeline.records import BadInput
 from launch import gate, remote, stage, streaming
-from launch.arguments import Command, Stage
+from launch.arguments import Command, Stage, prompt_text
 from launch.eval import CHECKPOINTS, find_models
 from launch.screen import Screen
 from launch.streaming import Sampling
-from launch.talk import HELP, Talk, prompt_text
+from launch.talk import HELP, Talk
 from launch.thought import Piece
 
 STAGE = Stage("chat", has_hardware=False)

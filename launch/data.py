@@ -27,13 +27,14 @@ from data_pipeline.export import exportable, llama_factory, verl
 from data_pipeline.records import BadInput, Dialogue, Question, Reject, write_jsonl
 from data_pipeline.steps.decontaminate import decontaminate
 from launch import call_plan, datacard, runs, splits, stage, synthesis
-from launch.arguments import Command, Stage, did_you_mean
+from launch.arguments import Command, Stage, did_you_mean, prompt_text
 
 STAGE = Stage("data", subcommands=("status",), has_hardware=False, has_llm=True)
 
 
 def run(config: DictConfig, command: Command) -> None:
     """Runs the stage; raises BadInput when nothing usable is left, StageFailed when the budget is spent."""
+    prompt_text(config.system, "system")  # a wrong name is told before anything is read or paid
     if config.source == "synthesis":
         return synthesise(config, command)
     reader = find_reader(config.source)
@@ -152,7 +153,8 @@ def export(
     write_jsonl(out / "overlaps.jsonl", hits)
     write_jsonl(out / "grpo.jsonl", grpo)
     write_jsonl(out / "heldout.jsonl", heldout)
-    llama_factory.write(out, sft, dialogues, thoughts=config.thoughts, train_on_benchmark=allowed)
+    system = prompt_text(config.system, "system")
+    llama_factory.write(out, sft, dialogues, "sft", allowed, config.thoughts, system)
     verl.write(out / "grpo_train.parquet", grpo, "train", allowed, open_questions=True)  # checked by check_left
     verl.write(out / "grpo_validation.parquet", heldout or grpo, "validation", True, open_questions=True)
     names = ("questions.jsonl", "dialogues.jsonl", "questions.rejects.jsonl", "overlaps.jsonl", "sft.jsonl",

@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from data_pipeline import counselling
 from data_pipeline.crisis import crisis_flags
+from data_pipeline.helplines import HELPLINES_BY_COUNTRY, check_helplines
 from data_pipeline.prompts import render
 from data_pipeline.records import BadInput
-from data_pipeline.steps.rewrite_empathy import HELPLINES_BY_COUNTRY
 from launch.arguments import did_you_mean
 from launch.remote import Line, ask
 from launch.streaming import Cut, Sampling
@@ -51,11 +51,9 @@ class Gate:
 
 def helplines(config: DictConfig) -> tuple:
     """Returns the numbers that the configuration names: its own, else its country's, () for country "none"."""
-    if config.helplines is not None:
-        given = OmegaConf.to_container(config.helplines)
-        if not isinstance(given, list):
-            raise BadInput(f"helplines={given!r}: a list of {{name, number, source, date}}")
-        return counselling.helplines("chat", given, "zh")
+    given = OmegaConf.to_container(config)["helplines"]
+    if given is not None:
+        return check_helplines("chat", given)
     if config.country == "none":
         return ()
     if config.country not in HELPLINES_BY_COUNTRY:

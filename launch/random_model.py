@@ -8,22 +8,38 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from data_pipeline.records import BadInput
+
+CHAT_TEMPLATES = Path(__file__).parent / "chat_templates"
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
 
-def make(folder: Path, texts: Iterable[str], seed: int, shape: dict) -> None:
-    """Writes a Hugging Face folder: model, tokenizer (byte-level BPE over `texts`), ChatML template.
+def chat_template(name: str | None) -> str:
+    """Returns the text of launch/chat_templates/NAME, ChatML without a name; raises BadInput when there is none."""
+    if name is None:
+        return CHAT_TEMPLATE
+    path = CHAT_TEMPLATES / name
+    if not path.is_file():
+        there = ", ".join(sorted(file.name for file in CHAT_TEMPLATES.iterdir()))
+        raise BadInput(f"psyforge.random_model.chat_template={name}: launch/chat_templates has {there}")
+    return path.read_text(encoding="utf-8")
 
-    `shape`: vocab_size, and keys of Qwen2Config (hidden_size, num_hidden_layers, ...). The folder appears whole.
+
+def make(folder: Path, texts: Iterable[str], seed: int, shape: dict) -> None:
+    """Writes a Hugging Face folder: model, tokenizer (byte-level BPE over `texts`), chat template.
+
+    `shape`: vocab_size, chat_template (a file in launch/chat_templates; without it, ChatML), and keys of Qwen2Config
+    (hidden_size, num_hidden_layers, ...). The folder appears whole.
     """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
     shape = dict(shape)
+    template = chat_template(shape.pop("chat_template", None))
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -43,7 +59,7 @@ def make(folder: Path, texts: Iterable[str], seed: int, shape: dict) -> None:
         pad_token="<|endoftext|>",
         additional_special_tokens=["<|im_start|>"],
         model_max_length=shape["max_position_embeddings"],
-        chat_template=CHAT_TEMPLATE,
+        chat_template=template,
     )
     torch.manual_seed(seed)
     config = Qwen2Config(

@@ -9,6 +9,7 @@ twice.
 import dataclasses
 import hashlib
 import importlib
+import itertools
 import json
 import pkgutil
 import time
@@ -17,7 +18,7 @@ from pathlib import Path
 import orjson
 from omegaconf import DictConfig, OmegaConf
 
-from data_pipeline import llm, prompts, recorded, records, sources, steps
+from data_pipeline import ahead, llm, prompts, recorded, records, sources, steps
 from data_pipeline.records import BadInput, Dialogue, Passage, Question, Reject, read_records, write_jsonl
 from launch.arguments import did_you_mean
 from launch.stage import console
@@ -102,8 +103,9 @@ def read_source(line: str, config: DictConfig) -> tuple[list, list[Reject]]:
 
 
 def askers(config: DictConfig, ledger: Path) -> dict:
-    """Returns {"main": Ask or None, "selectors": {name: Ask}, "models": {step: Ask}}; raises BadInput for wrong
-    settings of a server. Those of a selector, and of a step under `models`, stand over those of `llm`.
+    """Returns {"main": Ask or None, "selectors": {name: Ask}, "models": {step: Ask}, "servers": {step: Server}}, whom
+    the steps ask that ask one server; raises BadInput for wrong settings of a server. Those of a selector, and of a
+    step under `models`, stand over those of `llm`.
     """
     base = llm_settings(config)
     if base is None or not config.selectors:
@@ -111,18 +113,25 @@ def askers(config: DictConfig, ledger: Path) -> dict:
             missing = "selectors is empty: name one" if base else "llm is not named: say llm=openai, vllm or deepseek"
             raise BadInput(f"select_challenging asks selector models, but {missing} (recipes/llm/)")
     if base is None:
-        return {"main": None, "selectors": {}, "models": {}}
+        return {"main": None, "selectors": {}, "models": {}, "servers": {}}
     if "replies" in base:
         ask = recorded.asker(Path(base["replies"]))
-        return {"main": ask, "selectors": dict.fromkeys(config.selectors or (), ask), "models": {}}
+        return {"main": ask, "selectors": dict.fromkeys(config.selectors or (), ask), "models": {}, "servers": {}}
 
-    def each(key: str) -> dict:
+    def servers(key: str) -> dict[str, llm.Server]:
         own = OmegaConf.to_container(config[key] or OmegaConf.create({}), resolve=True)
-        servers = {name: llm.server_from({**base, **(more or {})}, f"{key}.{name}") for name, more in own.items()}
-        return {name: llm.asker(server, ledger, name, config.budget) for name, server in servers.items()}
+        return {name: llm.server_from({**base, **(more or {})}, f"{key}.{name}") for name, more in own.items()}
 
-    main = llm.asker(llm.server_from(base, "llm"), ledger, "data", config.budget)
-    return {"main": main, "selectors": each("selectors"), "models": each("models")}
+    def asks(named: dict[str, llm.Server]) -> dict:
+        return {name: llm.asker(server, ledger, name, config.budget) for name, server in named.items()}
+
+    main, own = llm.server_from(base, "llm"), servers("models")
+    return {
+        "main": asks({"data": main})["data"],
+        "selectors": asks(servers("selectors")),
+        "models": asks(own),
+        "servers": {step: own.get(step, main) for step in ASKING if step != "select_challenging"},
+    }
 
 
 def llm_settings(config: DictConfig) -> dict | None:
@@ -152,7 +161,7 @@ def run_line(
     line: str, rows: list, wanted: set[str], config: DictConfig, folder: Path, asks: dict, result: Synthesised
 ) -> list:
     """Returns the rows after the last step of the line; the counts of its steps join `result`."""
-    kind, context = type(rows[0]), {}
+    kind, context, asked = type(rows[0]), {}, set()
     for number, step in enumerate(config.lines[line], 1):
         place = folder / f"{number}_{step}"
         settings = settings_of(step, config)
@@ -167,12 +176,38 @@ def run_line(
                 raise BadInput(f"steps: {line} need {step} before; add it to steps=")
             break
         else:
+            if step not in asked:
+                asked = _ask_ahead(line, number, rows, wanted, asks, context, config, folder)
             rows, counts = _run_step(step, rows, settings, asks, context, place, key, config)
             console.print(f"  {line}: {step}: {_told(counts)}")
         if rows and isinstance(rows[0], Passage):
             context["passages"] = rows
         result.counts[f"{line}/{number}_{step}"] = counts
     return rows
+
+
+def _ask_ahead(line, number: int, rows: list, wanted, asks, context, config: DictConfig, folder: Path) -> set[str]:
+    """Asks ahead for the steps from `number` on that ask one server each, two or more in a row; returns their names.
+
+    Not under a budget, which is to be spent in the order of the steps.
+    """
+    names = config.lines[line][number - 1 :]
+    names = list(itertools.takewhile(lambda step: step in asks["servers"] and step in wanted, names))
+    if len(names) < 2 or not rows or config.budget is not None:
+        return set()
+
+    def bound(step: str):
+        module, settings = importlib.import_module(f"data_pipeline.steps.{step}"), settings_of(step, config)
+        return lambda alone, ask: module.run(alone, settings, ask, **_more(step, context))
+
+    steps_ahead = [ahead.Step(bound(step), asks["servers"][step]) for step in names]
+    title = f"{line}: {names[0]} to {names[-1]}"
+    ahead.ask_ahead(rows, steps_ahead, folder.parent.parent / "ledger.sqlite", title)
+    return set(names)
+
+
+def _more(step: str, context: dict) -> dict:
+    return {"passages": context["passages"]} if step == "filter_quality" else {}
 
 
 def _run_step(step, rows, settings, asks, context, place: Path, key: str, config) -> tuple[list, dict]:
@@ -182,8 +217,7 @@ def _run_step(step, rows, settings, asks, context, place: Path, key: str, config
         cure = "name one under selectors" if config.llm else "say llm=openai, vllm, deepseek or recorded"
         raise BadInput(f"{step} asks a model: {cure} (recipes/llm/)")
     started, ids = time.monotonic(), [row.id for row in rows]
-    more = {"passages": context["passages"]} if step == "filter_quality" else {}
-    found = module.run(rows, settings, ask, **more)
+    found = module.run(rows, settings, ask, **_more(step, context))
     steps.check_balance(step, ids, found)
     merged = len(found.report.get("merged_ids", ()))
     counts = {

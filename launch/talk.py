@@ -10,9 +10,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from data_pipeline import prompts
 from data_pipeline.records import BadInput
-from launch.arguments import did_you_mean
+from launch.arguments import prompt_text
 from launch.gate import Gate
 from launch.screen import Screen
 from launch.streaming import Cut, Full
@@ -21,18 +20,6 @@ from launch.thought import Piece
 HELP = "/reset forgets the conversation, /save FILE writes it to a file, /exit ends; Ctrl-C stops an answer"
 _CLAUSE = re.compile(r"[，,。；;！!？?、…\n]")
 _LONGEST = 40  # characters of a reply that wait for the end of their clause, at most
-
-
-def prompt_text(given: str | None, key: str) -> str:
-    """Returns the prompt of that name, or the text itself, "" for None; raises BadInput for a name without a file."""
-    if given is None:
-        return ""
-    if not re.fullmatch(r"[\w.]+", str(given), re.ASCII):
-        return str(given)
-    names = sorted(path.stem for path in Path(prompts.__file__).parent.glob("*.jinja"))
-    if given not in names:
-        raise BadInput(f"{key}={given}: no prompt of this name in data_pipeline/prompts{did_you_mean(given, names)}")
-    return prompts.render(given)
 
 
 @dataclass

@@ -36,7 +36,6 @@ from data_pipeline.records import BadInput, Dialogue, Turn, write_jsonl
 from launch import arguments, chat, configuration, preflight, random_model, sft
 from launch.stage import console, run_plain
 
-QWEN3 = Path(__file__).parent / "chat_templates" / "qwen3.jinja"
 RENDERING = ("template", "mask_history", "enable_thinking", "preserve_thinking", "default_system")  # of LLaMA-Factory
 ROWS = 20  # of a run are compared; ours
 AROUND = 12  # tokens shown on either side of a difference
@@ -144,7 +143,7 @@ def find_tokenizer(config: DictConfig, texts: list[str], scratch: str) -> tuple[
         made = f"runs/{config.run}/base"
         if Path(made).is_dir():
             return made, ""
-        return _tiny(texts, scratch, random_model.CHAT_TEMPLATE), "that of the random model"
+        return _tiny(texts, scratch, config.psyforge.random_model.get("chat_template")), "that of the random model"
     try:
         preflight.load_tokenizer(model)
         return model, ""
@@ -154,13 +153,12 @@ def find_tokenizer(config: DictConfig, texts: list[str], scratch: str) -> tuple[
     if not re.fullmatch(r"Qwen/Qwen3-(0\.6|1\.7|4|8|14|32)B", model):
         raise BadInput(f"model_name_or_path={model}: its tokenizer is not on this machine; say base_model=FOLDER")
     note = f"Qwen3's, in a tiny tokenizer that stands in for {model}'s, which is not at hand"
-    return _tiny(texts, scratch, QWEN3.read_text(encoding="utf-8")), note
+    return _tiny(texts, scratch, "qwen3.jinja"), note
 
 
-def _tiny(texts: list[str], scratch: str, template: str) -> str:
+def _tiny(texts: list[str], scratch: str, template: str | None) -> str:
     folder = Path(scratch) / "model"
-    random_model.make(folder, texts, 42, TINY)
-    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    random_model.make(folder, texts, 42, {**TINY, "chat_template": template})
     return str(folder)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as launch/__init__.py, before any test loads torch
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 # The 192 questions that ship with the project, as a data stage's source: quicker than the demo's synthesis.
 TABLE = ("source=table", "source_path=data_pipeline/samples/questions.jsonl")

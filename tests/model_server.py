@@ -79,7 +79,14 @@ class ModelServer:
         self._loop.call_soon(started.set)
         self._loop.run_forever()
         self._loop.run_until_complete(self._runner.cleanup())
+        self._loop.run_until_complete(self._end())
         self._loop.close()
+
+    async def _end(self) -> None:
+        left = asyncio.all_tasks() - {asyncio.current_task()}  # answers to clients that hung up
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def listen(self) -> None:
         app = web.Application(client_max_size=2**28)

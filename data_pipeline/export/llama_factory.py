@@ -19,7 +19,7 @@ from pathlib import Path
 
 from data_pipeline import dialogues as checks
 from data_pipeline.export import exportable
-from data_pipeline.prompts import answer_text, question_messages, render
+from data_pipeline.prompts import answer_text, question_messages
 from data_pipeline.records import BadInput, Dialogue, Question, Turn, write_jsonl
 
 THOUGHTS = ("every", "last", "none")
@@ -70,16 +70,18 @@ def question_row(question: Question) -> dict:
 def dialogue_rows(dialogue: Dialogue, system: str, thoughts: str = "every") -> list[dict]:
     """Returns the {"id", "messages"} rows of a dialogue; those of "last" are called ID/1, ID/2, ...
 
-    A thought stands in <think></think> before its reply. `system` is used where the dialogue has no system turn; a
-    client's last words without an answer are left out, since nothing can be learnt from them. Raises BadInput, naming
-    row and turn, for what is no usable dialogue, and for thoughts in some counselor turns only.
+    A thought stands in <think></think> before its reply. `system`, if not empty, is used where the dialogue has no
+    system turn; a client's last words without an answer are left out, since nothing can be learnt from them. Raises
+    BadInput, naming row and turn, for what is no usable dialogue, and for thoughts in some counselor turns only.
     """
     where = dialogue.meta.get("where", dialogue.id)
     if thoughts not in THOUGHTS:
         raise BadInput(f"thoughts={thoughts}: must be one of {', '.join(THOUGHTS)}")
     if reason := checks.fault(dialogue.turns):
         raise BadInput(f"{where}: {dialogue.id!r} cannot be trained on: {reason}")
-    turns = dialogue.turns if dialogue.turns[0].role == "system" else [Turn("system", system), *dialogue.turns]
+    turns = dialogue.turns
+    if system and turns[0].role != "system":
+        turns = [Turn("system", system), *turns]
     replies = [number for number, turn in enumerate(turns) if turn.role == "counselor"]
     without = [number for number in replies if not turns[number].thought]
     if thoughts != "none" and 0 < len(without) < len(replies):
@@ -104,10 +106,11 @@ def write(
     name: str = "sft",
     train_on_benchmark: bool = False,
     thoughts: str = "every",
+    system: str = "",
 ) -> int:
     """Writes `<name>.jsonl` and `dataset_info.json` into `folder`; returns the number of rows.
 
-    `thoughts` is "every", "last" or "none", for the dialogues. Raises BadInput for what LLaMA-Factory would drop or
+    `thoughts` and `system` are those of `dialogue_rows`. Raises BadInput for what LLaMA-Factory would drop or
     train wrongly: see `exportable`, `dialogue_rows` and `check_messages`.
     """
 
@@ -123,7 +126,7 @@ def write(
                     f"{where}: {benchmark} is a benchmark, not training data: a model trained on it has no result on "
                     "it. If that is what you want, say train_on_benchmark=true"
                 )
-            for row in dialogue_rows(dialogue, render("system_empathy"), thoughts):
+            for row in dialogue_rows(dialogue, system, thoughts):
                 check_messages(row["messages"], where)
                 yield row
 

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import yaml
 
-from data_pipeline.crisis import contact_needs, crisis_flags, crisis_needs, find_contacts, placeholder, screen
+from data_pipeline.contacts import contact_needs, find_contacts, placeholder
+from data_pipeline.crisis import crisis_flags, crisis_needs
 from data_pipeline.records import BadInput, Dialogue, Passage, Post, Reject
+from data_pipeline.screening import screen
 from data_pipeline.steps import Result, note
 
 SILENCE = "……"  # stands for a turn of a dialogue of which nothing is left: who speaks when must hold

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from data_pipeline import dialogues, forbidden, forbidden_english
+from data_pipeline import dialogues
 from data_pipeline.counselling import (
     add_flags,
     check_language,
@@ -26,6 +26,7 @@ from data_pipeline.counselling import (
 )
 from data_pipeline.crisis import crisis_flags
 from data_pipeline.diagnosis import named_diagnoses
+from data_pipeline.forbidden import find_forbidden
 from data_pipeline.llm import Request
 from data_pipeline.prompts import prompt_hash, render
 from data_pipeline.records import BadInput, Dialogue, Reject, Response, Turn
@@ -171,8 +172,7 @@ def _read(reply: Response, talk: _Talk) -> tuple[str, str, str]:
 
 def _forbidden(text: str, talk: _Talk) -> str:
     before = [turn.content for turn in talk.dialogue.turns[: talk.places[talk.done]] if turn.role == "client"]
-    hits = forbidden.find_forbidden(text) + forbidden_english.find_forbidden(text)
-    found = list(dict.fromkeys(f"{rule} ({words})" for rule, words in hits))
+    found = [f"{rule} ({words})" for rule, words in find_forbidden(text)]
     if new := sorted(named_diagnoses(text) - named_diagnoses("\n".join(before))):
         found.append(f"a diagnosis that the client has not named ({', '.join(new)})")
     return "forbidden content: " + ", ".join(found) if found else ""

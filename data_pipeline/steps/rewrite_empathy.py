@@ -9,41 +9,20 @@ stands alone when there is no reply, or none that passes. It keeps its flag, and
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from datetime import date
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 
-import yaml
 from pydantic import BaseModel
 
+from data_pipeline.counselling import guidance, note_guidance, post_text
 from data_pipeline.forbidden import find_forbidden
+from data_pipeline.helplines import HELPLINES, check_helplines
 from data_pipeline.llm import Request
 from data_pipeline.prompts import prompt_hash, render
 from data_pipeline.records import BadInput, Dialogue, Post, Reject, Turn
 from data_pipeline.steps import Ask, Result, note
 from data_pipeline.structured import Failure, ask_json
 
-STEP, CHECK, GUIDANCE = "rewrite_empathy", "check_empathy", "crisis_guidance"
-
-
-@dataclass(frozen=True)
-class Helpline:
-    """A number to call; every field is needed, since a wrong number costs more than none."""
-
-    name: str
-    number: str
-    source: str  # who announced it
-    date: str  # of the announcement, YYYY-MM-DD
-
-
-def _lines() -> dict[str, tuple[Helpline, ...]]:
-    countries = yaml.safe_load((Path(__file__).parent.parent / "helplines.yaml").read_text(encoding="utf-8"))
-    return {country: tuple(Helpline(**line) for line in lines) for country, lines in countries.items()}
-
-
-HELPLINES_BY_COUNTRY = _lines()
-HELPLINES = HELPLINES_BY_COUNTRY["cn"]  # check them before use, and give your own elsewhere
+STEP, CHECK = "rewrite_empathy", "check_empathy"
 
 
 @dataclass(frozen=True)
@@ -59,7 +38,7 @@ class Settings:
                 raise BadInput(f"{STEP}: {name}={getattr(self, name)!r}; a whole number")
         if not 0 <= self.min_chars <= self.max_chars:
             raise BadInput(f"{STEP}: min_chars={self.min_chars}, max_chars={self.max_chars}; the first is not larger")
-        object.__setattr__(self, "helplines", tuple(map(_helpline, self.helplines, range(len(self.helplines)))))
+        object.__setattr__(self, "helplines", check_helplines(STEP, self.helplines))
 
 
 class Rewritten(BaseModel):
@@ -110,7 +89,7 @@ def run(rows: list[Post], settings: Settings, ask: Ask | None = None) -> Result:
             continue
         answer = [rewritten[post.id]] if check else []
         if post.meta.get("crisis"):
-            answer.append(render(GUIDANCE, helplines=settings.helplines, alone=not check))
+            answer.append(guidance("zh", settings.helplines, alone=not check))
             crisis.append({"id": post.id, "where": where, "answer": "rewritten" if check else "guidance"})
             crisis[-1]["why"] = "" if check else why[post.id]
         result.rows.append(_dialogue(post, "\n\n".join(answer), check, settings))
@@ -132,13 +111,8 @@ def _reply(post: Post) -> str:
     return next((reply.strip() for reply in post.replies if reply.strip()), "")
 
 
-def _post_text(post: Post) -> str:
-    title, text = post.title.strip(), post.text.strip()
-    return text if title in text else f"{title}\n{text}".strip()
-
-
 def _messages(prompt: str, post: Post, **variables) -> list[dict]:
-    known = {"post": _post_text(post), "reply": _reply(post), "crisis": bool(post.meta.get("crisis"))}
+    known = {"post": post_text(post), "reply": _reply(post), "crisis": bool(post.meta.get("crisis"))}
     return [{"role": "user", "content": render(prompt, **known | variables)}]
 
 
@@ -157,29 +131,12 @@ def _fault(text: str, settings: Settings) -> str:
 def _dialogue(post: Post, answer: str, check: Check | None, settings: Settings) -> Dialogue:
     meta = {name: value for name, value in post.meta.items() if name != "trail"}
     meta |= {"parents": [post.id], "trail": list(post.meta.get("trail", ()))}
-    dialogue = Dialogue(post.id, post.source, [Turn("client", _post_text(post)), Turn("counselor", answer)], meta)
+    dialogue = Dialogue(post.id, post.source, [Turn("client", post_text(post)), Turn("counselor", answer)], meta)
     if check:
         meta |= {"original": _reply(post), "check": check.model_dump()}
         note(dialogue, STEP, row=post.id, sample=0, prompt=prompt_hash(STEP))
         note(dialogue, CHECK, row=post.id, sample=0, prompt=prompt_hash(CHECK))
     if post.meta.get("crisis"):
         meta["answer"] = "rewritten" if check else "guidance"
-        note(dialogue, STEP, guidance=prompt_hash(GUIDANCE), helplines=[asdict(line) for line in settings.helplines])
+        note_guidance(dialogue, STEP, "zh", settings.helplines)
     return dialogue
-
-
-def _helpline(value: object, number: int) -> Helpline:
-    known = [f.name for f in fields(Helpline)]
-    if isinstance(value, Helpline):
-        value = asdict(value)
-    where = f"{STEP}: helplines[{number}]"
-    if not isinstance(value, Mapping) or set(value) != set(known):
-        raise BadInput(f"{where}: {value!r}; each needs {', '.join(known)}")
-    for name in known:
-        if not isinstance(value[name], str) or not value[name].strip():
-            raise BadInput(f"{where}: {name}={value[name]!r}; a text (write numbers and dates in quotes)")
-    try:
-        date.fromisoformat(value["date"])
-    except ValueError:
-        raise BadInput(f"{where}: date={value['date']!r}; a day as YYYY-MM-DD") from None
-    return Helpline(**value)

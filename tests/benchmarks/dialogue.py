@@ -3,13 +3,15 @@
 python -m tests.benchmarks.dialogue [ROUNDS]
 
 A server in a process of its own takes 50 ms for an answer; with faults it breaks every fourth call (429, 500, timeout,
-cut JSON, empty, reset, as in the fault tests; the client's timeout is 1 s). Ours: 200 posts through plan, write,
-reason and validate, 64 at once, with ledger and progress bar. Sequential: one request at a time over the official
+cut JSON, empty, reset, as in the fault tests; the client's timeout is 1 s). Ours: the synthesis of the data stage with
+the recipe psyllm, 200 posts through plan, write, reason and validate, 64 at once, from reading the posts to the rows
+of the last step. Sequential: one request at a time over the official
 client, as PsyLLM's released filter agent asks, which does not try again and so loses the rows that met a fault; and
 the same loop with as many tries as ours, so that it loses none. The rate counts requests with a result.
 The bars: no post is lost, and ours is at least 10 times the sequential rate.
 """
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -20,14 +22,14 @@ from statistics import median
 import openai
 
 from data_pipeline import llm
-from data_pipeline.llm import Server
-from data_pipeline.steps import check_balance, plan_dialogue, reason_reply, validate_dialogue, write_dialogue
+from data_pipeline.steps import plan_dialogue
+from launch import arguments, configuration, data, synthesis
 from tests.data_pipeline import counsellor
 from tests.data_pipeline.test_faults import FAULTS
 from tests.model_server import Answer
 
-POSTS, SEQUENTIAL, CONCURRENCY, LATENCY, TIMEOUT, TRIES = 200, 100, 64, 0.05, 1.0, 6
-STEPS = (plan_dialogue, write_dialogue, reason_reply, validate_dialogue)
+POSTS, SEQUENTIAL, CONCURRENCY, LATENCY, TIMEOUT, TRIES = 200, 100, 64, 0.05, 1.0, 8
+STEPS = ("plan_dialogue", "write_dialogue", "reason_reply", "validate_dialogue")
 
 
 def serve(faults: bool) -> None:
@@ -41,15 +43,23 @@ def serve(faults: bool) -> None:
 
 def ours(url: str) -> tuple[int, int]:
     """Returns (requests with a result, posts lost)."""
-    rows, rejects = counsellor.posts(POSTS), 0
-    with tempfile.TemporaryDirectory() as folder:
-        ledger = Path(folder) / "ledger.sqlite"
-        ask = llm.asker(Server(url, "tiny", concurrency=CONCURRENCY, timeout_s=TIMEOUT, attempts=TRIES), ledger, "ours")
-        for step in STEPS:
-            result = step.run(rows, step.Settings(), ask)
-            check_balance(step.STEP, [row.id for row in rows], result)
-            rows, rejects = result.rows, rejects + len(result.rejects)
-        return sum(total["calls"] for total in llm.totals(ledger)), POSTS - len(rows) - rejects
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with (folder / "posts.jsonl").open("w", encoding="utf-8") as file:
+            for post in counsellor.posts(POSTS):
+                row = {"id": post.id, "title": post.title, "text": post.text, "replies": ["抱抱你。"]}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        words = {
+            "recipe": "psyllm", "posts": folder / "posts.jsonl", "lines.posts": f"[{','.join(STEPS)}]",
+            "llm.base_url": url, "llm.model": "tiny", "llm.concurrency": CONCURRENCY, "llm.timeout_s": TIMEOUT,
+            "llm.attempts": TRIES,
+        }  # fmt: skip
+        command = arguments.parse(data.STAGE, [f"{key}={value}" for key, value in words.items()])
+        made = synthesis.run(configuration.compose_stage(data.STAGE, command), folder)
+        rejects = sum(counts["rejected"] for counts in made.counts.values())
+        return sum(total["calls"] for total in llm.totals(folder / "ledger.sqlite")), POSTS - len(
+            made.dialogues
+        ) - rejects
 
 
 def sequential(url: str, tries: int) -> tuple[int, int]:

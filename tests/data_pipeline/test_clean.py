@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.crisis import fold
+from data_pipeline.contacts import fold
 from data_pipeline.records import BadInput, Dialogue, Passage, Post, Question, Reject, Turn
 from data_pipeline.sources import cpsyexam as exam
 from data_pipeline.sources import pceb as benchmark

@@ -167,10 +167,10 @@ def test_a_clients_last_words_without_an_answer_are_not_trained():
 
 
 def test_written_rows_are_counted_by_row(tmp_path):
-    assert llama_factory.write(tmp_path, [question()], [dialogue()], thoughts="last") == 3
+    assert llama_factory.write(tmp_path, [question()], [dialogue()], thoughts="last", system="系统") == 3
     rows = [json.loads(line) for line in (tmp_path / "sft.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == ["q1", "d1/1", "d1/2"]
-    assert contents(rows[1])[0] == render("system_empathy")
+    assert contents(rows[1])[0] == "系统"
 
 
 ASKS, ANSWERS = Turn("client", "问"), Turn("counselor", "答", "想")

@@ -148,7 +148,7 @@ def plan_of_a_run() -> dict[str, list[Answer]]:
         plan[f"row {number}"] = [Answer(completion("我不知道"))]
         plan[f"row {number + 1}"] = [Answer(completion(json.dumps({"keep": True, "reason": number})))]
     error = "wrong shape: reason: Input should be a valid string"
-    plan[render("repair_json", error=error)] = [Answer(completion('{"keep": true, "reason": ""}'))]
+    plan[render("repair_json.en", error=error)] = [Answer(completion('{"keep": true, "reason": ""}'))]
     return plan
 
 

@@ -584,20 +584,17 @@ def test_one_of_two_who_ask_the_same_may_be_cancelled(ledger):
 
 
 def test_a_ledger_that_another_process_holds_does_not_hold_up_the_event_loop(ledger):
-    async def run(url: str) -> tuple[Response, float]:
+    async def run(url: str) -> Response:
         async with llm.connected(Server(url, "tiny"), ledger) as ask:
             other = sqlite3.connect(ledger, isolation_level=None)
             other.execute("BEGIN IMMEDIATE")
             task = asyncio.create_task(ask(*requests("a")))
-            longest, last = 0.0, time.monotonic()
-            while time.monotonic() < begun + 0.5:
-                await asyncio.sleep(0.01)
-                longest, last = max(longest, time.monotonic() - last), time.monotonic()
+            for _ in range(20):  # a loop that is held up would come back when the ledger gives up, and fail there
+                await asyncio.sleep(0.02)
+            assert not task.done()
             other.execute("COMMIT")
             other.close()
-            return await task, longest
+            return await task
 
-    begun = time.monotonic()
     with ModelServer() as server:
-        reply, longest = asyncio.run(run(server.url))
-    assert reply.text == "reply to a" and longest < 0.3
+        assert asyncio.run(run(server.url)).text == "reply to a"

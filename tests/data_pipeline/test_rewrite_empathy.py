@@ -1,16 +1,16 @@
 """Replies become a counselor's, checked by rules and by a model; a crisis post always ends in guidance to help."""
 
-import json
-from itertools import pairwise
+from dataclasses import asdict
 
 import pytest
 
-from data_pipeline.forbidden import RULES, find_forbidden
-from data_pipeline.prompts import prompt_hash, render
+from data_pipeline.counselling import GUIDANCE, guidance
+from data_pipeline.forbidden import find_forbidden
+from data_pipeline.helplines import HELPLINES
+from data_pipeline.prompts import prompt_hash
 from data_pipeline.records import BadInput, Post
 from data_pipeline.steps import check_balance, note
-from data_pipeline.steps.rewrite_empathy import CHECK, GUIDANCE, HELPLINES, STEP, Settings, run
-from tests.conftest import real_data
+from data_pipeline.steps.rewrite_empathy import CHECK, STEP, Settings, run
 from tests.data_pipeline.scripted import FAULT, model
 
 REPLY = (
@@ -18,8 +18,7 @@ REPLY = (
     "不妨先把睡前看手机的时间缩短一点，固定一个起床的时间，看看身体会不会慢慢松下来。"
 )
 GOOD = {"opens_with_feeling": True, "faithful": True, "reasons": "忠实"}
-GUIDE = render(GUIDANCE, helplines=HELPLINES, alone=False)
-ALONE = render(GUIDANCE, helplines=HELPLINES, alone=True)
+GUIDE, ALONE = guidance("zh", HELPLINES), guidance("zh", HELPLINES, alone=True)
 
 
 def post(
@@ -66,6 +65,7 @@ def test_no_post_is_lost_and_what_a_rule_refuses_is_not_checked(tmp_path):
         "乙事": {"reply": REPLY * 12},
         "丙事": {"reply": REPLY + "从你说的看，你这是典型的焦虑症。"},
         "丁事": {"reply": REPLY + "实在不行就拨打400-161-0000。"},
+        "癸事": {"reply": REPLY + "I promise you will feel better."},
         "戊事": {"text": REPLY},
         "己事": FAULT,
     }
@@ -89,6 +89,7 @@ def test_no_post_is_lost_and_what_a_rule_refuses_is_not_checked(tmp_path):
         "乙": "length: ",
         "丙": "forbidden content: diagnosis (",
         "丁": "forbidden content: contact number (",
+        "癸": "forbidden content: promise (i promise",
         "戊": "not rewritten: wrong shape: reply: Field required",
         "己": "not rewritten: no reply: HTTP 500",
         "庚": "check: not faithful (添加了运动的建议)",
@@ -132,28 +133,21 @@ def test_a_crisis_post_is_answered_with_guidance_whatever_happens(tmp_path, rewr
     assert (flagged["id"], flagged["where"], flagged["answer"]) == ("c", "posts.jsonl line 9", answer)
     assert flagged["why"].startswith(why) and bool(why) == bool(flagged["why"])
     told = row.meta["trail"][-1]
-    assert told["guidance"] == prompt_hash(GUIDANCE) and told["helplines"][0]["source"] and told["helplines"][0]["date"]
+    assert told["guidance"] == prompt_hash(GUIDANCE["zh"]) and told["helplines"] == [asdict(h) for h in HELPLINES]
     assert "crisis" not in other.meta and GUIDE not in other.turns[1].content
     assert not result.rejects and result.report["crisis"] == 1
     assert ALONE.endswith(GUIDE) and all("危机" in text for text in asked)
 
 
-def test_helplines_are_the_recipes_and_need_a_source_and_a_date():
+def test_helplines_are_the_recipes():
     own = {"name": "某地热线", "number": "0000", "source": "某地公告", "date": "2025-01-02"}
-    settings = Settings(helplines=[own])
-    text = render(GUIDANCE, helplines=settings.helplines, alone=True)
+    text = guidance("zh", Settings(helplines=[own]).helplines, alone=True)
     assert "某地热线 0000。" in text and "12356" not in text
-    none = render(GUIDANCE, helplines=Settings(helplines=[]).helplines, alone=True)
+    none = guidance("zh", Settings(helplines=[]).helplines, alone=True)
     assert not any(c.isdigit() for c in none) and "当地的心理援助热线" in none
-    for wrong, named in (
-        ({"name": "热线", "number": "1"}, "each needs name, number, source, date"),
-        (own | {"number": 12356}, r"helplines\[0\]: number=12356; a text"),
-        (own | {"source": " "}, "source"),
-        (own | {"date": "2025-13-01"}, "a day as YYYY-MM-DD"),
-        ("12356", "each needs"),
-    ):
-        with pytest.raises(BadInput, match=named):
-            Settings(helplines=[wrong])
+    for wrong in ([own | {"source": " "}], "12356", None):
+        with pytest.raises(BadInput, match=f"^{STEP}: helplines"):
+            Settings(helplines=wrong)
 
 
 @pytest.mark.parametrize("settings", [{"min_chars": 700}, {"max_chars": "600"}, {"min_chars": -1}])
@@ -162,27 +156,5 @@ def test_limits_that_make_no_sense_are_refused(settings):
         Settings(**settings)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
-def test_forbidden_content_by_its_examples(rule):
-    for text in rule.hits:
-        assert rule.name in [name for name, _ in find_forbidden(text)], text
-        assert rule.name in [name for name, _ in find_forbidden(f"我理解你。{text}，好吗")], text
-    for text in rule.misses:
-        assert find_forbidden(text) == [], text
-    for one, two in pairwise(rule.misses):
-        assert find_forbidden(f"{one}；{two}") == []
-
-
-def test_the_guidance_and_the_replies_here_break_no_rule_themselves():
+def test_the_replies_here_break_no_rule_themselves():
     assert find_forbidden(REPLY) == []
-    assert find_forbidden(render(GUIDANCE, helplines=(), alone=True)) == []
-
-
-def test_few_of_the_replies_in_smile_are_refused():
-    texts = []
-    for file in sorted(real_data("smile").glob("*.json")):
-        turns = json.loads(file.read_text(encoding="utf-8"))
-        texts += [turn["content"] for turn in turns if turn.get("role") == "counselor"]
-    hits = [(rule, words) for text in texts for rule, words in find_forbidden(text)]
-    # read one by one: nine promises, "尝试服用适量的褪黑素", and one false alarm (a doctor's prescription retold)
-    assert len(texts) > 1500 and 5 <= len(hits) <= 15, hits

@@ -1,14 +1,16 @@
 """Replies as objects: read strictly, repaired by asking again, counted; by the real client and recorded replies."""
 
 import json
+import re
+from pathlib import Path
 from typing import Literal
 
 import pytest
 from pydantic import BaseModel, Field, model_validator
 
-from data_pipeline import llm, recorded
+from data_pipeline import llm, prompts, recorded
 from data_pipeline.llm import Request, Server
-from data_pipeline.records import write_jsonl
+from data_pipeline.records import Response, write_jsonl
 from data_pipeline.structured import Failure, ask_json, parse
 from tests.model_server import Answer, ModelServer, completion
 
@@ -114,6 +116,41 @@ def test_an_invalid_reply_is_repaired_once_and_counted(tmp_path):
     assert [type(result) for result in results] == [Item, Item, Failure]
     assert results[2] == Failure("wrong shape: Value error, the answer names B, which is no option", WRONG)
     assert counts == {"asked": 3, "invalid": 2, "repaired": 1, "failed": 1}
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (
+            "请出一道题。",
+            "你上面的回复无法读取：not a JSON object but list\n\n"
+            "请改正后重新回复。内容保持不变，只输出一个符合原要求的 JSON 对象，不要输出任何其他文字。",
+        ),
+        (
+            "Write one question.",
+            "Your reply above cannot be read: not a JSON object but list\n\n"
+            "Correct it and reply again. Keep the content the same, and write one JSON object that meets the original "
+            "request and nothing else.",
+        ),
+    ],
+)
+def test_a_repair_is_asked_in_the_language_of_its_request(asked, expected):
+    """The Chinese text is part of the keys of ledgers that exist: it stays byte for byte."""
+    sent = []
+
+    def ask(requests):
+        sent.extend(requests)
+        return [Response("[]", "stop", 1) for _ in requests]
+
+    history = [{"role": "system", "content": "心理 psychology"}, {"role": "user", "content": asked}]
+    ask_json(ask, [Request("step", "a", 0, history)], Item)
+    assert sent[1].messages[:2] == history and sent[1].messages[-1] == {"role": "user", "content": expected}
+
+
+def test_a_prompt_tells_its_language_whatever_it_is_filled_with():
+    for file in Path(prompts.__file__).parent.glob("*.jinja"):
+        words = re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "", file.read_text(encoding="utf-8"))
+        assert bool(re.search("[\u3400-\u9fff]", words)) != file.name.endswith(".en.jinja"), file.name
 
 
 def test_repairs_are_a_setting(tmp_path):

@@ -227,11 +227,9 @@ def test_a_ray_address_that_does_not_answer(run_name):
     model = Path("runs", run_name, "m")
     random_model.make(model, ["心理学" * 9], 1, {**SHAPE, "vocab_size": 300})
     for address in ("127.0.0.1:9", "10.255.255.1:6379"):  # nobody, and an address of no host
-        started = time.monotonic()
         done = launch("grpo", "recipe=demo", "hardware=cpu", f"run={run_name}", f"base_model={model}",
                       env={**os.environ, "RAY_ADDRESS": address})  # fmt: skip
         refused(done, f"RAY_ADDRESS={address}", "no Ray cluster answers there")
-        assert time.monotonic() - started < 15
     assert not Path("runs", run_name, "grpo").exists()
     shutil.rmtree(Path("runs", run_name))
 

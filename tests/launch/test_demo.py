@@ -1,6 +1,10 @@
 """How the demo hands its words to the stages."""
 
 import json
+import shutil
+import subprocess
+import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -26,6 +30,31 @@ def test_words_go_to_the_stages_that_take_them():
 def test_a_word_of_no_stage_is_refused(word, message):
     with pytest.raises(BadInput, match=message):
         demo.parse([word])
+
+
+def test_a_recipe_without_grpo_ends_in_a_conversation():
+    _, by_stage = demo.parse(["recipe=psyllm_demo", "seed=3", "chat.temperature=0.3"])
+    assert list(by_stage) == ["data", "sft", "chat"]
+    assert by_stage["chat"] == ["recipe=psyllm_demo", "seed=3", "run=psyllm_demo", "temperature=0.3"]
+    with pytest.raises(BadInput, match=r"stages: data, sft, chat"):
+        demo.parse(["recipe=psyllm_demo", "grpo.trainer.total_epochs=1"])
+
+
+def test_the_dialogue_demo_trains_a_model_that_thinks_before_every_reply():
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    folder, line = Path("runs", name), [sys.executable, "-m", "launch.demo", "recipe=psyllm_demo", f"run={name}"]
+    try:
+        done = subprocess.run(line, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        assert summary["chat"]["turns"] == summary["chat"]["well_formed"] == 3
+        assert summary["sft"]["loss_last"] < 1 < 5 < summary["sft"]["loss_first"]
+        page = (folder / "report.html").read_text(encoding="utf-8")
+        assert summary["chat"]["messages"][1]["content"][:10] in page and "data:image/png" in page
+        again = subprocess.run(line, capture_output=True, text=True)
+        assert again.returncode == 0 and "is there already" in again.stdout
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_a_demo_with_other_words_sets_the_earlier_run_aside(tmp_path):

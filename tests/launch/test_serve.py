@@ -124,12 +124,15 @@ def test_what_would_change_the_answer_and_is_not_supported_is_refused_and_not_ig
 
 
 def test_a_client_that_hangs_up_frees_the_server(client):
-    for _ in range(3):
+    begun = time.monotonic()
+    complete(client, max_tokens=900)
+    whole = time.monotonic() - begun
+    for _ in range(5):
         with complete(client, stream=True, max_tokens=900) as chunks:
             next(iter(chunks))
     begun = time.monotonic()
     assert complete(client, max_tokens=1)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 2.5 * whole, "five answers to nobody would take five times as long"
 
 
 def test_the_chat_command_talks_to_it(server):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import launch, refused
+from tests.data_pipeline import counsellor
 from tests.model_server import ModelServer
 
 WORDS = ("recipe=demo",)
@@ -150,6 +151,32 @@ def test_a_server_that_answers_prose_is_no_source_of_questions(run_name):
             refused(done, "no question is left", "questions/2_generate_questions/rejects.jsonl")
     finally:
         shutil.rmtree(Path("runs", name), ignore_errors=True)
+
+
+@pytest.mark.parametrize("budget", [None, 100], ids=["no budget", "budget"])
+def test_each_post_goes_ahead_by_itself_but_not_under_a_budget(run_name, tmp_path, budget):
+    name, posts = f"{run_name}-ahead", tmp_path / "posts.jsonl"
+    texts = ["考研没考上", "和室友吵架", "爸妈要离婚", "项目没评上", "孩子不肯上学", "搬到新城市没有朋友"]
+    lines = [
+        {"id": f"p{n}", "title": text, "text": f"{text}，心里很乱。", "replies": []} for n, text in enumerate(texts)
+    ]
+    posts.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8")
+    words = ["llm=vllm", "llm.model=m", "llm.concurrency=2", "llm.input_price=1", "llm.output_price=1"]
+    words += [f"budget={budget}"] if budget else []
+    try:
+        with counsellor.server() as server:
+            done = launch(
+                "data", "recipe=psyllm", f"run={name}", f"posts={posts}", *words, f"llm.base_url={server.url}"
+            )
+        asked = [counsellor.step_of(call.body["messages"]) for call in server.calls]
+        made = manifest(Path("runs", name, "data"))
+    finally:
+        shutil.rmtree(Path("runs", name), ignore_errors=True)
+    assert done.returncode == 0, done.stderr
+    assert made["counts"]["dialogues"] == 6
+    assert sum(calls["calls"] for calls in made["calls"]) == len(asked), "no call twice"
+    last_plan = len(asked) - asked[::-1].index("plan_dialogue")
+    assert ("validate_dialogue" in asked[:last_plan]) == (budget is None)
 
 
 @pytest.mark.parametrize(
