@@ -22,7 +22,7 @@ _TRADITIONAL_SIGN = re.compile("[殺傷殘輕結樓藥農遺離開這個沒們�
 
 @lru_cache(1)
 def crisis_rules() -> dict:
-    """Returns `crisis_rules.yaml`, patterns compiled; a rule's `needs` are places in `sought`, the rarest first."""
+    """Returns `crisis_rules.yaml`, compiled: `sought`, and by the first of their needs the ways."""
     import re2
 
     data = yaml.safe_load((Path(__file__).parent / "crisis_rules.yaml").read_text(encoding="utf-8"))
@@ -31,12 +31,12 @@ def crisis_rules() -> dict:
     def filled(pattern: str) -> str:
         return re2_pattern(re.sub(r"\$([A-Z]+)", lambda name: filled(data["parts"][name[1]]), pattern))
 
-    for rule in data["rules"]:
-        needs = [f"(?:{filled(need)})" for need in rule["needs"]]
+    for rule, way in ((each, way) for each in data["rules"] for way in each["ways"]):
+        needs = [f"(?:{filled(need)})" for need in way["needs"]]
         near = "|".join(data["near"].join(some) for some in permutations(needs))
-        rule["pattern"] = re2.compile(filled(rule.get("pattern", near)), re2_options())
-        rule["needs"] = [sought.setdefault(need, len(sought)) for need in needs]
-        by_first.setdefault(rule["needs"][0], []).append(rule)
+        pattern = re2.compile(filled(way.get("pattern", near)), re2_options())
+        places = [sought.setdefault(need, len(sought)) for need in needs]
+        by_first.setdefault(places[0], []).append((frozenset(places), pattern, rule))
     figures = "|".join(filled(figure["pattern"]) for figure in data["figures"])
     data["hidden"] = re2.compile(figures, re2_options())
     data |= {"sought": list(sought), "screen": screen(list(sought)), "by_first": by_first}
@@ -62,19 +62,17 @@ def find_crisis(text: str) -> list[Span]:
             read = text.translate(_TRADITIONAL)
         read = read.encode("utf-8", "replace").decode()  # half of a character, as broken JSON escapes leave it
     read = read.replace("’", "'")
-    found, needed = [], set(rules["screen"](read))
-    for first in rules["by_first"].keys() & needed:
-        for rule in rules["by_first"][first]:
-            if needed.issuperset(rule["needs"]) and rule["pattern"].search(read):
-                found.append(rule)
-    if not found:
+    needed, found = set(rules["screen"](read)), {}
+    ways = [way for first in rules["by_first"].keys() & needed for way in rules["by_first"][first]]
+    ways = [way for way in ways if way[0] <= needed and way[1].search(read)]
+    if not ways:
         return []
-    read, spans = literal(read), []
-    for rule in found:
-        if match := rule["pattern"].search(read):
+    read = literal(read)
+    for _, pattern, rule in ways:
+        if rule["name"] not in found and (match := pattern.search(read)):
             start, end = match.span()
-            spans.append(Span(start, end, rule["flag"], text[start:end], rule["name"]))
-    return sorted(spans, key=lambda span: span.start)
+            found[rule["name"]] = Span(start, end, rule["flag"], text[start:end], rule["name"])
+    return sorted(found.values(), key=lambda span: (span.start, span.rule))
 
 
 def crisis_flags(text: str) -> list[str]:
