@@ -340,7 +340,10 @@ def test_a_guard_model_adds_to_the_rules_and_fails_towards_showing_guidance():
 
 
 class Terminal:
-    """The command on a pseudo-terminal; `until(text)` reads on until the text has come."""
+    """The command on a pseudo-terminal; `until(text)` reads on until the text has come.
+
+    Keys that come before readline has taken the terminal can be lost, Ctrl-D above all, so `answer` awaits the prompt.
+    """
 
     def __init__(self, *words: str, term: str = "xterm", output=None) -> None:
         self.leader, follower = pty.openpty()
@@ -370,8 +373,17 @@ class Terminal:
         self.process.wait()
         os.close(self.leader)
 
-    def type(self, text: str) -> None:
+    def type(self, text: str | bytes) -> None:
         os.write(self.leader, text.encode() if isinstance(text, str) else text)
+
+    def answer(self, text: str | bytes) -> None:
+        """Types `text` at the next prompt."""
+        self.until("> ")
+        self.type(text)
+
+    def leave(self, text: str) -> None:
+        self.answer(text)
+        assert self.process.wait(60) == 0
 
     def interrupt(self, text: str) -> None:
         """Presses Ctrl-C until `text` comes: between showing its prompt and waiting for a key, readline loses one."""
@@ -397,56 +409,47 @@ class Terminal:
 def test_ctrl_c_stops_the_answer_and_not_the_program():
     slow = Told(["<think>\n", *["想一想。"] * 3, "\n</think>\n\n", *["慢慢说，"] * 200], wait=0.05)
     with StreamServer({"慢": slow}) as server, Terminal(f"endpoint.base_url={server.url}") as terminal:
-        assert "医疗器械" in terminal.until("> ")
-        terminal.type("慢\n")
+        terminal.until("医疗器械")
+        terminal.answer("慢\n")
         said = terminal.until("慢慢说，慢慢说，")
         assert "\x1b[2m想一想。" in said and "<think>" not in said
         terminal.type("\x03")
         terminal.until("stopped; what was said is kept")
         terminal.until("> ")
         terminal.interrupt("/exit or Ctrl-D ends")
-        terminal.type("快\n")
+        terminal.answer("快\n")
         terminal.until("答：快")
         earlier = contents(server.asked[-1])[1]
         assert earlier[0] == "assistant" and 2 <= earlier[1].count("慢慢说，") < 100
-        terminal.type("/exit\n")
-        assert terminal.process.wait(60) == 0
+        terminal.leave("/exit\n")
 
 
 def test_ctrl_c_stops_a_model_in_this_process(tiny):
     with Terminal(f"base_model={tiny}", "max_new_tokens=1000", "seed=2") as terminal:
-        terminal.until("> ")
         for _ in range(2):
-            terminal.type("什么是记忆？\n")
+            terminal.answer("什么是记忆？\n")
             terminal.until("\n")
             terminal.until("的")
             terminal.type("\x03")
             terminal.until("stopped")
-            terminal.until("> ")
-        terminal.type("\x04")
-        assert terminal.process.wait(60) == 0
+        terminal.leave("\x04")
 
 
 def test_a_terminal_that_is_none_gets_no_escapes_and_a_file_no_prompts(tmp_path):
     with StreamServer({"*": Told(["<think>\n想\n</think>\n\n", "\x1b[2J好。"])}) as server:
         with Terminal(f"endpoint.base_url={server.url}", term="dumb") as terminal:
-            terminal.until("> ")
-            terminal.type("好\n")
+            terminal.answer("好\n")
             said = terminal.until("好。")
             assert "<think>" in said and "\x1b" not in said.replace("\x1b[?2004l", "")
-            terminal.type(b"\xff\xfe\n")
+            terminal.answer(b"\xff\xfe\n")
             terminal.until("not UTF-8")
-            terminal.type("/nothing\n")
+            terminal.answer("/nothing\n")
             terminal.until("is no command")
-            terminal.type("\x04")
-            assert terminal.process.wait(60) == 0
+            terminal.leave("\x04")
         with (tmp_path / "out").open("w") as out:
             with Terminal(f"endpoint.base_url={server.url}", output=out) as terminal:
-                terminal.until("> ")
-                terminal.type("好\n")
-                terminal.until("> ")
-                terminal.type("/exit\n")
-                assert terminal.process.wait(60) == 0
+                terminal.answer("好\n")
+                terminal.leave("/exit\n")
         assert (tmp_path / "out").read_text() == "<think>\n想\n</think>\n\n\x1b[2J好。\n"
 
 
