@@ -5,13 +5,15 @@ The rules are data with examples, `crisis_rules.yaml`. They favour recall and ar
 
 import re
 from functools import lru_cache
-from itertools import permutations
 from pathlib import Path
 
 import yaml
 
-from data_pipeline.screening import Span, re2_options, re2_pattern, screen
+from data_pipeline.many_patterns import ManyPatterns
+from data_pipeline.needed_words import alternatives, together
+from data_pipeline.screening import Span
 
+_WORD = re.compile(r"\w")
 # Traditional characters in the words of the crisis rules.
 _TRADITIONAL = str.maketrans(
     "殺傷殘輕結樓藥農遺離開這個沒們壓對還讓會嗎媽說書頭撞過亂從間麼難為著嘗試圖準備計劃決無與強總覺現別裡後點歲",
@@ -22,36 +24,33 @@ _TRADITIONAL_SIGN = re.compile("[殺傷殘輕結樓藥農遺離開這個沒們�
 
 @lru_cache(1)
 def crisis_rules() -> dict:
-    """Returns `crisis_rules.yaml`, compiled: `sought`, and by the first of their needs the ways."""
-    import re2
-
+    """Returns `crisis_rules.yaml`, compiled: `sought` and by place the `rule_of` each, and figures of speech, `blotted`."""
     data = yaml.safe_load((Path(__file__).parent / "crisis_rules.yaml").read_text(encoding="utf-8"))
-    sought, by_first = {}, {}
 
     def filled(pattern: str) -> str:
-        return re2_pattern(re.sub(r"\$([A-Z]+)", lambda name: filled(data["parts"][name[1]]), pattern))
+        pattern = re.sub(r"\$([A-Z]+)", lambda name: filled(data["parts"][name[1]]), pattern)
+        return pattern.replace("\n", "")
 
-    for rule, way in ((each, way) for each in data["rules"] for way in each["ways"]):
-        needs = [f"(?:{filled(need)})" for need in way["needs"]]
-        near = "|".join(data["near"].join(some) for some in permutations(needs))
-        pattern = re2.compile(filled(way.get("pattern", near)), re2_options())
-        places = [sought.setdefault(need, len(sought)) for need in needs]
-        by_first.setdefault(places[0], []).append((frozenset(places), pattern, rule))
-    figures = "|".join(filled(figure["pattern"]) for figure in data["figures"])
-    data["hidden"] = re2.compile(figures, re2_options())
-    data |= {"sought": list(sought), "screen": screen(list(sought)), "by_first": by_first}
+    sought, data["rule_of"] = [], []
+    for rule, way in ((rule, way) for rule in data["rules"] for way in rule["ways"]):
+        near = not isinstance(way, str)
+        each = [together([filled(part) for part in way], data["near"])] if near else alternatives(filled(way))
+        sought += each
+        data["rule_of"] += [rule] * len(each)
+    data["sought"] = ManyPatterns(sought)
+    data["blotted"] = ManyPatterns([each for figure in data["figures"] for each in alternatives(filled(figure["pattern"]))])
     return data
-
-
-def crisis_needs() -> list[str]:
-    """Returns patterns for `screen`: a text without any of them has no flag."""
-    rules = crisis_rules()
-    return [*(rules["sought"][first] for first in rules["by_first"]), _TRADITIONAL_SIGN.pattern]
 
 
 def literal(text: str) -> str:
     """Returns `text` as crisis rules read it: figures of speech and the like blotted out, character by character."""
-    return crisis_rules()["hidden"].sub(lambda match: re.sub(r"\w", "某", match[0]), text)
+    figures, read, at = crisis_rules()["blotted"], "", 0
+    places = figures.found_in(text)
+    while matches := [match for place in places if (match := figures.pattern(place).search(text, at))]:
+        first = min(matches, key=re.Match.start)
+        read += text[at : first.start()] + _WORD.sub("某", first[0])
+        at = first.end()
+    return read + text[at:]
 
 
 def find_crisis(text: str) -> list[Span]:
@@ -62,17 +61,16 @@ def find_crisis(text: str) -> list[Span]:
             read = text.translate(_TRADITIONAL)
         read = read.encode("utf-8", "replace").decode()  # half of a character, as broken JSON escapes leave it
     read = read.replace("’", "'")
-    needed, found = set(rules["screen"](read)), {}
-    ways = [way for first in rules["by_first"].keys() & needed for way in rules["by_first"][first]]
-    ways = [way for way in ways if way[0] <= needed and way[1].search(read)]
-    if not ways:
+    places = rules["sought"].found_in(read)
+    if not places:
         return []
-    read = literal(read)
-    for _, pattern, rule in ways:
-        if rule["name"] not in found and (match := pattern.search(read)):
-            start, end = match.span()
-            found[rule["name"]] = Span(start, end, rule["flag"], text[start:end], rule["name"])
-    return sorted(found.values(), key=lambda span: (span.start, span.rule))
+    read, found = literal(read), []
+    for place in places:
+        if match := rules["sought"].pattern(place).search(read):
+            rule, (start, end) = rules["rule_of"][place], match.span()
+            found.append(Span(start, end, rule["flag"], text[start:end], rule["name"]))
+    first = {span.rule: span for span in sorted(reversed(found), key=lambda span: -span.start)}
+    return sorted(first.values(), key=lambda span: (span.start, span.rule))
 
 
 def crisis_flags(text: str) -> list[str]:

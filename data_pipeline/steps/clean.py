@@ -18,7 +18,8 @@ from pathlib import Path
 import yaml
 
 from data_pipeline.contacts import contact_needs, find_contacts, placeholder
-from data_pipeline.crisis import crisis_flags, crisis_needs
+from data_pipeline.crisis import crisis_flags
+from data_pipeline.processes import in_processes
 from data_pipeline.records import BadInput, Dialogue, Passage, Post, Reject
 from data_pipeline.screening import screen
 from data_pipeline.steps import Result, note
@@ -87,7 +88,7 @@ def _rules() -> _Rules:
         rule["pattern"] = re.compile(rule["pattern"].replace("$C", _CJK))
     remove = [rule for rule in rules["remove"] if "needs" in rule]
     repeats = [rule for rule in rules["remove"] if "needs" not in rule]
-    needs = [*(rule["needs"] for rule in remove), _UNTIDY, *contact_needs(), *crisis_needs()]
+    needs = [*(rule["needs"] for rule in remove), _UNTIDY, *contact_needs()]
     return _Rules(remove, repeats, rules["write"], screen(needs))
 
 
@@ -106,8 +107,14 @@ def clean_text(text: str) -> Cleaned:
         cleaned = "".join([*kept, text[at:]])
     if removed or untidy in needed:
         cleaned = write_punctuation(cleaned)
-    crisis = crisis_flags(text) if needed and max(needed) > untidy + 1 else []
+    crisis = crisis_flags(text)
     return Cleaned(cleaned.strip().lstrip(_LONE), removed, crisis)
+
+
+def _outcome(text: str) -> Cleaned | None:
+    """Returns `clean_text(text)`, None where nothing was found: less to hand from one process to another."""
+    cleaned = clean_text(text)
+    return cleaned if cleaned.removed or cleaned.crisis or cleaned.text != text else None
 
 
 def _find(text: str, needed: list[int]) -> list[Removed]:
@@ -226,12 +233,15 @@ def run(rows: Iterable[Post | Passage | Dialogue], settings: Settings, ask=None)
     The report counts rows in, out, rejected and changed, removed spans by kind and rule, and rows by crisis flag;
     `files["crisis"]` lists the flagged rows for people. Raises BadInput for a row of another type.
     """
-    result = Result([], [], {}, {"removed": [], "crisis": []})
-    spans, flags, changed, count = Counter(), Counter(), 0, 0
-    for count, row in enumerate(rows, 1):  # noqa: B007
-        if not isinstance(row, (Post, Passage, Dialogue)):
+    result, rows = Result([], [], {}, {"removed": [], "crisis": []}), list(rows)
+    for count, row in enumerate(rows, 1):
+        if type(row) not in _CLEAN:
             raise BadInput(f"clean: row {count} is a {type(row).__name__}; it takes posts, passages and dialogues")
-        new, parts, reason = _CLEAN[type(row)](row, settings)
+    spans, flags, changed = Counter(), Counter(), 0
+    outcomes = in_processes(_outcome, (text for row in rows for text in _texts(row)))
+    for row in rows:
+        cleaned = [next(outcomes) or Cleaned(text) for text in _texts(row)]
+        new, parts, reason = _CLEAN[type(row)](row, cleaned, settings)
         if any([cleaned.removed or cleaned.crisis for _, cleaned in parts]):
             reason = _account(row, new, parts, reason, result, spans, flags)
         if reason:
@@ -240,7 +250,7 @@ def run(rows: Iterable[Post | Passage | Dialogue], settings: Settings, ask=None)
         changed += _texts(new) != _texts(row)
         result.rows.append(new)
     result.report = {
-        "in": count,
+        "in": len(rows),
         "out": len(result.rows),
         "rejected": len(result.rejects),
         "changed": changed,
@@ -283,36 +293,26 @@ def _texts(row: Post | Passage | Dialogue) -> list[str]:
     return [row.text] if isinstance(row, Passage) else [turn.content for turn in row.turns]
 
 
-def _short(text: str, limit: int) -> int | None:
-    """Returns the number of letters and digits in `text` where it is below `limit`, else None."""
-    if len(text) > 4 * limit + 20:
-        return None
-    letters = sum(map(str.isalnum, text))
-    return letters if letters < limit else None
-
-
-def _post(row: Post, settings: Settings) -> tuple[Post, list[tuple[str, Cleaned]], str]:
-    parts = [("title", clean_text(row.title)), ("text", clean_text(row.text))]
-    replies = []
-    for number, reply in enumerate(row.replies, 1):
-        cleaned = clean_text(reply)
-        parts.append((f"reply {number}", cleaned))
-        if cleaned.crisis or _letters(cleaned.text, settings.min_reply) >= settings.min_reply:
-            replies.append(cleaned.text)
+def _post(row: Post, cleaned: list[Cleaned], settings: Settings) -> tuple[Post, list[tuple[str, Cleaned]], str]:
+    title, text, *answers = cleaned
+    parts, replies = [("title", title), ("text", text)], []
+    for number, (reply, answer) in enumerate(zip(row.replies, answers, strict=True), 1):
+        parts.append((f"reply {number}", answer))
+        if answer.crisis or _letters(answer.text, settings.min_reply) >= settings.min_reply:
+            replies.append(answer.text)
         else:
-            cleaned.removed.append(Removed(0, len(reply), "short", "short_reply", cleaned.text))
-    new = Post(row.id, row.source, parts[0][1].text, parts[1][1].text, replies, dict(row.meta))
+            answer.removed.append(Removed(0, len(reply), "short", "short_reply", answer.text))
+    new = Post(row.id, row.source, title.text, text.text, replies, dict(row.meta))
     return new, parts, _too_little(new.title + new.text, settings, "min_post")
 
 
-def _passage(row: Passage, settings: Settings) -> tuple[Passage, list[tuple[str, Cleaned]], str]:
-    cleaned = clean_text(row.text)
-    new = Passage(row.id, row.source, row.subject, cleaned.text, dict(row.meta))
-    return new, [("text", cleaned)], _too_little(new.text, settings, "min_passage")
+def _passage(row: Passage, cleaned: list[Cleaned], settings: Settings) -> tuple[Passage, list, str]:
+    new = Passage(row.id, row.source, row.subject, cleaned[0].text, dict(row.meta))
+    return new, [("text", cleaned[0])], _too_little(new.text, settings, "min_passage")
 
 
-def _dialogue(row: Dialogue, settings: Settings) -> tuple[Dialogue, list[tuple[str, Cleaned]], str]:
-    parts = [(f"{turn.role} {number}", clean_text(turn.content)) for number, turn in enumerate(row.turns, 1)]
+def _dialogue(row: Dialogue, cleaned: list[Cleaned], settings: Settings) -> tuple[Dialogue, list, str]:
+    parts = [(f"{turn.role} {number}", c) for number, (turn, c) in enumerate(zip(row.turns, cleaned, strict=True), 1)]
     turns = [replace(t, content=c.text or SILENCE) for t, (_, c) in zip(row.turns, parts, strict=True)]
     new = Dialogue(row.id, row.source, turns, dict(row.meta))
     return new, parts, _too_little("".join(c.text for _, c in parts), settings, "min_dialogue")
