@@ -19,48 +19,49 @@ _TRADITIONAL = str.maketrans(
     "殺傷殘輕結樓藥農遺離開這個沒們壓對還讓會嗎媽說書頭撞過亂從間麼難為著嘗試圖準備計劃決無與強總覺現別裡後點歲",
     "杀伤残轻结楼药农遗离开这个没们压对还让会吗妈说书头撞过乱从间么难为着尝试图准备计划决无与强总觉现别里后点岁",
 )
-_TRADITIONAL_SIGN = re.compile("[殺傷殘輕結樓藥農遺離開這個沒們讓會]")
+# Frequent ones of them, and halves of characters, as broken JSON escapes leave them.
+_ODD_SIGN = re.compile("[殺傷殘輕結樓藥農遺離開這個沒們讓會\ud800-\udfff]")
 
 
 @lru_cache(1)
 def crisis_rules() -> dict:
-    """Returns `crisis_rules.yaml`, compiled: `sought` and by place the `rule_of` each, and figures of speech, `blotted`."""
-    data = yaml.safe_load((Path(__file__).parent / "crisis_rules.yaml").read_text(encoding="utf-8"))
+    """Returns `crisis_rules.yaml` with its patterns: `sought`, `rule_of` each by place, figures to be `blotted`."""
+    text = (Path(__file__).parent / "crisis_rules.yaml").read_text(encoding="utf-8")
+    data = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
     def filled(pattern: str) -> str:
         pattern = re.sub(r"\$([A-Z]+)", lambda name: filled(data["parts"][name[1]]), pattern)
         return pattern.replace("\n", "")
 
-    sought, data["rule_of"] = [], []
-    for rule, way in ((rule, way) for rule in data["rules"] for way in rule["ways"]):
-        near = not isinstance(way, str)
-        each = [together([filled(part) for part in way], data["near"])] if near else alternatives(filled(way))
-        sought += each
-        data["rule_of"] += [rule] * len(each)
-    data["sought"] = ManyPatterns(sought)
-    data["blotted"] = ManyPatterns([each for figure in data["figures"] for each in alternatives(filled(figure["pattern"]))])
-    return data
+    sought, blotted, data["rule_of"] = [], [], []
+    for rule in data["rules"]:
+        for way in rule["ways"]:
+            near = isinstance(way, list)
+            sought += [together(list(map(filled, way)), data["near"])] if near else alternatives(filled(way))
+        data["rule_of"] += [rule] * (len(sought) - len(data["rule_of"]))
+    for figure in data["figures"]:
+        blotted += alternatives(filled(figure["pattern"]))
+    return data | {"sought": ManyPatterns(sought), "blotted": ManyPatterns(blotted)}
 
 
 def literal(text: str) -> str:
     """Returns `text` as crisis rules read it: figures of speech and the like blotted out, character by character."""
     figures, read, at = crisis_rules()["blotted"], "", 0
-    places = figures.found_in(text)
-    while matches := [match for place in places if (match := figures.pattern(place).search(text, at))]:
+    matches = [figures.pattern(place).search(text) for place in figures.found_in(text)]
+    while matches:  # the first one each time, as one pattern of all would find them
         first = min(matches, key=re.Match.start)
         read += text[at : first.start()] + _WORD.sub("某", first[0])
         at = first.end()
+        matches = [match if match.start() >= at else match.re.search(text, at) for match in matches]
+        matches = [match for match in matches if match]
     return read + text[at:]
 
 
 def find_crisis(text: str) -> list[Span]:
     """Returns what in `text` may speak of a crisis, one span per rule (its first match); kind is the flag."""
-    rules, read = crisis_rules(), text
-    if not text.isascii():
-        if _TRADITIONAL_SIGN.search(text):
-            read = text.translate(_TRADITIONAL)
-        read = read.encode("utf-8", "replace").decode()  # half of a character, as broken JSON escapes leave it
-    read = read.replace("’", "'")
+    rules, read = crisis_rules(), text.replace("’", "'")
+    if _ODD_SIGN.search(read):
+        read = read.translate(_TRADITIONAL).encode("utf-8", "replace").decode()
     places = rules["sought"].found_in(read)
     if not places:
         return []

@@ -4,6 +4,7 @@ An automaton of all patterns, as RE2's, would be built anew for every text, stat
 """
 
 import re
+from collections.abc import Callable
 from functools import cache
 
 from data_pipeline.needed_words import ENDS, Alternative
@@ -18,43 +19,54 @@ class ManyPatterns:
         from ahocorasick_rs import AhoCorasick, Implementation
 
         words, by_word = {mark: place for place, mark in enumerate(ENDS)}, {}
-        self.sources, self.sets = [each.pattern for each in alternatives], {}
+        self.alternatives, sets = alternatives, {}
         for place, each in enumerate(alternatives):
             key, *others = each.needs
-            others = [self.sets.setdefault(other, len(self.sets)) for other in others]
+            others = [sets.setdefault(other, len(sets)) for other in others]
             for word in sorted(key):
                 by_word.setdefault(words.setdefault(word, len(words)), []).append((place, others, each.across))
         self.by_word = [by_word.get(word, ()) for word in range(len(words))]
         self.words_of = AhoCorasick(list(words), implementation=Implementation.ContiguousNFA).find_matches_as_indexes
-        sets = list(self.sets)
+        sets = list(sets)
         # Of many few are ever tried, so they are compiled when they are.
-        self.pattern = cache(lambda place: re.compile(self.sources[place], re.IGNORECASE))
-        self.any_of = cache(lambda number: re.compile("|".join(map(re.escape, sorted(sets[number])))))
+        self.pattern = cache(lambda place: re.compile(alternatives[place].pattern, re.IGNORECASE))
+        self.holds = cache(lambda number: _holds(sorted(sets[number])))
 
     def found_in(self, text: str) -> list[int]:
         """Returns the places of the patterns that match in `text`, in order."""
-        lower, keys, found, start = _lower(text), [], set(), 0
+        lower, keys, tried, found, start = _lower(text), [], set(), set(), 0
         for word, _, end in self.words_of(lower + ENDS[-1], overlapping=True):
-            if word >= len(ENDS):
+            if self.by_word[word]:
                 keys.append(word)
-                continue
-            if keys:
-                self._try(keys, text, lower, slice(max(0, start - BORDER), end + BORDER), found)
-                keys = []
-            start = end
+            if word < len(ENDS):
+                if keys:
+                    self._try(keys, text, lower, slice(max(0, start - BORDER), end + BORDER), tried, found)
+                keys, start = [], end
         return sorted(found)
 
-    def _try(self, keys: list[int], text: str, lower: str, sentence: slice, found: set[int]) -> None:
+    def _try(self, keys: list[int], text: str, lower: str, sentence: slice, tried: set, found: set[int]) -> None:
         """Adds to `found` the places of the patterns of `keys` that match in the sentence, or across its borders."""
         part = lower[sentence]
         for key in keys:
             for place, others, across in self.by_word[key]:
+                once = place if across else (place, sentence.stop)
+                if place in found or once in tried:
+                    continue
+                tried.add(once)
                 for other in others:
-                    if not self.any_of(other).search(lower if across else part):
+                    if not self.holds(other)(lower if across else part):
                         break
                 else:
-                    if place not in found and self.pattern(place).search(text if across else text[sentence]):
+                    pattern = self.pattern(place)  # in the whole text, too: a sentence is not where it begins or ends
+                    if (across or pattern.search(text[sentence])) and pattern.search(text):
                         found.add(place)
+
+
+def _holds(words: list[str]) -> Callable[[str], object]:
+    """Returns what tells whether a text holds one of `words`."""
+    if len(words) <= 10:  # else a pattern is faster
+        return lambda text: any([word in text for word in words])
+    return re.compile("|".join(map(re.escape, words))).search
 
 
 def _lower(text: str) -> str:

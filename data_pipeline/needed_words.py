@@ -1,7 +1,7 @@
 """Which words a text must hold for a pattern to match it, so that a thousand patterns cost one pass for their words.
 
-Google's RE2 does the same in C++ (FilteredRE2), but not within a sentence and not for as many words. A pattern is read
-by Python's own parser and taken apart at its outermost alternatives; each asks for one word of each of some sets.
+A pattern is read by Python's own parser and taken apart at its outermost alternatives; each asks for one word of each
+of some sets. RE2 does so too (FilteredRE2), but not by sentence, and its automaton is built anew for nearly every text.
 """
 
 import re
@@ -14,13 +14,10 @@ from re import _parser as parser
 ENDS = "。！？!?\n"  # of sentences
 MOST_JOINED = 150  # words that neighbouring parts make together; above it they stay apart
 MOST = 400  # words of one set
-# How often each of the frequent words stands in a post of 220 characters, counted over SMILECHAT.
-FREQUENT = {
-    word: float(often)
-    for word, often in map(str.split, (Path(__file__).parent / "frequent_words.txt").read_text("utf-8").splitlines())
-}
-FREQUENT |= {" ": 30}
-TELLS_NOTHING = 6  # times a post that a word of the set stands in it, so that nearly every sentence has one
+# How often the frequent words stand in a post of 220 characters, as counted over SMILECHAT. Rarity saves time, no more.
+_LINES = (Path(__file__).parent / "frequent_words.txt").read_text(encoding="utf-8").splitlines()
+FREQUENT = {" ": 30.0} | {word: float(often) for word, often in map(str.split, _LINES)}
+TELLS_NOTHING = 6  # times that words of one set stand in a post: nearly every sentence has one
 
 
 @dataclass(slots=True, frozen=True)
@@ -138,6 +135,8 @@ def _across(items: list, first: bool, last: bool) -> bool:
         elif kind is sre.BRANCH:
             if any(_across(list(branch), begins, ends) for branch in value[1]):
                 return True
+        elif kind not in (sre.LITERAL, sre.NOT_LITERAL, sre.IN, sre.ANY):
+            return True  # a look around or the like: no rule has one
         elif not (begins or ends) and any(_takes(kind, value, mark) for mark in ENDS):
             return True
     return False
@@ -156,5 +155,6 @@ def _takes(kind, value, mark: str) -> bool:
 
 def _holds(kind, value, mark: str) -> bool:
     if kind is sre.CATEGORY:
-        return value is sre.CATEGORY_NOT_WORD or (value is sre.CATEGORY_SPACE and mark.isspace())
+        space = value is sre.CATEGORY_SPACE and mark.isspace() or value is sre.CATEGORY_NOT_SPACE and not mark.isspace()
+        return space or value in (sre.CATEGORY_NOT_WORD, sre.CATEGORY_NOT_DIGIT)
     return chr(value) == mark if kind is sre.LITERAL else value[0] <= ord(mark) <= value[1]

@@ -19,14 +19,12 @@ def in_processes(function: Callable, items: Iterable) -> Iterator:
     Few items are done in this process. Raises what `function` raises.
     """
     items = iter(items)
-    first = list(islice(items, FEW + 1))
+    pieces = list(iter(lambda: list(islice(items, PIECE)), []))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if len(first) <= FEW or cores == 1:
-        yield from map(function, first)
-        yield from map(function, items)
+    if len(pieces) * PIECE <= FEW or cores == 1:
+        for piece in pieces:
+            yield from map(function, piece)
         return
-    pieces = [first[at : at + PIECE] for at in range(0, len(first), PIECE)]
-    pieces += iter(lambda: list(islice(items, PIECE)), [])
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn"), _begin) as pool:
         try:
             for done in pool.map(partial(_each, function), pieces):

@@ -1,4 +1,7 @@
-"""What contact and crisis rules share: spans, and the one pass over a text for many patterns."""
+"""What the rules of cleaning share: spans, and one pass over a text for a few dozen patterns.
+
+For hundreds, `many_patterns.py`: the automaton here has a state for each set of patterns found so far.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,30 +16,19 @@ class Span:
     rule: str = ""
 
 
-def re2_pattern(pattern: str) -> str:
-    """Returns `pattern` for RE2, which knows no look-around nor back-reference; \\W means what it does in Python."""
-    signs = r"\pP\pS\pZ\pM\pC"  # RE2's own \W knows ASCII alone
-    return pattern.replace("\n", "").replace(r"[\W", f"[{signs}").replace(r"\W", f"[{signs}]")
+def screen(patterns: list[str]) -> Callable[[str], list[int]]:
+    """Returns a function that gives the places in `patterns` of those found in a text, in one pass for all of them.
 
-
-def re2_options():
+    Patterns are RE2's (no look-around, no back-reference), without regard to case; \\W means what it does in Python.
+    """
     import re2
 
     options = re2.Options()
     options.case_sensitive, options.max_mem = False, 128 << 20
-    return options
-
-
-def screen(patterns: list[str]) -> Callable[[str], list[int]]:
-    """Returns a function that gives the places in `patterns` of those found in a text, in one pass for all of them.
-
-    Patterns are RE2's, without regard to case.
-    """
-    import re2
-
-    found = re2.Set.SearchSet(re2_options())
+    found = re2.Set.SearchSet(options)
+    signs = r"\pP\pS\pZ\pM\pC"  # RE2's own \W knows ASCII alone
     for pattern in patterns:
-        found.Add(re2_pattern(pattern))
+        found.Add(pattern.replace(r"[\W", f"[{signs}").replace(r"\W", f"[{signs}]"))
     found.Compile()
 
     def scan(text: str) -> list[int]:

@@ -58,14 +58,15 @@ def main(folder: Path) -> None:
         result = run(rows, Settings())
         taken = time.perf_counter() - started
         assert len(result.rows) + len(result.rejects) == len(rows)
-        clean_text(rows[0].text)  # rules are read once
+        for row in rows[:5000]:  # rules are read, and compiled as they are needed
+            clean_text(row.text)
         started = time.process_time()
-        for row in rows[:5000]:
+        for row in rows[5000:10_000]:
             clean_text(row.text)
         alone = 5000 / (time.process_time() - started)
         flagged = sum("crisis" in row.meta for row in result.rows) / len(rows)
         print(
-            f"{name}: {len(rows) / taken:,.0f} posts/s with all cores, processes started; {alone:,.0f} on one; "
+            f"{name}: {len(rows) / taken:,.0f} posts/s with all cores, their start included; {alone:,.0f} on one; "
             f"mean length {length:.0f} characters; {flagged:.1%} flagged",
             flush=True,
         )
