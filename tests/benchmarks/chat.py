@@ -36,7 +36,9 @@ def seconds(line: list[str]) -> float:
     """Returns the seconds from a message, sent when the command is ready, to the first of its answer."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(line, **pipes) as process:
-        while not any(sign in (told := process.stderr.readline().decode()) for sign in ("ready", "研究用工具")):
+        told = ""
+        while not any(sign in told for sign in ("ready", "研究用工具")):
+            told = process.stderr.readline().decode()
             assert told, "it ended before it was ready"
         begun = time.perf_counter()
         process.stdin.write("什么是记忆？\n".encode())
