@@ -6,8 +6,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from itertools import islice
 
 PIECE = 500  # items that go to a process at once
 FEW = 20_000  # items that are done before processes would have started
@@ -18,23 +16,16 @@ def in_processes(function: Callable, items: Iterable) -> Iterator:
 
     Few items are done in this process. Raises what `function` raises.
     """
-    items = iter(items)
-    pieces = list(iter(lambda: list(islice(items, PIECE)), []))
+    items = list(items)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if len(pieces) * PIECE <= FEW or cores == 1:
-        for piece in pieces:
-            yield from map(function, piece)
+    if len(items) <= FEW or cores == 1:
+        yield from map(function, items)
         return
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn"), _begin) as pool:
         try:
-            for done in pool.map(partial(_each, function), pieces):
-                yield from done
+            yield from pool.map(function, items, chunksize=PIECE)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _each(function: Callable, items: list) -> list:
-    return list(map(function, items))
 
 
 def _begin() -> None:

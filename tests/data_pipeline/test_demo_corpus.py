@@ -40,16 +40,22 @@ def read(reader, path):
     return rows
 
 
+def recording_asker():
+    """Returns (what answers requests with the corpus's replies, the set in which it gathers their keys)."""
+    ask_recorded, asked = recorded.asker(CORPUS / "replies"), set()
+
+    def ask(requests):
+        asked.update((r.step, r.row, r.sample) for r in requests)
+        return ask_recorded(requests)
+
+    return ask, asked
+
+
 class Line:
     """The steps as the demo runs them; `asked` gathers the keys of all requests."""
 
     def __init__(self):
-        ask_recorded, self.asked = recorded.asker(CORPUS / "replies"), set()
-
-        def ask(requests):
-            self.asked.update((r.step, r.row, r.sample) for r in requests)
-            return ask_recorded(requests)
-
+        ask, self.asked = recording_asker()
         self.passages = clean.run(read(passages, CORPUS / "passages"), clean.Settings()).rows
         self.generated = generate_questions.run(self.passages, generate_questions.Settings(), ask)
         self.unique = deduplicate.run(self.generated.rows, deduplicate.Settings())

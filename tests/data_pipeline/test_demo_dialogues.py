@@ -20,7 +20,7 @@ from data_pipeline.steps import (
     validate_dialogue,
     write_dialogue,
 )
-from tests.data_pipeline.test_demo_corpus import CORPUS, PSYLLM, read
+from tests.data_pipeline.test_demo_corpus import CORPUS, PSYLLM, read, recording_asker
 
 APPROACHES = ("认知行为取向", "接纳承诺取向", "心理动力取向", "人本取向", "整合取向")  # as the prompt lists them
 LIMITS = {"client": (20, 60), "thought": (50, 90), "reply": (35, 75)}  # characters: the demo's model is tiny
@@ -33,12 +33,7 @@ class Line:
     """PsyLLM's steps over the posts, as recipes/psyllm_demo runs them; `asked` gathers the keys of all requests."""
 
     def __init__(self):
-        ask_recorded, self.asked = recorded.asker(CORPUS / "replies"), set()
-
-        def ask(requests):
-            self.asked.update((r.step, r.row, r.sample) for r in requests)
-            return ask_recorded(requests)
-
+        ask, self.asked = recording_asker()
         self.posts = deduplicate.run(
             clean.run(read(posts, CORPUS / "posts.jsonl"), clean.Settings()).rows, deduplicate.Settings()
         )
@@ -53,12 +48,7 @@ class TalkLine:
     """PsyLLM's steps over the dialogues that are there already, as recipes/psyllm_demo runs them."""
 
     def __init__(self):
-        ask_recorded, self.asked = recorded.asker(CORPUS / "replies"), set()
-
-        def ask(requests):
-            self.asked.update((r.step, r.row, r.sample) for r in requests)
-            return ask_recorded(requests)
-
+        ask, self.asked = recording_asker()
         found = list(messages.read(CORPUS / "dialogues.jsonl"))
         self.refused = [row for row in found if isinstance(row, Reject)]
         self.given = [row for row in found if not isinstance(row, Reject)]
