@@ -7,7 +7,8 @@ with at least one answer. A client's last words without an answer are kept.
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from data_pipeline.records import BadInput, Dialogue, Reject, Turn, parse_json, read_jsonl
+from data_pipeline.errors import BadInput
+from data_pipeline.records import Dialogue, Reject, Turn, parse_json, read_jsonl
 
 # The names that are understood. Any other one, such as "therapist", rejects the dialogue and is named: nothing is
 # guessed about who speaks.
@@ -26,7 +27,6 @@ ROLES = {
     "支持者": "counselor",  # CPsyCounE
 }
 MESSAGE_ROLES = {"system": "system", "client": "user", "counselor": "assistant"}
-SHAREGPT_ROLES = {"system": "system", "client": "human", "counselor": "gpt"}
 # Inside a text they would end a thought or a turn in Qwen's templates, in training and at inference.
 MARKS = ("<think>", "</think>", "<|im_start|>", "<|im_end|>")
 
@@ -113,12 +113,6 @@ def split_thought(text: object) -> tuple[object, str | None]:
 def messages(turns: list[Turn]) -> list[dict[str, str]]:
     """Returns the turns as OpenAI messages, thoughts included; `sources/messages.py` reads them back as they were."""
     return [{"role": MESSAGE_ROLES[turn.role], "content": with_thought(turn)} for turn in turns]
-
-
-def sharegpt(dialogue: Dialogue) -> dict:
-    """Returns the dialogue as a sharegpt row; `sources/messages.py` reads id and turns back as they were."""
-    turns = [{"from": SHAREGPT_ROLES[turn.role], "value": with_thought(turn)} for turn in dialogue.turns]
-    return {"id": dialogue.id, "conversations": turns}
 
 
 def message_turns(row: list) -> Iterator[tuple]:

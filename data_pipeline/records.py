@@ -5,18 +5,16 @@ Readers in `data_pipeline/sources/` yield these records; exporters in `data_pipe
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import jsonlines
 import orjson
 
+from data_pipeline.errors import BadInput
+
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
-class BadInput(Exception):
-    """The user's input is wrong; the message names file, row, key, value and cure. Commands exit with 2."""
 
 
 @dataclass(slots=True)
@@ -83,6 +81,21 @@ class Reject:
     id: str
     where: str  # file and row
     reason: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a step asks a model for one row; named by (step, row, sample) in the ledger and in recorded replies."""
+
+    step: str
+    row: str
+    sample: int
+    messages: list[dict]
+    params: dict = field(default_factory=dict)  # temperature, top_p, max_tokens...: sent as they are, without the Nones
+    shape: type | None = None  # pydantic model of a JSON reply; its schema is sent where the server has `json_schema`
+
+
+Ask = Callable[[list[Request]], list[Response]]  # in the order of the requests; a failed one has finish "failed"
 
 
 # Punctuation and blanks that stand between letters of a key, as in "A、B、D" or "ABD\xa0".
@@ -184,3 +197,8 @@ def read_records(path: Path, kind: type) -> Iterator:
 def read_questions(path: Path) -> Iterator[Question]:
     """Yields the questions of a file; raises BadInput as `read_records` does."""
     return read_records(path, Question)
+
+
+def note(record, step: str, **facts) -> None:
+    """Appends {"step": step, **facts} to the record's trail; facts of a call are row, sample and prompt (its hash)."""
+    record.meta.setdefault("trail", []).append({"step": step, **facts})

@@ -6,7 +6,8 @@ VERSION rises with any change of scoring, so that two numbers are compared only 
 import math
 from collections.abc import Sequence
 
-from data_pipeline.records import BadInput, Question, Response
+from data_pipeline.errors import BadInput
+from data_pipeline.records import Question, Response
 from reward.answer import read_answer, split_thought
 from reward.psyche import credit, is_well_formed
 

@@ -1,6 +1,6 @@
 """Reports of an evaluation: Markdown, and one self-contained HTML page with tables, plots and responses to browse.
 
-`page` puts the content together, `write` writes both files; launch/demo_report.py adds the curves of its trainings.
+`page` puts the content together, `write` writes both files; launch/reports/demo.py adds the curves of its trainings.
 """
 
 import base64

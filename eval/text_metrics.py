@@ -11,10 +11,9 @@ Two numbers called ROUGE-1 may differ by a third, so every name says how it coun
 - `bleu_4_char`: LLaMA-Factory's BLEU-4: nltk's sentence BLEU over all characters, blanks too, smoothing method3.
 - `bleu_4_word`: EmoLLM's BLEU-4 (`evaluate/metric.py`): nltk's sentence BLEU over jieba's words of the text without
   its spaces, smoothing method1 (epsilon 0.1).
-- `bleu_zh_sacre`: sacrebleu's corpus BLEU with its own `zh` tokenizer, the only one that carries a signature.
 
 Which of them PCEB's published table used is not known: its tokenisation is unpublished. A set of texts scores the
-mean of its pairs; only `bleu_zh_sacre` is of the corpus as a whole.
+mean of its pairs.
 """
 
 import math
@@ -68,20 +67,6 @@ def score_texts(responses: Sequence[str], references: Sequence[str]) -> list[dic
                 prepared[text] = _prepare(text, numbers)
         scores.append(_score(prepared[response], prepared[reference]))
     return scores
-
-
-def corpus_bleu(responses: Sequence[str], references: Sequence[str]) -> dict[str, float | str]:
-    """Returns {"bleu_zh_sacre": 0 to 100, "signature": sacrebleu's} of the corpus, one reference per response.
-
-    Raises ValueError when the two lists differ in length.
-    """
-    import sacrebleu
-
-    if len(responses) != len(references):
-        raise ValueError(f"{len(responses)} responses and {len(references)} references")
-    bleu = sacrebleu.metrics.BLEU(tokenize="zh")
-    score = bleu.corpus_score(list(responses) or [""], [list(references) or [""]]).score
-    return {"bleu_zh_sacre": score, "signature": str(bleu.get_signature())}
 
 
 @dataclass(slots=True)

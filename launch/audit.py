@@ -18,17 +18,19 @@ import yaml
 from omegaconf import OmegaConf
 from rich.table import Table
 
-from data_pipeline.records import BadInput
-from launch import arguments, configuration, grpo, sft
-from launch.arguments import RECIPES, REPOSITORY
-from launch.stage import console, run_plain
+from data_pipeline.errors import BadInput, did_you_mean
+from launch.cli import arguments, configuration
+from launch.cli.arguments import GRPO, RECIPES, REPOSITORY, SFT
+from launch.cli.entry import console, run_command
+from launch.frameworks import llama_factory, verl
+from launch.preflight.batch_plan import plan_grpo, plan_sft
 
-STAGES = {"sft": sft, "grpo": grpo}
+STAGES = {"sft": (SFT, plan_sft), "grpo": (GRPO, plan_grpo)}
 
 
 def main(argv: list[str]) -> int:
     """Returns the exit code: 0 all as published, 1 a difference, 2 wrong input."""
-    return run_plain(audit, __doc__, argv)
+    return run_command(audit, __doc__, argv)
 
 
 def audit(argv: list[str]) -> int:
@@ -74,20 +76,20 @@ def load_card(recipe: str) -> dict:
     if recipe not in cards:
         raise BadInput(
             f"recipe={recipe}: nothing is published to hold it against; there are cards for {', '.join(cards)}"
-            f"{arguments.did_you_mean(recipe, list(cards))}"
+            f"{did_you_mean(recipe, list(cards))}"
         )
     return cards[recipe]
 
 
 def compose(stage: str, words: dict[str, str], overrides: list[str]) -> dict:
     """Returns what the framework would get; raises BadInput for unknown keys and impossible batches."""
-    room = STAGES[stage]
-    command = arguments.parse(room.STAGE, [f"recipe={words['recipe']}", f"hardware={words['hardware']}", *overrides])
-    config = configuration.compose_stage(room.STAGE, command)
-    room.plan(config, None)
+    described, plan = STAGES[stage]
+    command = arguments.parse(described, [f"recipe={words['recipe']}", f"hardware={words['hardware']}", *overrides])
+    config = configuration.compose_stage(described, command)
+    plan(config, None)
     if stage == "grpo":
-        return {k: v for k, v in OmegaConf.to_container(config).items() if k not in grpo.OURS}
-    known = set(configuration.llama_factory_keys())
+        return verl.own_part(config)
+    known = set(llama_factory.keys())
     settings = {k: v for k, v in OmegaConf.to_container(config).items() if k in known}
     return {**settings, "_world": config.psyforge.processes * config.psyforge.nodes}
 
@@ -106,14 +108,14 @@ def resolve(stage: str, settings: list[dict]) -> list[dict]:
         "PYTHONPATH": os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH")))),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "launch.resolved", stage, *worlds[:1]],
+        [sys.executable, "-m", "launch.frameworks.values", stage, *worlds[:1]],
         input=json.dumps(settings),
         capture_output=True,
         text=True,
         env=env,
     )
     if done.returncode:
-        raise RuntimeError(f"launch.resolved {stage} failed:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"launch.frameworks.values {stage} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout)
 
 

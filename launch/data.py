@@ -7,36 +7,39 @@
     python -m launch.data recipe=psyche_r1 run=NAME passages=BOOKS dry_run=true      # calls, tokens, cost
     python -m launch.data status run=demo
 
-`source=synthesis` makes questions and dialogues out of raw text (launch/synthesis.py); every other source reads
+`source=synthesis` makes questions and dialogues out of raw text (data_pipeline/synthesis/); every other source reads
 questions that are there. Writes runs/NAME/data/: questions.jsonl, questions.rejects.jsonl (every row left out, with its
 reason), sft.jsonl and dataset_info.json for LLaMA-Factory, grpo.jsonl and grpo_train.parquet for verl, heldout.jsonl
 and grpo_validation.parquet for evaluation, datacard.md and datacard.html.
 """
 
-import importlib
-import pkgutil
 import time
-from collections import Counter
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from data_pipeline import llm, sources
-from data_pipeline.export import exportable, llama_factory, verl
-from data_pipeline.records import BadInput, Dialogue, Question, Reject, write_jsonl
+from data_pipeline import llm
+from data_pipeline.errors import BadInput
+from data_pipeline.export.training_files import Export, count_reasons
+from data_pipeline.prompts import prompt_text
+from data_pipeline.records import Dialogue, Question, Reject
+from data_pipeline.sources import find_reader
 from data_pipeline.steps.decontaminate import decontaminate
-from launch import call_plan, datacard, runs, splits, stage, synthesis
-from launch.arguments import Command, Stage, did_you_mean, prompt_text
-
-STAGE = Stage("data", subcommands=("status",), has_hardware=False, has_llm=True)
+from data_pipeline.synthesis import cost_plan, splits
+from data_pipeline.synthesis import run as synthesis
+from launch.cli.arguments import DATA, Command
+from launch.cli.entry import StageFailed, console, run_stage, show_plan
+from launch.reports import datacard
+from launch.running.folder import StageFolder, finished_manifest, open_stage, read_manifest
 
 
 def run(config: DictConfig, command: Command) -> None:
     """Runs the stage; raises BadInput when nothing usable is left, StageFailed when the budget is spent."""
     prompt_text(config.system, "system")  # a wrong name is told before anything is read or paid
     if config.source == "synthesis":
-        return synthesise(config, command)
+        synthesise(config, command)
+        return
     reader = find_reader(config.source)
     if not config.source_path:
         raise BadInput(
@@ -44,30 +47,27 @@ def run(config: DictConfig, command: Command) -> None:
         )
     if config.dry_run:
         there = Path(config.source_path).exists()
-        stage.show_plan(
-            OmegaConf.to_container(config), ["python", "-m", "launch.data"], {}, ["rows unknown"] * (not there)
-        )
-        return None
+        show_plan(OmegaConf.to_container(config), ["python", "-m", "launch.data"], {}, ["rows unknown"] * (not there))
+        return
     started = time.monotonic()
     questions, rejects = read(reader, config)
     total = len(questions) + len(rejects)
     questions, overlaps = clean_of_benchmarks(questions, rejects, config)
     questions = splits.take(questions, rejects, config.select, config.seed, config.open_questions)
-    parts = splits.split(questions, rejects, config.split, config.seed)
-    check_left(*parts, [], rejects, total, config)
-    folder = runs.begin(STAGE, config, {"source": Path(config.source_path), **benchmarks(config)}, command)
-    if folder.done:
-        stage.console.print(f"data: {folder.path} is done already; delete it to make it again")
-        return show_status(config.run)
-    files = export(folder.path, *parts, [], rejects, overlaps["hits"], config)
-    return close(folder, files, total, *parts, [], rejects, overlaps, started, {})
+    export = Export(*splits.split(questions, config.split, config.seed), [], rejects, overlaps)
+    check(export, total, config)
+    folder = open_stage(DATA, config, {"source": Path(config.source_path), **benchmarks(config)}, command)
+    if is_done(folder, config.run):
+        return
+    finish(folder, export, export.counts(total), config, started)
 
 
 def synthesise(config: DictConfig, command: Command) -> None:
     """Makes questions and dialogues from passages and posts, then exports them; runs what is not done yet."""
     if config.dry_run:
-        notes = call_plan.plan(config, Path("runs") / config.run / "data" / "ledger.sqlite")
-        return stage.show_plan(OmegaConf.to_container(config), ["python", "-m", "launch.data"], {}, notes)
+        notes = cost_plan.plan(config, Path("runs") / config.run / "data" / "ledger.sqlite")
+        show_plan(OmegaConf.to_container(config), ["python", "-m", "launch.data"], {}, notes)
+        return
     if config.source_path:
         raise BadInput(
             f"source_path={config.source_path}: source=synthesis does not read it; say source=table (your own "
@@ -75,127 +75,86 @@ def synthesise(config: DictConfig, command: Command) -> None:
         )
     started = time.monotonic()
     synthesis.wanted_steps(config)
-    given = {k: config[k] for k in ("passages", "posts", "dialogues") if config[k]}
-    paths = {k: Path(v if isinstance(v, str) else v.get("path", "")) for k, v in given.items()}
-    for name, path in paths.items():
-        if not path.exists():
-            raise BadInput(f"{name}={path}: no such file or folder")
-    folder = runs.begin(STAGE, config, {**paths, **benchmarks(config)}, command)
-    if folder.done:
-        stage.console.print(f"data: {folder.path} is done already; delete it to make it again")
-        return show_status(config.run)
+    folder = open_stage(DATA, config, {**raw_texts(config), **benchmarks(config)}, command)
+    if is_done(folder, config.run):
+        return
     try:
-        made = synthesis.run(config, folder.path)
+        made = synthesis.run(config, folder.path, lambda text: console.print(f"  {text}"))
     except llm.BudgetSpent as error:
-        raise stage.StageFailed(str(error)) from None
+        raise StageFailed(str(error)) from None
     if not made.finished:
-        return show_steps(config.run, made.counts)
-    rejects: list[Reject] = []
-    total = len(made.questions) + len(made.dialogues)
+        show_steps(config.run, made.counts)
+        return
     if config.passages and not made.questions:
         lost = max(made.counts.items(), key=lambda item: item[1]["rejected"])[0]
         raise BadInput(
             f"{config.passages}: no question is left; most were rejected by {lost}: see "
             f"{folder.path}/steps/{lost}/rejects.jsonl"
         )
-    questions, overlaps = clean_of_benchmarks([*made.questions, *made.dialogues], rejects, config)
-    dialogues = [row for row in questions if isinstance(row, Dialogue)]
-    dialogues = without_crisis(dialogues, rejects, config.train_on_crisis)
-    dialogues = splits.mix(
-        dialogues, len(questions) - len(dialogues), rejects, config.dialogues_per_question, config.seed
-    )
-    questions = splits.take([q for q in questions if isinstance(q, Question)], rejects, config.select, config.seed)
+    total = len(made.questions) + len(made.dialogues)
+    export = export_of(made, config)
+    check(export, total, config)
+    finish(folder, export, export.counts(total) | {"steps": made.counts}, config, started)
+
+
+def raw_texts(config: DictConfig) -> dict[str, Path]:
+    """Returns {key: path} of the raw texts that are given; raises BadInput for a path that is not there."""
+    given = {k: config[k] for k in ("passages", "posts", "dialogues") if config[k]}
+    paths = {k: Path(v if isinstance(v, str) else v.get("path", "")) for k, v in given.items()}
+    for name, path in paths.items():
+        if not path.exists():
+            raise BadInput(f"{name}={path}: no such file or folder")
+    return paths
+
+
+def export_of(made: synthesis.Synthesised, config: DictConfig) -> Export:
+    """Returns what of the synthesised rows goes where."""
+    rejects: list[Reject] = []
+    rows, overlaps = clean_of_benchmarks([*made.questions, *made.dialogues], rejects, config)
+    questions = [row for row in rows if isinstance(row, Question)]
+    dialogues = [row for row in rows if isinstance(row, Dialogue)]
+    dialogues = splits.without_crisis(dialogues, rejects, config.train_on_crisis)
+    dialogues = splits.mix(dialogues, len(rows) - len(dialogues), rejects, config.dialogues_per_question, config.seed)
+    questions = splits.take(questions, rejects, config.select, config.seed)
     parts = splits.split_selected(questions, rejects, config.split, config.seed)
-    check_left(*parts, dialogues, rejects, total, config)
-    files = export(folder.path, *parts, dialogues, rejects, overlaps["hits"], config)
-    return close(folder, files, total, *parts, dialogues, rejects, overlaps, started, made.counts)
-
-
-def without_crisis(dialogues: list[Dialogue], rejects: list[Reject], train_on_crisis: bool) -> list[Dialogue]:
-    """Returns the dialogues without crisis content, or, with `train_on_crisis`, with those that no step refused.
-
-    The others join `rejects` and wait for people; they stand in the step's files as well.
-    """
-
-    def trained(dialogue: Dialogue) -> bool:
-        if not dialogue.meta.get("crisis"):
-            return True
-        refused = dialogue.meta.get("validation", {}).get("keep", True) is not True
-        return train_on_crisis and not refused and dialogue.meta.get("answer") != "guidance"
-
-    why = "flagged for people: crisis content (train_on_crisis=true trains on answers that no step refused)"
-    rejects += [Reject(d.id, d.meta.get("where", d.id), why) for d in dialogues if not trained(d)]
-    return [d for d in dialogues if trained(d)]
+    return Export(*parts, dialogues, rejects, overlaps)
 
 
 def benchmarks(config: DictConfig) -> dict[str, Path]:
     return {f"benchmark_{n}": Path(entry.path) for n, entry in enumerate(config.decontaminate.against)}
 
 
-def check_left(heldout: list, grpo: list, sft: list, dialogues: list, rejects: list, total: int, config: DictConfig):
+def check(export: Export, total: int, config: DictConfig) -> None:
     """Raises BadInput when nothing is left to train on, or the exporters would refuse a question."""
-    if not sft and not grpo and not dialogues:
-        reasons = ", ".join(f"{n} x {reason}" for reason, n in count_reasons(rejects).most_common(3))
+    if not export.sft and not export.grpo and not export.dialogues:
+        reasons = ", ".join(f"{n} x {reason}" for reason, n in count_reasons(export.rejects).most_common(3))
         where = config.passages if config.source == "synthesis" else config.source_path
         raise BadInput(f"{where}: no question left of {total} ({reasons or 'the source is empty'})")
-    for _ in exportable([*sft, *grpo], config.train_on_benchmark, config.open_questions):
-        pass  # what the exporters refuse is refused before anything is written
+    export.check(config.train_on_benchmark, config.open_questions)
 
 
-def export(
-    out: Path, heldout: list, grpo: list, sft: list, dialogues: list, rejects: list, hits: list, config: DictConfig
-) -> dict[str, Path]:
-    """Writes the training files; returns {name: path}."""
-    allowed = config.train_on_benchmark
-    write_jsonl(out / "questions.jsonl", [*sft, *grpo, *heldout])
-    write_jsonl(out / "dialogues.jsonl", dialogues)
-    write_jsonl(out / "questions.rejects.jsonl", rejects)
-    write_jsonl(out / "overlaps.jsonl", hits)
-    write_jsonl(out / "grpo.jsonl", grpo)
-    write_jsonl(out / "heldout.jsonl", heldout)
+def is_done(folder: StageFolder, name: str) -> bool:
+    """Returns whether the stage has been run already, and says so."""
+    if folder.done:
+        console.print(f"data: {folder.path} is done already; delete it to make it again")
+        show_status(name)
+    return folder.done
+
+
+def finish(folder: StageFolder, export: Export, counts: dict, config: DictConfig, started: float) -> None:
+    """Writes the training files, the data card and the manifest."""
     system = prompt_text(config.system, "system")
-    llama_factory.write(out, sft, dialogues, "sft", allowed, config.thoughts, system)
-    verl.write(out / "grpo_train.parquet", grpo, "train", allowed, open_questions=True)  # checked by check_left
-    verl.write(out / "grpo_validation.parquet", heldout or grpo, "validation", True, open_questions=True)
-    names = ("questions.jsonl", "dialogues.jsonl", "questions.rejects.jsonl", "overlaps.jsonl", "sft.jsonl",
-             "dataset_info.json", "grpo.jsonl", "grpo_train.parquet", "heldout.jsonl",
-             "grpo_validation.parquet")  # fmt: skip
-    return {name: out / name for name in names}
-
-
-def close(
-    folder: runs.StageFolder, files: dict, total: int, heldout: list, grpo: list, sft: list, dialogues: list,
-    rejects: list, overlaps: dict, started: float, steps: dict,
-) -> None:  # fmt: skip
-    """Counts, holds the balance, writes the data card and the manifest."""
+    files = export.write(folder.path, config.train_on_benchmark, config.thoughts, system)
     counts = {
-        "in": total,
-        "out": len(sft) + len(grpo) + len(heldout) + len(dialogues),
-        "rejected": len(rejects),
-        "sft": len(sft) + len(dialogues),
+        **counts,
         "sft_rows": sum(1 for _ in files["sft.jsonl"].open("rb")),  # thoughts=last makes one of every counselor turn
-        "dialogues": len(dialogues),
-        "grpo": len(grpo),
-        "heldout": len(heldout),
-        "decontaminated": {key: value for key, value in overlaps.items() if key != "hits"},
-        "reasons": dict(count_reasons(rejects).most_common()),
-        "steps": steps,
+        "steps": counts.get("steps", {}),
         "seconds": round(time.monotonic() - started, 2),
     }
-    if counts["in"] != counts["out"] + counts["rejected"]:
-        raise AssertionError(f"rows were lost: {counts}")
     costs = llm.totals(folder.path / "ledger.sqlite")
-    files |= datacard.write(folder.path, folder.manifest["run"], counts, costs)
+    files |= datacard.write(folder.path, config.run, counts, costs)
     folder.finish(files, counts, calls=costs, cost=sum(c["cost"] or 0 for c in costs) or None)
-    return show_status(folder.manifest["run"])
-
-
-def find_reader(name: str):
-    """Returns the module data_pipeline/sources/NAME.py; raises BadInput that lists those there are."""
-    names = [module.name for module in pkgutil.iter_modules(sources.__path__)]
-    if name not in names:
-        raise BadInput(f"source={name}: no such reader; there is {', '.join(names)}{did_you_mean(name, names)}")
-    return importlib.import_module(f"data_pipeline.sources.{name}")
+    show_status(config.run)
 
 
 def read(reader, config: DictConfig) -> tuple[list[Question], list[Reject]]:
@@ -239,14 +198,9 @@ def clean_of_benchmarks(questions: list[Question], rejects: list[Reject], config
             raise BadInput(f"decontaminate.against: {entry}; each takes source, path and, if needed, options")
         records = find_reader(entry["source"]).read(entry["path"], **entry.get("options", {}))
         benchmark += [record for record in records if isinstance(record, Question)]
-    kept, found, report = decontaminate(questions, benchmark, settings["n"], settings["threshold"])
-    rejects += found
+    kept, overlapping, report = decontaminate(questions, benchmark, settings["n"], settings["threshold"])
+    rejects += overlapping
     return kept, report
-
-
-def count_reasons(rejects: list[Reject]) -> Counter:
-    """Returns how often each reason stands; what follows its colon is detail."""
-    return Counter(r.reason if r.reason.startswith("left out") else r.reason.split(":")[0] for r in rejects)
 
 
 def status(command: Command) -> None:
@@ -258,25 +212,30 @@ def status(command: Command) -> None:
 
 def show_status(name: str) -> None:
     """Prints where the rows went; of a synthesis that is not finished, what is done."""
-    manifest = runs.read_manifest(name, "data")
+    manifest = read_manifest(name, "data")
     steps = synthesis.done_steps(Path("runs") / name / "data" / "steps")
     if manifest and manifest["status"] != "finished" and steps:
         return show_steps(name, steps)
-    counts = runs.need(name, "data", f"python -m launch.data run={name}")["counts"]
+    counts = finished_manifest(name, "data", f"python -m launch.data run={name}")["counts"]
     if counts["steps"]:
         show_steps(name, counts["steps"])
     table = Table("rows", "", title=f"run {name}: data", title_justify="left")
-    labels = {"sft": "  of these SFT", "dialogues": "    of these dialogues", "grpo": "  GRPO prompts"}
+    labels = {
+        "sft": "  of these SFT",
+        "dialogues": "    of these dialogues",
+        "grpo": "  GRPO prompts",
+        "heldout": "  held out",
+    }
     for label in ("in", "rejected", "out", "sft", "dialogues", "grpo", "heldout"):
         if label != "dialogues" or counts[label]:
-            table.add_row(str(counts[label]), {**labels, "heldout": "  held out"}.get(label, label))
+            table.add_row(str(counts[label]), labels.get(label, label))
     if why := counts["decontaminated"].get("not_decontaminated"):
         table.caption = f'not decontaminated: {why} (decontaminate.against="[{{source: pceb, path: DIR}}]")'.replace(
             "[", "\\["
         )
     for reason, number in counts["reasons"].items():
         table.add_row(str(number), f"rejected: {reason}")
-    stage.console.print(table)
+    console.print(table)
 
 
 def show_steps(name: str, steps: dict[str, dict]) -> None:
@@ -285,8 +244,8 @@ def show_steps(name: str, steps: dict[str, dict]) -> None:
     for step, counts in steps.items():
         cells = (counts["in"], counts["out"], counts["rejected"], counts.get("merged", 0), counts.get("seconds", ""))
         table.add_row(step, *map(str, cells))
-    stage.console.print(table)
+    console.print(table)
 
 
 if __name__ == "__main__":
-    stage.main(STAGE, run, {"status": status})
+    run_stage(DATA, run, {"status": status})

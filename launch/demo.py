@@ -23,9 +23,11 @@ import psutil
 from rich.markup import escape
 from rich.table import Table
 
-from data_pipeline.records import BadInput
-from launch import arguments, demo_report, runs
-from launch.stage import console, run_plain
+from data_pipeline.errors import BadInput, did_you_mean
+from launch.cli import arguments
+from launch.cli.entry import console, run_command
+from launch.reports import demo as report
+from launch.running.folder import read_manifest
 
 WORDS = {  # which stages take which word
     "recipe": ("data", "sft", "grpo", "eval", "chat"),
@@ -43,7 +45,7 @@ CONVERSATION = Path("data_pipeline/samples/conversation.txt")  # what the client
 
 def main(argv: list[str]) -> int:
     """Runs every stage that is not done; returns the exit code."""
-    return run_plain(lambda words: run(*parse(words)), __doc__, argv)
+    return run_command(lambda words: run(*parse(words)), __doc__, argv)
 
 
 def parse(argv: list[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
@@ -63,7 +65,7 @@ def parse(argv: list[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
             known = ["run", *WORDS]
             raise BadInput(
                 f"{argument!r}: the demo takes {', '.join(f'{w}=' for w in known)} and STAGE.KEY=VALUE "
-                f"(stages: {', '.join(stages)}){arguments.did_you_mean(key, known)}"
+                f"(stages: {', '.join(stages)}){did_you_mean(key, known)}"
             )
     words.setdefault("run", words["recipe"])
     arguments.check_run_name(words["run"])
@@ -107,19 +109,19 @@ def run(words: dict[str, str], by_stage: dict[str, list[str]]) -> int:
                 f"the {stage} stage ended with exit code {code}; the same command continues from here", file=sys.stderr
             )
             return code
-    show(folder, demo_report.write(words["run"], state))
+    show(folder, report.write(words["run"], state))
     return 0
 
 
 def is_done(run: str, stage: str) -> bool:
     if stage == "chat":
-        return (Path("runs") / run / demo_report.TRANSCRIPT).is_file()
-    return (runs.read_manifest(run, stage) or {}).get("status") == "finished"
+        return (Path("runs") / run / report.TRANSCRIPT).is_file()
+    return (read_manifest(run, stage) or {}).get("status") == "finished"
 
 
 def talk(run: str, words: list[str]) -> tuple[int, float, int]:
     """Has the scripted conversation through `launch.chat` in pipe mode; returns as `call`. A transcript is whole."""
-    transcript = Path("runs") / run / demo_report.TRANSCRIPT
+    transcript = Path("runs") / run / report.TRANSCRIPT
     if transcript.is_file():
         console.print(f"chat: {transcript} is there already")
         return 0, 0.0, 0
@@ -184,10 +186,10 @@ def tree_memory(pid: int) -> int:
 
 
 def show(folder: Path, summary: dict) -> None:
-    for who, thought, said in demo_report.spoken(summary):
+    for who, thought, said in report.spoken(summary):
         console.print(f"[bold]{who}[/bold]: [dim]{escape(thought)}[/dim] {escape(said)}")
     table = Table("", "", title=f"run {summary['run']}", show_header=False)
-    for label, value in demo_report.figures(summary):
+    for label, value in report.figures(summary):
         table.add_row(label, value)
     console.print(table)
     console.print(f"{folder}/summary.json\n{folder}/report.html")

@@ -16,14 +16,17 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from data_pipeline.records import BadInput, read_jsonl
-from eval import metrics, report
-from eval.benchmarks import Item, fingerprint
-from launch import estimate, preflight, responses, runs, stage
-from launch.arguments import Command, Stage, did_you_mean
-
-STAGE = Stage("eval", subcommands=("rescore", "compare"), positional=("compare",))
-CHECKPOINTS = ("base", "sft", "grpo")
+from data_pipeline import llm
+from data_pipeline.errors import BadInput, did_you_mean
+from data_pipeline.records import read_jsonl
+from eval import metrics, report, responses
+from eval.items import Item, fingerprint
+from launch.cli.arguments import EVAL, Command
+from launch.cli.entry import StageFailed, console, run_stage, show_plan
+from launch.models import local
+from launch.models.find import CHECKPOINTS, find_models, parameters
+from launch.preflight import memory
+from launch.running.folder import StageFolder, finished_manifest, open_stage
 
 
 def run(config: DictConfig, command: Command) -> None:
@@ -38,52 +41,31 @@ def run(config: DictConfig, command: Command) -> None:
     notes = [f"{name}: left out, since its path is not given (sets.{name}.path=DIR)" for name in skipped]
     if config.dry_run:
         notes += [f"{name}: {a.get('file') or a.path}, {a.get('samples', 1)} samples" for name, a in sets.items()]
-        return stage.show_plan(OmegaConf.to_container(config), ["python", "-m", "launch.eval"], {}, notes)
+        show_plan(OmegaConf.to_container(config), ["python", "-m", "launch.eval"], {}, notes)
+        return
     if not sets:
         raise BadInput(f"no set is left to ask; {'; '.join(notes) or 'sets= is empty'}")
     data = Path("runs") / config.run / "data"
     if any("file" in asked for asked in sets.values()):
-        runs.need(config.run, "data", f"python -m launch.data recipe={command.words['recipe']} run={config.run}")
+        finished_manifest(
+            config.run, "data", f"python -m launch.data recipe={command.words['recipe']} run={config.run}"
+        )
     models = {"endpoint": endpoint.model} if endpoint else find_models(config)
     loaded = {name: responses.load_set(name, asked, data) for name, asked in sets.items()}
     inputs = {name: data / asked.file if "file" in asked else Path(asked.path) for name, asked in sets.items()}
     inputs |= {} if endpoint else {f"model_{name}": Path(model) for name, model in models.items()}
-    opened = runs.begin(STAGE, config, inputs, command)
+    opened = open_stage(EVAL, config, inputs, command)
     for note in notes:
-        stage.console.print(f"  {note}")
+        console.print(f"  {note}")
     if opened.done:
-        stage.console.print(f"eval: {opened.path} is done already; nothing left to do")
+        console.print(f"eval: {opened.path} is done already; nothing left to do")
     else:
         evaluate(config, opened, models, sets, loaded, endpoint, judge)
     show(json.loads((opened.path / "metrics.json").read_text(encoding="utf-8")))
-    stage.console.print(f"{opened.path}/report.html, report.md, metrics.json")
+    console.print(f"{opened.path}/report.html, report.md, metrics.json")
 
 
-def find_models(config: DictConfig) -> dict[str, str]:
-    """Returns {checkpoint: model folder or ID} for what was asked; raises BadInput for one that is not there."""
-    sft = runs.read_manifest(config.run, "sft") or {}
-    merge = runs.read_manifest(config.run, "merge") or {}
-    known = {
-        "base": config.base_model or sft.get("base_model"),
-        "sft": sft.get("model") if sft.get("status") == "finished" else None,
-        "grpo": merge.get("model") if merge.get("status") == "finished" else None,
-    }
-    makes = {
-        "base": "say base_model=ID or PATH",
-        "sft": f"first: bash launch/sft.sh run={config.run}",
-        "grpo": f"first: python -m launch.grpo run={config.run}, then python -m launch.merge run={config.run}",
-    }
-    wanted = [config.checkpoint] if config.checkpoint != "all" else [c for c in CHECKPOINTS if known[c]]
-    for checkpoint in wanted:
-        if not known[checkpoint]:
-            raise BadInput(f"run {config.run} has no checkpoint={checkpoint}; {makes[checkpoint]}")
-        preflight.check_model(known[checkpoint], f"checkpoint {checkpoint}")
-    if not wanted:
-        raise BadInput(f"run {config.run} has no model yet; {makes['sft']}, or base_model=ID, or endpoint.base_url=URL")
-    return {checkpoint: known[checkpoint] for checkpoint in wanted}
-
-
-def evaluate(config: DictConfig, opened: runs.StageFolder, models: dict, sets: dict, loaded: dict, endpoint, judge):
+def evaluate(config: DictConfig, opened: StageFolder, models: dict, sets: dict, loaded: dict, endpoint, judge):
     """Asks, scores and writes everything; raises StageFailed, after that, when requests have failed."""
     found = {"sets": {}, "parameters_b": {c: size_b(model) for c, model in models.items()}, "models": models}
     asked_file = opened.path / "asked.json"  # what each stored file of responses is an answer to
@@ -101,7 +83,8 @@ def evaluate(config: DictConfig, opened: runs.StageFolder, models: dict, sets: d
             if not endpoint and path.is_file() and asked_before.get(path.name) == about:
                 replies = responses.stored(path, items)
             else:
-                replies = responses.ask(items, asked, config, model, endpoint, opened.path / "ledger.sqlite", name)
+                generate = generator(config, model, endpoint, opened.path / "ledger.sqlite", name)
+                replies = responses.ask(items, asked, generate)
             rows[checkpoint, name] = responses.store(path, items, replies, config)
             asked_before[path.name] = about
             asked_file.write_text(json.dumps(asked_before, indent=2) + "\n", encoding="utf-8")
@@ -114,11 +97,28 @@ def evaluate(config: DictConfig, opened: runs.StageFolder, models: dict, sets: d
     outputs |= write_results(opened.path, f"run {config.run}", found, rows, config)
     if failed:
         opened.save()
-        raise stage.StageFailed(
+        raise StageFailed(
             f"{failed} requests failed and count as wrong in {opened.path}/report.md; the same command asks them again"
         )
     counts = {f"{name}/{c}": r["responses"] for name, results in found["sets"].items() for c, r in results.items()}
     opened.finish(outputs, counts, models=models)
+
+
+def generator(
+    config: DictConfig, model: str, endpoint: llm.Server | None, ledger: Path, name: str
+) -> responses.Generate:
+    """Returns what generates: `endpoint`, or the model folder or ID in this process."""
+
+    def ask_server(conversations, ids, samples, temperature, top_p):
+        params = {"temperature": temperature, "top_p": top_p, "max_tokens": config.max_new_tokens, "seed": config.seed}
+        return llm.generate(endpoint, conversations, samples, f"eval/{name}", ids, ledger, **params)
+
+    def ask_here(conversations, ids, samples, temperature, top_p):
+        sampling = local.Sampling(config.max_new_tokens, temperature, top_p)
+        title = f"{model} on {name}"
+        return local.generate(model, conversations, samples, sampling, config.batch_size, config.seed, title)
+
+    return ask_server if endpoint else ask_here
 
 
 def score(config: DictConfig, loaded: tuple, replies: list, judge, ledger: Path, name: str) -> dict:
@@ -146,8 +146,8 @@ def write_submission(folder: Path, checkpoint: str, name: str, module, items: li
 
 def size_b(model: str) -> float | None:
     """Returns billions of parameters, None when unknown."""
-    shape = estimate.shape(model)
-    count = shape.parameters if shape else preflight.parameters(model)
+    shape = memory.shape(model)
+    count = shape.parameters if shape else parameters(model)
     return None if count is None else count / 1e9
 
 
@@ -184,11 +184,11 @@ def show(found: dict) -> None:
         table = Table(*report.HEAD, title=f"{name}: {first['items']} items, {first['samples']} samples each")
         for checkpoint, result in results.items():
             table.add_row(*report.overview(checkpoint, result))
-        stage.console.print(table)
+        console.print(table)
         for note in first["notes"]:
-            stage.console.print(f"  {note}", markup=False)
+            console.print(f"  {note}", markup=False)
         for pair, gain in found["gains"].get(name, {}).items():
-            stage.console.print(
+            console.print(
                 f"  accuracy {pair}: {gain['gain']:+.1%}, 95 % interval {gain['ci_low']:+.1%} to {gain['ci_high']:+.1%}"
             )
 
@@ -225,7 +225,7 @@ def rescore(command: Command) -> None:
         found["sets"].setdefault(name, {})[checkpoint] = result
     write_results(out, f"run {command.words['run']}, scored again", found, rows, config)
     show(found)
-    stage.console.print(f"{out}/report.html, report.md, metrics.json")
+    console.print(f"{out}/report.html, report.md, metrics.json")
 
 
 def compare(command: Command) -> None:
@@ -252,7 +252,7 @@ def compare(command: Command) -> None:
             table.add_row(name if cell is None else f"  {cell}", str(gain["items"]), f"{means[0]:.1%}",
                           f"{means[1]:.1%}", f"{gain['gain']:+.1%}",
                           f"{gain['ci_low']:+.1%} to {gain['ci_high']:+.1%}", verdict)  # fmt: skip
-    stage.console.print(table)
+    console.print(table)
 
 
 def _answered(word: str) -> tuple[str, dict[str, tuple[Path, str]]]:
@@ -275,4 +275,4 @@ def _answered(word: str) -> tuple[str, dict[str, tuple[Path, str]]]:
 
 
 if __name__ == "__main__":
-    stage.main(STAGE, run, {"rescore": rescore, "compare": compare})
+    run_stage(EVAL, run, {"rescore": rescore, "compare": compare})

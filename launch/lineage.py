@@ -12,17 +12,19 @@ import json
 import sys
 from pathlib import Path
 
-from data_pipeline.ledger import Ledger
-from data_pipeline.records import BadInput, read_jsonl
-from launch import arguments, runs
-from launch.stage import console, run_plain
+from data_pipeline.errors import BadInput, did_you_mean
+from data_pipeline.llm.ledger import Ledger
+from data_pipeline.records import read_jsonl
+from launch.cli import arguments
+from launch.cli.entry import console, run_command
+from launch.running.folder import RUNS, read_manifest, sha256
 
 STAGES = ("eval", "merge", "grpo", "sft", "data")
 
 
 def main(argv: list[str]) -> int:
     """Returns the exit code: 0 all as it was, 1 something changed, 2 wrong input."""
-    return run_plain(lineage, __doc__, argv)
+    return run_command(lineage, __doc__, argv)
 
 
 def lineage(argv: list[str]) -> int:
@@ -35,10 +37,10 @@ def lineage(argv: list[str]) -> int:
 
 def show(name: str) -> int:
     """Prints the chain; returns 1 when a recorded file is missing or differs, else 0."""
-    manifests = {stage: manifest for stage in STAGES if (manifest := runs.read_manifest(name, stage))}
+    manifests = {stage: manifest for stage in STAGES if (manifest := read_manifest(name, stage))}
     if not manifests:
-        there = sorted(p.name for p in runs.RUNS.glob("*") if p.is_dir()) if runs.RUNS.is_dir() else []
-        raise BadInput(f"run={name}: no stage has run{arguments.did_you_mean(name, there)}")
+        there = sorted(p.name for p in RUNS.glob("*") if p.is_dir()) if RUNS.is_dir() else []
+        raise BadInput(f"run={name}: no stage has run{did_you_mean(name, there)}")
     changed = 0
     for stage, manifest in manifests.items():
         commit = (manifest["code"]["commit"] or "no commit")[:12] + (
@@ -63,19 +65,19 @@ def compare(file: dict) -> str:
     """Returns "as recorded", "missing", "CHANGED", or "on the hub" for what was no file."""
     if file["sha256"] is None:
         return "on the hub"
-    now = runs.sha256(Path(file["path"]))
+    now = sha256(Path(file["path"]))
     return "missing" if now is None else "as recorded" if now == file["sha256"] else "CHANGED"
 
 
 def show_row(name: str, id: str) -> int:
     """Prints where one row of the data stage came from; raises BadInput for an id that it does not have."""
-    folder = runs.RUNS / name / "data"
+    folder = RUNS / name / "data"
     rows = {}
     for path in (folder / "questions.jsonl", folder / "dialogues.jsonl", *sorted(folder.glob("steps/*/*/rows.jsonl"))):
         for _, row in read_jsonl(path) if path.is_file() else ():
             rows.setdefault(row["id"], row)  # the exported form first
     if id not in rows:
-        raise BadInput(f"row={id}: run {name} has no such row{arguments.did_you_mean(id, list(rows))}")
+        raise BadInput(f"row={id}: run {name} has no such row{did_you_mean(id, list(rows))}")
     row = rows[id]
     console.print_json(json.dumps({k: v for k, v in row.items() if k != "meta"}, ensure_ascii=False))
     for parent in row["meta"].get("parents", []):

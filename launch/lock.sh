@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Compiles pyproject.toml into requirements.txt (GPU) and requirements-cpu.txt, for Linux x86-64, Python 3.11 and 3.12.
+# Compiles pyproject.toml into requirements.txt (GPU), requirements-cpu.txt, and requirements-benchmarks.txt (what the
+# benchmarks need beyond either), for Linux x86-64, Python 3.11 and 3.12. Versions that stand in the locks stay.
 # Needs uv; downloads metadata only. More options go to uv: `bash launch/lock.sh --upgrade`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,25 +9,37 @@ trap 'rm -rf "$scratch"' EXIT
 platform=(--python-platform x86_64-manylinux_2_28 --annotation-style line --no-emit-index-url --no-header --quiet)
 
 # Text SFT on a CPU needs none of these, and the registry's torchvision and torchaudio are CUDA builds that break
-# transformers beside a CPU torch. launch/llama_factory.py stands in for the one import that is unconditional.
+# transformers beside a CPU torch. launch/frameworks/llama_factory.py stands in for the one import that is unconditional.
 for package in torchvision torchaudio gradio av modelscope; do
   echo "$package; sys_platform == 'never'"
 done >"$scratch/not-on-cpu.txt"
 
-uv pip compile pyproject.toml --extra gpu --python-version 3.11 "${platform[@]}" -o requirements.txt "$@"
+compile() { # LOCK CONSTRAINTS [uv options]: what CONSTRAINTS pins is bound to that version
+  local lock=$1 constraints=$2
+  uv pip compile pyproject.toml "${platform[@]}" --constraints "$constraints" -o "$lock" "${@:3}"
+  sed -i -E "s#(, )?-c $constraints##; s#via , #via #" "$lock" # the scratch file's name is no reason
+}
+cpu=(--extra cpu --overrides "$scratch/not-on-cpu.txt")
+
+compile requirements.txt /dev/null --extra gpu --python-version 3.11 "$@"
 
 # The CPU set takes the GPU set's versions wherever both have a package; only torch has its own.
-sed 's/ .*//' requirements.txt | grep -vE '^(torch|triton|setuptools)==' >"$scratch/gpu-versions.txt"
-uv pip compile pyproject.toml --extra cpu --python-version 3.11 "${platform[@]}" \
-  --overrides "$scratch/not-on-cpu.txt" --constraints "$scratch/gpu-versions.txt" -o requirements-cpu.txt "$@"
-sed -i -E 's#(, )?-c /[^ ,]*gpu-versions.txt##; s#via , #via #' requirements-cpu.txt
+sed 's/ .*//' requirements.txt | grep -vE '^(torch|triton|setuptools)==' >"$scratch/gpu.txt"
+compile requirements-cpu.txt "$scratch/gpu.txt" "${cpu[@]}" --python-version 3.11 "$@"
+
+# The benchmarks go on top of either set, so they are solved with the CPU set, then what that has is taken away.
+sed 's/ .*//' requirements-cpu.txt >"$scratch/cpu.txt"
+touch requirements-benchmarks.txt
+cat requirements-cpu.txt requirements-benchmarks.txt >"$scratch/benchmarks.txt"
+compile "$scratch/benchmarks.txt" "$scratch/cpu.txt" "${cpu[@]}" --extra benchmarks --python-version 3.11 "$@"
+awk 'NR == FNR { in_cpu[$1]; next } !($1 in in_cpu)' requirements-cpu.txt "$scratch/benchmarks.txt" >requirements-benchmarks.txt
 
 # What was resolved on 3.11 has to be a whole solution on 3.12 as well, with nothing added.
-same_on_312() { # LOCK EXTRA [uv options]
-  local lock=$1 extra=$2 found=$scratch/on312.txt
-  uv pip compile pyproject.toml --extra "$extra" --python-version 3.12 "${platform[@]}" \
-    --constraints "$lock" "${@:3}" -o "$found"
-  diff <(sed 's/ .*//' "$lock") <(sed 's/ .*//' "$found") || { echo "$lock does not hold on Python 3.12" >&2; exit 1; }
+same_on_312() { # LOCK [uv options]
+  compile "$scratch/on312.txt" "$1" "${@:2}" --python-version 3.12
+  diff <(sed 's/ .*//' "$1") <(sed 's/ .*//' "$scratch/on312.txt") || { echo "$1 does not hold on Python 3.12" >&2; exit 1; }
+  rm "$scratch/on312.txt"
 }
-same_on_312 requirements.txt gpu
-same_on_312 requirements-cpu.txt cpu --overrides "$scratch/not-on-cpu.txt"
+same_on_312 requirements.txt --extra gpu
+same_on_312 requirements-cpu.txt "${cpu[@]}"
+same_on_312 "$scratch/benchmarks.txt" "${cpu[@]}" --extra benchmarks

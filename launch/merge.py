@@ -15,46 +15,51 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from data_pipeline.records import BadInput
-from launch import preflight, runs, stage
-from launch.arguments import Command, Stage
-
-STAGE = Stage("merge", has_recipe=False, has_hardware=False)
+from data_pipeline.errors import BadInput
+from launch.cli.arguments import MERGE, Command
+from launch.cli.entry import StageFailed, console, run_stage, show_plan
+from launch.models import local
+from launch.models.find import check_model
+from launch.preflight import checks
+from launch.running import checkpoints
+from launch.running.folder import finished_manifest, open_stage
 
 
 def run(config: DictConfig, command: Command) -> None:
     """Runs the stage; raises BadInput for a missing or truncated checkpoint, StageFailed when parity does not hold."""
     line = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
     if config.dry_run:
-        return stage.show_plan(OmegaConf.to_container(config), line, {}, [])
-    grpo = runs.need(config.run, "grpo", f"python -m launch.grpo run={config.run}")
+        show_plan(OmegaConf.to_container(config), line, {}, [])
+        return
+    grpo = finished_manifest(config.run, "grpo", f"python -m launch.grpo run={config.run}")
     actor = find_checkpoint(grpo, config.step)
-    opened = runs.begin(STAGE, config, {"checkpoint": actor}, command)
+    opened = open_stage(MERGE, config, {"checkpoint": actor}, command)
     model = opened.path / "model"
     if opened.done:
-        return stage.console.print(f"merge: {model} is done already; nothing left to do")
+        console.print(f"merge: {model} is done already; nothing left to do")
+        return
     shutil.rmtree(model, ignore_errors=True)
     log = opened.path / "merge.log"
     with log.open("wb") as file:
         line += ["--local_dir", str(actor), "--target_dir", str(model)]
         merged = subprocess.run(line, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
     if merged.returncode:
-        raise stage.StageFailed(f"verl's merger ended with {merged.returncode}; see {log}")
+        raise StageFailed(f"verl's merger ended with {merged.returncode}; see {log}")
     if not (model / "chat_template.jinja").exists() and (Path(grpo["model"]) / "chat_template.jinja").exists():
         shutil.copy(Path(grpo["model"]) / "chat_template.jinja", model)
-    preflight.check_model(str(model), "merged model")
+    check_model(str(model), "merged model")
 
-    prompts = preflight.read_grpo_rows(Path(grpo["inputs"]["prompts"]["path"]))[: config.probes]
+    prompts = checks.read_grpo_rows(Path(grpo["inputs"]["prompts"]["path"]))[: config.probes]
     parity = compare(model, actor, [row["prompt"] for row in prompts])
     if parity["max_logprob_diff"] > config.tolerance:
-        raise stage.StageFailed(
+        raise StageFailed(
             f"the merged model differs from the checkpoint: log-probability by {parity['max_logprob_diff']:.2g} "
             f"(tolerance {config.tolerance:g}); {model} is not to be used"
         )
     (model / "README.md").write_text(model_card(config.run, grpo, parity), encoding="utf-8")
     outputs = {p.name: p for p in sorted(model.iterdir()) if p.is_file()}
     opened.finish(outputs, parity, model=str(model))
-    stage.console.print(
+    console.print(
         f"merge: {model}; log-probabilities equal the checkpoint's to {parity['max_logprob_diff']:.1e} "
         f"({parity['rounding_logprob_diff']:.1e} before rounding to {parity['dtype']})"
     )
@@ -86,10 +91,10 @@ def compare(model: Path, actor: Path, prompts: list[list[dict]]) -> dict:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    tokenizer = preflight.load_tokenizer(str(model))
+    tokenizer = local.load_tokenizer(str(model))
     merged = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
     dtype = merged.dtype
-    full = load_shards(actor)
+    full = checkpoints.load_shards(actor)
 
     def log_probs(state: dict | None) -> list:
         network = merged.float().eval()
@@ -109,7 +114,7 @@ def compare(model: Path, actor: Path, prompts: list[list[dict]]) -> dict:
     ours = log_probs(None)
     names = set(merged.state_dict())
     if absent := sorted(set(full) - names):
-        raise stage.StageFailed(f"the merged model lacks {len(absent)} tensors of the checkpoint, such as {absent[0]}")
+        raise StageFailed(f"the merged model lacks {len(absent)} tensors of the checkpoint, such as {absent[0]}")
     rounded = log_probs({k: v.to(dtype).float() for k, v in full.items()})
     exact = log_probs(full)
 
@@ -123,30 +128,6 @@ def compare(model: Path, actor: Path, prompts: list[list[dict]]) -> dict:
         "probes": len(prompts),
         "tensors": len(full),
     }
-
-
-def load_shards(actor: Path) -> dict:
-    """Returns the checkpoint's full fp32 tensors, put together from its FSDP shards independently of verl's merger."""
-    import torch
-    from torch.distributed.tensor import DTensor
-
-    world = json.loads((actor / "fsdp_config.json").read_text())["world_size"]
-    paths = [actor / f"model_world_size_{world}_rank_{rank}.pt" for rank in range(world)]
-    try:  # our own trainer wrote these files; DTensor needs the full unpickler
-        ranks = [torch.load(path, map_location="cpu", weights_only=False) for path in paths]
-    except Exception as error:
-        raise BadInput(f"{actor}: a shard cannot be read ({error}); the checkpoint was cut off") from None
-    full = {}
-    for name in ranks[0]:
-        parts = [rank[name] for rank in ranks]
-        if isinstance(parts[0], DTensor):
-            placement = parts[0].placements[-1]
-            local = [part._local_tensor for part in parts]
-            full[name] = torch.cat(local, placement.dim) if placement.is_shard() else local[0]
-        else:
-            full[name] = parts[0]
-        full[name] = full[name].float()
-    return full
 
 
 def model_card(run: str, grpo: dict, parity: dict) -> str:
@@ -177,4 +158,4 @@ A research artefact: not a medical device, not for diagnosis or treatment, not f
 
 
 if __name__ == "__main__":
-    stage.main(STAGE, run)
+    run_stage(MERGE, run)

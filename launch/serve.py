@@ -15,13 +15,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from data_pipeline.records import BadInput
-from launch import arguments, preflight, stage
-from launch.arguments import Command, Stage
-from launch.chat import find_model
-from launch.eval import CHECKPOINTS
+from data_pipeline.errors import BadInput
+from launch.cli import arguments
+from launch.cli.arguments import SERVE, Command
+from launch.cli.entry import console, run_stage, show_plan
+from launch.models.find import CHECKPOINTS, find_model
+from launch.preflight import checks
 
-STAGE = Stage("serve", has_recipe=False, has_hardware=False)
 ENGINES = ("auto", "vllm", "transformers")
 LOOPBACK = ("localhost", "::1")
 
@@ -36,21 +36,22 @@ def run(config: DictConfig, command: Command) -> None:
         here = ["python", "-m", "launch.serve", what, "engine=transformers"]
         line = vllm_command(config, model, name) if engine == "vllm" else here
         env = {"VLLM_API_KEY": f"${config.api_key_env}"} if engine == "vllm" and config.api_key_env else {}
-        return stage.show_plan(OmegaConf.to_container(config), line, env, notes)
+        show_plan(OmegaConf.to_container(config), line, env, notes)
+        return
     if not config.run and not config.base_model:
         raise BadInput("serve what? run=NAME or base_model=ID|PATH")
     model = find_model(config)
     if engine == "vllm":
         if importlib.util.find_spec("vllm") is None:
             raise BadInput("engine=vllm: vLLM is not installed here (bash launch/install.sh installs it with a GPU)")
-        preflight.check_port_free(str(config.port), "port")
+        checks.check_port_free(str(config.port), "port")
         line = vllm_command(config, model, name)
-        stage.console.print(f"{' '.join(line)}\nThe bare model, without the crisis gate of launch.chat.")
+        console.print(f"{' '.join(line)}\nThe bare model, without the crisis gate of launch.chat.")
         os.execve(line[0], line, {**os.environ, **({"VLLM_API_KEY": key} if key else {})})
     listener = bind(config.host, config.port)  # before the model loads: an occupied port costs no minute
-    from launch import local_server
+    from launch.models import openai_api
 
-    local_server.serve(model, name, listener, key)
+    openai_api.serve(model, name, listener, key)
 
 
 def check(config: DictConfig) -> tuple[str, str]:
@@ -112,4 +113,4 @@ def _known(config: DictConfig) -> tuple[str, list[str]]:
 
 
 if __name__ == "__main__":
-    stage.main(STAGE, run)
+    run_stage(SERVE, run)

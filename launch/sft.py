@@ -7,7 +7,6 @@ Writes runs/NAME/sft/: llama_factory.yaml (what the trainer gets), train.log, mo
 checkpoints and trainer_log.jsonl). Called again it continues from the newest checkpoint.
 """
 
-import json
 import os
 import sys
 import time
@@ -15,108 +14,115 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from data_pipeline.records import BadInput
-from launch import batch_plan, checkpoints, estimate, preflight, random_model, runs, stage
-from launch.arguments import Command, Stage
-from launch.configuration import llama_factory_keys
-
-STAGE = Stage("sft", base_model_key="model_name_or_path")
-RANDOM = "random"
+from data_pipeline.errors import BadInput
+from launch.cli.arguments import SFT, Command
+from launch.cli.entry import console, run_stage, show_plan
+from launch.frameworks import llama_factory
+from launch.models import tiny
+from launch.models.find import check_model
+from launch.models.local import load_tokenizer
+from launch.preflight import checks, memory
+from launch.preflight.batch_plan import plan_sft
+from launch.running import checkpoints
+from launch.running.folder import finished_manifest, open_stage, read_manifest
+from launch.running.trainer import run_trainer
 
 
 def run(config: DictConfig, command: Command) -> None:
     """Runs the stage; raises BadInput before anything is written, StageFailed when the trainer fails."""
-    folder = Path("runs") / config.run / "sft"
-    base = f"runs/{config.run}/base" if config.model_name_or_path == RANDOM else config.model_name_or_path
-    settings = {k: v for k, v in OmegaConf.to_container(config).items() if k in llama_factory_keys()}
-    settings["model_name_or_path"] = base
+    folder, output = Path("runs") / config.run / "sft", Path(config.output_dir)
+    base = f"runs/{config.run}/base" if config.model_name_or_path == tiny.RANDOM else config.model_name_or_path
     file = folder / "llama_factory.yaml"
-    line, env = trainer_command(config, file), {"PYTHONPATH": str(Path.cwd()), **config.psyforge.env}
+    argv, env = trainer_command(config, file), {"PYTHONPATH": str(Path.cwd()), **config.psyforge.env}
     data = Path(config.dataset_dir) / f"{config.dataset}.jsonl"
     if config.dry_run:
         rows = sum(1 for _ in data.open("rb")) if data.is_file() else None
-        planned = plan(config, rows)
-        notes = planned.lines() + ["rows unknown: the data stage has not run"] * (rows is None)
-        notes += estimate.for_sft(config, base, planned.steps, config.cutoff_len, check=False)
-        return stage.show_plan(OmegaConf.to_container(config), line, env, notes)
+        plan = plan_sft(config, rows)
+        notes = plan.lines() + ["rows unknown: the data stage has not run"] * (rows is None)
+        notes += memory.for_sft(config, base, plan.steps, config.cutoff_len, check=False)
+        show_plan(OmegaConf.to_container(config), argv, env, notes)
+        return
 
     if config.psyforge.nodes > 1 and (rank := node_rank()) > 0:
-        return join(line, env, file, rank)
+        return join(argv, env, file, rank)
+    rows = read_rows(config, command, data)
+    notes = check_plan_and_machine(config, base, len(rows))
+    inputs = {"data": data, "dataset_info": data.parent / "dataset_info.json"}
+    if config.model_name_or_path != tiny.RANDOM:
+        inputs["base_model"] = Path(base)
+    opened = open_stage(SFT, config, inputs, command)
+    if opened.done:
+        console.print(f"sft: {folder} is done already; nothing left to do")
+        return
+    if config.model_name_or_path == tiny.RANDOM and not Path(base).exists():
+        texts = [m["content"] for _, row in rows for m in row["messages"]] + _grpo_prompts(data.parent)
+        tiny.make(Path(base), texts, config.seed, OmegaConf.to_container(config.psyforge.random_model))
+    lengths = checks.token_lengths(load_tokenizer(base), [row["messages"] for _, row in rows])
+    notes += checks.cut_rows(lengths, config.cutoff_len, [where for where, _ in rows], "cutoff_len")
+    for note in notes + checkpoints.prepare_sft(output):
+        console.print(f"  {note}")
+    write_settings(file, config, base)
+    run_trainer(argv, env, folder / "train.log", lambda: llama_factory.progress(output), "SFT", (opened.lock.fileno(),))
+
+    counts = summarise(llama_factory.log_history(output), lengths, config.cutoff_len)
+    outputs = {p.name: p for p in sorted(output.iterdir()) if p.is_file() and not p.name.startswith("train")}
+    opened.finish(outputs, counts, base_model=base, model=config.output_dir)
+    first, last = counts["loss_first"], counts["loss_last"]
+    console.print(f"sft: {counts['steps']} steps, loss {first} -> {last}; model in {config.output_dir}")
+
+
+def read_rows(config: DictConfig, command: Command, data: Path) -> list[tuple[str, dict]]:
+    """Returns (file and line, row) of the SFT rows; raises BadInput when their stage has not run, or there are none."""
     if data.parent == Path("runs") / config.run / "data":
-        runs.need(config.run, "data", f"python -m launch.data recipe={command.words['recipe']} run={config.run}")
-    rows = preflight.read_sft_rows(data.parent, config.dataset)
+        first = f"python -m launch.data recipe={command.words['recipe']} run={config.run}"
+        finished_manifest(config.run, "data", first)
+    rows = checks.read_sft_rows(data.parent, config.dataset)
     if not rows:
         raise BadInput(
             f"{data}: no SFT row, since no question has a rationale. Map a rationale column, or skip SFT: "
             "python -m launch.grpo base_model=AN_INSTRUCT_MODEL"
         )
-    planned = plan(config, len(rows))
-    notes = planned.lines()
-    if config.model_name_or_path != RANDOM:
-        preflight.check_model(base, "base_model")
-    if not config.get("use_cpu"):
-        preflight.check_gpus(config.psyforge.processes, "psyforge.processes")
-    elif config.finetuning_type == "full":
-        preflight.check_memory_on_cpu(base, "base_model")
-    if config.psyforge.nodes > 1:
-        preflight.check_port_free(os.environ.get("MASTER_PORT", "29500"), "MASTER_PORT")
-    notes += estimate.for_sft(config, base, planned.steps, config.cutoff_len, check=True)
-    inputs = {"data": data, "dataset_info": data.parent / "dataset_info.json"}
-    if config.model_name_or_path != RANDOM:
-        inputs["base_model"] = Path(base)
-    opened = runs.begin(STAGE, config, inputs, command)
-    if opened.done:
-        return stage.console.print(f"sft: {folder} is done already; nothing left to do")
-    if config.model_name_or_path == RANDOM and not Path(base).exists():
-        texts = [m["content"] for _, row in rows for m in row["messages"]] + _grpo_prompts(data.parent)
-        random_model.make(Path(base), texts, config.seed, OmegaConf.to_container(config.psyforge.random_model))
-    tokenizer = preflight.load_tokenizer(base)
-    lengths = preflight.token_lengths(tokenizer, [row["messages"] for _, row in rows])
-    notes += preflight.cut_rows(lengths, config.cutoff_len, [where for where, _ in rows], "cutoff_len")
-    for note in notes + checkpoints.prepare_sft(Path(config.output_dir)):
-        stage.console.print(f"  {note}")
-    partial = file.with_suffix(".partial")
-    OmegaConf.save(OmegaConf.create(settings), partial)
-    partial.replace(file)  # other nodes start when they see it
-    stage.run_trainer(
-        line, env, folder / "train.log", lambda: progress(Path(config.output_dir)), "SFT", (opened.lock.fileno(),)
-    )
+    return rows
 
-    history = log_history(Path(config.output_dir))
+
+def check_plan_and_machine(config: DictConfig, base: str, rows: int) -> list[str]:
+    """Returns lines on batches, memory and disk; raises BadInput for what this model and machine cannot do."""
+    plan = plan_sft(config, rows)
+    if config.model_name_or_path != tiny.RANDOM:
+        check_model(base, "base_model")
+    if not config.get("use_cpu"):
+        checks.check_gpus(config.psyforge.processes, "psyforge.processes")
+    elif config.finetuning_type == "full":
+        checks.check_memory_on_cpu(base, "base_model")
+    if config.psyforge.nodes > 1:
+        checks.check_port_free(os.environ.get("MASTER_PORT", "29500"), "MASTER_PORT")
+    return plan.lines() + memory.for_sft(config, base, plan.steps, config.cutoff_len, check=True)
+
+
+def write_settings(file: Path, config: DictConfig, base: str) -> None:
+    """Writes what LLaMA-Factory gets, in one move: other nodes start when they see the file."""
+    settings = {k: v for k, v in OmegaConf.to_container(config).items() if k in llama_factory.keys()}
+    partial = file.with_suffix(".partial")
+    OmegaConf.save(OmegaConf.create({**settings, llama_factory.BASE_MODEL: base}), partial)
+    partial.replace(file)
+
+
+def summarise(history: list[dict], lengths: list[int], limit: int) -> dict:
+    """Returns the figures of the manifest."""
     losses = [entry["loss"] for entry in history if "loss" in entry]
-    counts = {
-        "rows": len(rows),
+    return {
+        "rows": len(lengths),
         "steps": history[-1]["step"],
         "loss_first": losses[0] if losses else None,
         "loss_last": losses[-1] if losses else None,
         "tokens_mean": round(sum(lengths) / len(lengths), 1),
-        "rows_cut": sum(length > config.cutoff_len for length in lengths),
+        "rows_cut": sum(length > limit for length in lengths),
     }
-    outputs = {
-        p.name: p for p in sorted(Path(config.output_dir).iterdir()) if p.is_file() and not p.name.startswith("train")
-    }
-    opened.finish(outputs, counts, base_model=base, model=config.output_dir)
-    first, last = counts["loss_first"], counts["loss_last"]
-    stage.console.print(f"sft: {counts['steps']} steps, loss {first} -> {last}; model in {config.output_dir}")
-
-
-def plan(config: DictConfig, rows: int | None) -> batch_plan.SftPlan:
-    """Returns the checked batch plan."""
-    return batch_plan.check_sft(
-        batch_plan.SftPlan(
-            rows=rows,
-            per_device_batch=config.per_device_train_batch_size,
-            accumulation=config.gradient_accumulation_steps,
-            world_size=config.psyforge.processes * config.psyforge.nodes,
-            epochs=config.get("num_train_epochs", 3.0),
-            max_steps=config.get("max_steps", -1),
-        )
-    )
 
 
 def trainer_command(config: DictConfig, file: Path) -> list[str]:
     """Returns the command that trains: directly for one process, else through torchrun."""
-    entry = ["-m", "launch.llama_factory", str(file)]
+    entry = ["-m", "launch.frameworks.llama_factory", str(file)]
     processes, nodes = config.psyforge.processes, config.psyforge.nodes
     if processes == nodes == 1:
         return [sys.executable, *entry]
@@ -136,35 +142,21 @@ def node_rank() -> int:
     return int(rank)
 
 
-def join(line: list[str], env: dict, file: Path, rank: int) -> None:
+def join(argv: list[str], env: dict, file: Path, rank: int) -> None:
     """Trains on a node other than the first, which owns the run folder; waits until that one has written `file`."""
     for _ in range(1200):
-        if file.is_file() and (runs.read_manifest(file.parent.parent.name, "sft") or {}).get("status") == "running":
+        if file.is_file() and (read_manifest(file.parent.parent.name, "sft") or {}).get("status") == "running":
             break
         time.sleep(0.5)
     else:
         raise BadInput(f"{file}: the first node (NODE_RANK=0) has not written it; is runs/ on a shared file system?")
-    stage.run_trainer(line, env, file.parent / f"train.{rank}.log", lambda: (0, None, ""), f"SFT, node {rank}")
-
-
-def progress(output: Path) -> tuple[int, int | None, str]:
-    """Returns (steps done, steps in all, latest loss) from the trainer's own log."""
-    try:
-        last = json.loads((output / "trainer_log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    except (OSError, IndexError, ValueError):
-        return 0, None, ""
-    return last["current_steps"], last["total_steps"], f"loss {last['loss']:.3f}" if "loss" in last else ""
-
-
-def log_history(output: Path) -> list[dict]:
-    """Returns the Trainer's history: one entry per logged step, the last one of the whole run."""
-    return json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    run_trainer(argv, env, file.parent / f"train.{rank}.log", lambda: (0, None, ""), f"SFT, node {rank}")
 
 
 def _grpo_prompts(folder: Path) -> list[str]:
     path = folder / "grpo_train.parquet"
-    return [m["content"] for row in preflight.read_grpo_rows(path) for m in row["prompt"]] if path.is_file() else []
+    return [m["content"] for row in checks.read_grpo_rows(path) for m in row["prompt"]] if path.is_file() else []
 
 
 if __name__ == "__main__":
-    stage.main(STAGE, run)
+    run_stage(SFT, run)

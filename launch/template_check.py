@@ -31,10 +31,15 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from data_pipeline.dialogues import split_thought
+from data_pipeline.errors import BadInput
 from data_pipeline.export import llama_factory
-from data_pipeline.records import BadInput, Dialogue, Turn, write_jsonl
-from launch import arguments, chat, configuration, preflight, random_model, sft
-from launch.stage import console, run_plain
+from data_pipeline.records import Dialogue, Turn, write_jsonl
+from launch.cli import arguments, configuration
+from launch.cli.arguments import CHAT, SFT
+from launch.cli.entry import console, run_command
+from launch.conversation import settings
+from launch.models import local, tiny
+from launch.preflight import checks
 
 RENDERING = ("template", "mask_history", "enable_thinking", "preserve_thinking", "default_system")  # of LLaMA-Factory
 ROWS = 20  # of a run are compared; ours
@@ -70,7 +75,7 @@ class Parting:
 
 def main(argv: list[str]) -> int:
     """Returns the exit code: 0 alike, 1 they part, 2 wrong input."""
-    return run_plain(check, __doc__, argv)
+    return run_command(check, __doc__, argv)
 
 
 def check(argv: list[str]) -> int:
@@ -78,7 +83,7 @@ def check(argv: list[str]) -> int:
     rows = read_rows(config, words)
     with tempfile.TemporaryDirectory() as scratch, _quiet():
         model, stands_in = find_tokenizer(config, [m["content"] for _, row in rows for m in row["messages"]], scratch)
-        tokenizer = preflight.load_tokenizer(model)
+        tokenizer = local.load_tokenizer(model)
         trained = trained_rows([row for _, row in rows], model, config, Path(scratch))
     turns, parted, silent = 0, [], []
     for (where, row), (ids, labels) in zip(rows, trained, strict=True):
@@ -113,12 +118,12 @@ def parse(argv: list[str]) -> tuple[dict[str, str], DictConfig, DictConfig]:
             rest.append(argument)
     if not words["rows"].isdigit() or not int(words["rows"]):
         raise BadInput(f"rows={words['rows']}: a number from 1")
-    command = arguments.parse(sft.STAGE, rest)
+    command = arguments.parse(SFT, rest)
     if command.flags or command.subcommand:
         raise BadInput("the template check takes KEY=VALUE only")
-    talk = arguments.parse(chat.STAGE, [f"recipe={command.words['recipe']}", *talk])
-    config, talk = configuration.compose_stage(sft.STAGE, command), configuration.compose_stage(chat.STAGE, talk)
-    chat.check(talk)
+    talk = arguments.parse(CHAT, [f"recipe={command.words['recipe']}", *talk])
+    config, talk = configuration.compose_stage(SFT, command), configuration.compose_stage(CHAT, talk)
+    settings.check(talk)
     return words, config, talk
 
 
@@ -127,7 +132,7 @@ def read_rows(config: DictConfig, words: dict[str, str]) -> list[tuple[str, dict
     if not words["run"]:
         system = "你是一位心理咨询师。"
         return [(row["id"], row) for row in llama_factory.dialogue_rows(SAMPLE, system, words["thoughts"])]
-    rows = preflight.read_sft_rows(Path(config.dataset_dir), config.dataset)[: int(words["rows"])]
+    rows = checks.read_sft_rows(Path(config.dataset_dir), config.dataset)[: int(words["rows"])]
     if not rows:
         raise BadInput(f"{config.dataset_dir}/{config.dataset}.jsonl: no row to compare")
     return rows
@@ -139,13 +144,13 @@ def find_tokenizer(config: DictConfig, texts: list[str], scratch: str) -> tuple[
     Raises BadInput for a model whose tokenizer is not at hand, unless it is a Qwen3.
     """
     model = config.model_name_or_path
-    if model == sft.RANDOM:
+    if model == tiny.RANDOM:
         made = f"runs/{config.run}/base"
         if Path(made).is_dir():
             return made, ""
         return _tiny(texts, scratch, config.psyforge.random_model.get("chat_template")), "that of the random model"
     try:
-        preflight.load_tokenizer(model)
+        local.load_tokenizer(model)
         return model, ""
     except BadInput:
         if Path(model).exists():
@@ -158,13 +163,13 @@ def find_tokenizer(config: DictConfig, texts: list[str], scratch: str) -> tuple[
 
 def _tiny(texts: list[str], scratch: str, template: str | None) -> str:
     folder = Path(scratch) / "model"
-    random_model.make(folder, texts, 42, {**TINY, "chat_template": template})
+    tiny.make(folder, texts, 42, {**TINY, "chat_template": template})
     return str(folder)
 
 
 def trained_rows(rows: list[dict], model: str, config: DictConfig, scratch: Path) -> list[tuple[list[int], list[int]]]:
     """Returns (token ids, labels) of every row from LLaMA-Factory's own loader; label -100 where nothing is learnt."""
-    from launch.llama_factory import without_torchaudio
+    from launch.frameworks.llama_factory import without_torchaudio
 
     write_jsonl(scratch / "rows.jsonl", rows)
     info = {"rows": {"file_name": "rows.jsonl", **llama_factory.DATASET}}

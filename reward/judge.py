@@ -23,7 +23,7 @@ from reward import psyche
 from reward.answer import MAX_ANSWER_CHARS, split_thought
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PROMPTS = Path(llm.__file__).parent / "prompts"
+PROMPTS = REPOSITORY / "data_pipeline" / "prompts"
 PATIENCE = {"timeout_s": 60, "attempts": 3}  # ours, unless the recipe says otherwise: a rollout waits for its reward
 FENCED = re.compile(r"```(?:json)?\s*(\{.*\})\s*```", re.DOTALL)
 

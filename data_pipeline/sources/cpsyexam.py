@@ -9,7 +9,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from data_pipeline.records import BadInput, Question, Reject, check_question, parse_json
+from data_pipeline.errors import BadInput
+from data_pipeline.records import Question, Reject, check_question, parse_json
 
 KINDS = {"single": "single", "multi": "multi"}
 OPEN_KINDS = {"QA_Knowledge": "knowledge", "QA_Analyse": "analyse"}

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from data_pipeline.records import BadInput, Passage, Reject
+from data_pipeline.errors import BadInput
+from data_pipeline.records import Passage, Reject
 
 SIZE = 800  # characters of a passage at most (ours): one topic of a textbook, a few questions
 SMALLEST = 100  # shorter passages are joined to the one before (ours)

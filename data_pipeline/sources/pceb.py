@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_pipeline.records import BadInput, Question, Reject, check_question, parse_json
+from data_pipeline.errors import BadInput
+from data_pipeline.records import Question, Reject, check_question, parse_json
 
 SUBJECTS = {"cases": "案例", "moral": "职业道德", "theory": "理论知识"}
 _PREFIX = re.compile(r"\s*(单选|多选)\s*[：:]\s*")

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import orjson
 
-from data_pipeline.records import BadInput, Post, Reject, parse_json, read_jsonl
+from data_pipeline.errors import BadInput
+from data_pipeline.records import Post, Reject, parse_json, read_jsonl
 from data_pipeline.sources.table import check_columns, csv_rows
 
 COLUMNS = {"id": "id", "title": "title", "text": "text", "replies": "replies"}

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipeline import dialogues
-from data_pipeline.records import BadInput, Dialogue, Reject, parse_json
+from data_pipeline.errors import BadInput
+from data_pipeline.records import Dialogue, Reject, parse_json
 
 
 def read(path: str | Path, merge: bool = False) -> Iterator[Dialogue | Reject]:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import orjson
 
-from data_pipeline.records import LETTERS, BadInput, Question, Reject, check_question, read_jsonl
+from data_pipeline.errors import BadInput
+from data_pipeline.records import LETTERS, Question, Reject, check_question, read_jsonl
 
 COLUMNS = {
     "id": "id",

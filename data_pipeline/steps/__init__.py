@@ -4,17 +4,14 @@ A step is a function `run(rows, settings, ask=None) -> Result`: pure but for its
 through the ledger (or through recorded replies). Every row that goes in comes out, is rejected with its reason, or is
 merged into another: `check_balance` holds that.
 
-Provenance: `note` appends to `record.meta["trail"]` what a step did to a record. A call is named by (step, row,
+Provenance: `records.note` appends to `record.meta["trail"]` what a step did to a record. A call is named by (step, row,
 sample), under which the ledger has model and reply, and by the hash of its prompt.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from data_pipeline.llm import Request
-from data_pipeline.records import Reject, Response
-
-Ask = Callable[[list[Request]], list[Response]]  # in the order of the requests; a failed one has finish "failed"
+from data_pipeline.records import Reject
 
 
 @dataclass
@@ -28,11 +25,6 @@ class Result:
     rejects: list[Reject] = field(default_factory=list)
     report: dict = field(default_factory=dict)
     files: dict[str, list[dict]] = field(default_factory=dict)
-
-
-def note(record, step: str, **facts) -> None:
-    """Appends {"step": step, **facts} to the record's trail; facts of a call are row, sample and prompt (its hash)."""
-    record.meta.setdefault("trail", []).append({"step": step, **facts})
 
 
 def check_balance(step: str, ids: Iterable[str], result: Result) -> None:

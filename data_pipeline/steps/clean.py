@@ -2,7 +2,7 @@
 
 Taken out: emoji and emoticons, repeated content, links and ads; contact data is masked with a placeholder such as
 [电话已隐去]; punctuation is made consistent. The paper gives these aims, the rules are ours and are data:
-`clean_rules.yaml`, `data_pipeline/contact_rules.yaml`. Crisis content is flagged in `meta["crisis"]` for people; a row
+`clean_rules.yaml`, `data_pipeline/safety/personal_data.yaml`. Crisis content is flagged in `meta["crisis"]` for people; a row
 that bears a flag is never rejected. Every removed span is a row of `files["removed"]`, with its place in the text as
 it came in; of contact data the shape alone is kept there (1••-••••), since the file is for reading.
 """
@@ -17,12 +17,13 @@ from pathlib import Path
 
 import yaml
 
-from data_pipeline.contacts import contact_needs, find_contacts, placeholder
-from data_pipeline.crisis import crisis_flags
-from data_pipeline.processes import in_processes
-from data_pipeline.records import BadInput, Dialogue, Passage, Post, Reject
-from data_pipeline.screening import screen
-from data_pipeline.steps import Result, note
+from data_pipeline.errors import BadInput
+from data_pipeline.parallel import in_processes
+from data_pipeline.records import Dialogue, Passage, Post, Reject, note
+from data_pipeline.safety.crisis import crisis_flags
+from data_pipeline.safety.personal_data import contact_needs, find_contacts, placeholder
+from data_pipeline.safety.screening import screen
+from data_pipeline.steps import Result
 
 SILENCE = "……"  # stands for a turn of a dialogue of which nothing is left: who speaks when must hold
 EXCERPT = 80
@@ -36,6 +37,7 @@ _UNTIDY = (
 )
 _WIDE = {code: code - 0xFEE0 for first, last in ("０９", "ＡＺ", "ａｚ") for code in range(ord(first), ord(last) + 1)}
 _WIDE_SIGN = re.compile("[０-９Ａ-Ｚａ-ｚ]")
+_REPEATED = re.compile(r"(.)\1{3}|(.{2,4})\2{2}", re.S)  # a character four times in a row, or a few three times
 _SENTENCE = re.compile(r"[^。！？!?\n；;…]*[。！？!?\n；;…]*")
 _LONE = "，。、；：,; \n"  # at the beginning, after what was taken out there
 
@@ -121,10 +123,14 @@ def _find(text: str, needed: list[int]) -> list[Removed]:
     """Returns what is to be taken out, in order, without overlap; `needed` are the places that the screen gave."""
     rules, found = _rules(), []
     count = len(rules.remove)
-    for span in find_contacts(text) if count + 1 in needed else ():
-        found.append(Removed(span.start, span.end, "contact", span.rule, _shape(span.text), placeholder(span.kind)))
+    if count + 1 in needed:
+        for span in find_contacts(text):
+            shape, put = _shape(span.text), placeholder(span.kind)
+            found.append(Removed(span.start, span.end, "contact", span.rule, shape, put))
     tried = [rules.remove[place] for place in needed if place < count]
-    for rule in tried + rules.repeats if _repeats_words(text) else tried:
+    if _REPEATED.search(text):
+        tried += rules.repeats
+    for rule in tried:
         for match in rule["pattern"].finditer(text):
             start, end = match.span("x" if "x" in match.re.groupindex else 0)
             if rule.get("unit"):
@@ -134,20 +140,6 @@ def _find(text: str, needed: list[int]) -> list[Removed]:
             found.append(Removed(start, end, rule["kind"], rule["name"], text[start:end], rule.get("put", "")))
     found += _repeats(text)
     return _without_overlap(found, text) if found else found
-
-
-def _repeats_words(text: str) -> bool:
-    """Whether one character may stand four times in a row, or two to four of them three times.
-
-    A repetition equals itself moved by its period. The text is one long integer here, so that moving and comparing it
-    is one operation each: a third of what back-references cost on texts without repetition, which nearly all are.
-    """
-    content = text.encode("utf-16-le", "surrogatepass")
-    number, size = int.from_bytes(content, "little"), len(content)
-    for period in (1, 2, 3, 4):
-        if bytes(2 * max(3, 2 * period)) in (number ^ (number >> 16 * period)).to_bytes(size, "little"):
-            return True
-    return False
 
 
 def _shape(datum: str) -> str:

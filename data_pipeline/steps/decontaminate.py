@@ -25,7 +25,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
-from data_pipeline.records import BadInput, Dialogue, Question, Reject
+from data_pipeline.errors import BadInput
+from data_pipeline.records import Dialogue, Question, Reject
 
 KINDS = ("same question and options", "same question text", "contained")  # strongest first
 SEED = 4  # first characters of a question shorter than `n`, by which it is looked up before it is compared whole
@@ -67,22 +68,13 @@ def row_texts(row: object) -> list[str]:
     return [text for value in values for text in row_texts(value)]
 
 
-def find_overlaps(rows: Iterable, benchmark: Iterable[Question], n: int = 13, threshold: float = 0.7) -> list[Overlap]:
-    """Returns one Overlap per row that holds a benchmark item, in row order: its strongest, and how many `others`.
-
-    `rows` are Questions, Dialogues, dicts or strings, and are streamed. Raises BadInput for a benchmark without
-    questions, and for an `n` or `threshold` that makes no sense.
-    """
-    return [hit for _, hit in _check(rows, _Index(benchmark, n, threshold)) if hit]
-
-
 def decontaminate(
     questions: Iterable[Question], benchmark: Iterable[Question], n: int = 13, threshold: float = 0.7
 ) -> tuple[list[Question], list[Reject], dict]:
     """Returns (questions without overlap in their order, a Reject for each other one, report); in = out + rejected.
 
     The report holds the settings, the counts by kind and every Overlap as a dict (containment 0 to 1). Raises
-    BadInput as `find_overlaps` does.
+    BadInput for a benchmark without questions, and for an `n` or `threshold` that makes no sense.
     """
     index = _Index(benchmark, n, threshold)
     kept, rejects, hits = [], [], []

@@ -24,8 +24,9 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from typing import NamedTuple
 
-from data_pipeline.records import LETTERS, BadInput, Dialogue, Passage, Post, Question
-from data_pipeline.steps import Result, note
+from data_pipeline.errors import BadInput
+from data_pipeline.records import LETTERS, Dialogue, Passage, Post, Question, note
+from data_pipeline.steps import Result
 
 STEP = "deduplicate"
 SEED = 1  # of the permutations; another one finds, by chance, slightly other pairs

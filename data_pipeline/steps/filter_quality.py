@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
-from data_pipeline.llm import Request
+from data_pipeline.errors import BadInput
+from data_pipeline.llm.structured import Failure, ask_json
 from data_pipeline.prompts import prompt_hash, question_messages, render
-from data_pipeline.records import BadInput, Passage, Question, Reject
-from data_pipeline.steps import Ask, Result, note
-from data_pipeline.structured import Failure, ask_json
+from data_pipeline.records import Ask, Passage, Question, Reject, Request, note
+from data_pipeline.steps import Result
 
 STEP = "filter_quality"
 

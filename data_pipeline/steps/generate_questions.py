@@ -15,11 +15,11 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from data_pipeline.llm import Request
+from data_pipeline.errors import BadInput
+from data_pipeline.llm.structured import Failure, ask_json
 from data_pipeline.prompts import prompt_hash, render
-from data_pipeline.records import LETTERS, BadInput, Passage, Question, Reject, check_question
-from data_pipeline.steps import Ask, Result, note
-from data_pipeline.structured import Failure, ask_json
+from data_pipeline.records import LETTERS, Ask, Passage, Question, Reject, Request, check_question, note
+from data_pipeline.steps import Result
 
 STEP = "generate_questions"
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import BaseModel
 
-from data_pipeline.counselling import add_flags, ask_again, check_language, crisis_entry, post_text
-from data_pipeline.llm import Request
+from data_pipeline.errors import BadInput
+from data_pipeline.llm.structured import Failure, ask_again
 from data_pipeline.prompts import prompt_hash, render
-from data_pipeline.records import BadInput, Post, Reject
-from data_pipeline.steps import Ask, Result, note
-from data_pipeline.structured import Failure
+from data_pipeline.records import Ask, Post, Reject, Request, note
+from data_pipeline.safety.guidance import add_flags, check_language, crisis_entry, post_text
+from data_pipeline.steps import Result
 
 STEP = "plan_dialogue"
 

@@ -3,7 +3,7 @@
 PsyLLM's third agent (released Code/, agent3) put the current message before the history and left counselor turns out;
 here a request is system, user, assistant, user... in the order of the talk, the client's message last, and earlier
 replies are those just written. The thought works with DSM/ICD as background and a named strategy, the reply names no
-diagnosis (`data_pipeline/forbidden.py`, `diagnosis.py`). The prompt is ours, in Chinese and English.
+diagnosis (`data_pipeline/safety/reply_rules.py`). The prompt is ours, in Chinese and English.
 
 All dialogues are at work at once, each in its next turn: the calls of one round go out together. A reply with a fault
 is asked once more as sample 1; then the dialogue is a reject, or, in a crisis, guidance to help stands in its place.
@@ -14,7 +14,12 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 
 from data_pipeline import dialogues
-from data_pipeline.counselling import (
+from data_pipeline.errors import BadInput
+from data_pipeline.llm.structured import once_more
+from data_pipeline.prompts import prompt_hash, render
+from data_pipeline.records import Ask, Dialogue, Reject, Request, Response, Turn, note
+from data_pipeline.safety.crisis import crisis_flags
+from data_pipeline.safety.guidance import (
     add_flags,
     check_language,
     crisis_entry,
@@ -22,15 +27,9 @@ from data_pipeline.counselling import (
     guided_turns,
     helplines,
     note_guidance,
-    once_more,
 )
-from data_pipeline.crisis import crisis_flags
-from data_pipeline.diagnosis import named_diagnoses
-from data_pipeline.forbidden import find_forbidden
-from data_pipeline.llm import Request
-from data_pipeline.prompts import prompt_hash, render
-from data_pipeline.records import BadInput, Dialogue, Reject, Response, Turn
-from data_pipeline.steps import Ask, Result, note
+from data_pipeline.safety.reply_rules import find_forbidden, named_diagnoses
+from data_pipeline.steps import Result
 from reward.answer import split_thought
 
 STEP = "reason_reply"
@@ -151,7 +150,7 @@ def _read(reply: Response, talk: _Talk) -> tuple[str, str, str]:
     if reply.finish == "failed":
         return "", "", f"no reply: {reply.error}"
     if reply.finish in ("length", "content_filter"):
-        return "", "", {"length": "cut off at max_tokens"}.get(reply.finish, "stopped by the server's filter")
+        return "", "", "cut off at max_tokens" if reply.finish == "length" else "stopped by the server's filter"
     if reply.reasoning.strip():
         thought, text = reply.reasoning, reply.text
     else:  # without <think> the chat template has opened the thought

@@ -22,8 +22,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from data_pipeline.records import LETTERS, BadInput, Question, Reject, check_question, read_jsonl, write_jsonl
-from data_pipeline.steps import Result, note
+from data_pipeline.errors import BadInput
+from data_pipeline.records import LETTERS, Question, Reject, check_question, note, read_jsonl, write_jsonl
+from data_pipeline.steps import Result
 
 STEP = "review"
 FIRST = ("id", "subject", "kind", "context", "stem")

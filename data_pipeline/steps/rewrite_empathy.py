@@ -3,7 +3,7 @@
 Psyche-R1, figure 2: replies on the left, rewritten replies on the right that open by reflecting the feeling; the model
 card calls the 73k dialogues single-turn. Prompts, checks and limits are unpublished: ours. The best reply is used.
 
-A rewritten reply must keep to its length, say nothing forbidden (`data_pipeline/forbidden.py`) and pass the model's
+A rewritten reply must keep to its length, say nothing forbidden (`data_pipeline/safety/reply_rules.py`) and pass the model's
 check of opening and faithfulness. A post with meta["crisis"] is never lost: its answer ends in guidance to help, which
 stands alone when there is no reply, or none that passes. It keeps its flag, and files["crisis"] lists it for people.
 """
@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass, field
 
 from pydantic import BaseModel
 
-from data_pipeline.counselling import guidance, note_guidance, post_text
-from data_pipeline.forbidden import find_forbidden
-from data_pipeline.helplines import HELPLINES, check_helplines
-from data_pipeline.llm import Request
+from data_pipeline.errors import BadInput
+from data_pipeline.llm.structured import Failure, ask_json
 from data_pipeline.prompts import prompt_hash, render
-from data_pipeline.records import BadInput, Dialogue, Post, Reject, Turn
-from data_pipeline.steps import Ask, Result, note
-from data_pipeline.structured import Failure, ask_json
+from data_pipeline.records import Ask, Dialogue, Post, Reject, Request, Turn, note
+from data_pipeline.safety.guidance import guidance, note_guidance, post_text
+from data_pipeline.safety.helplines import HELPLINES, check_helplines
+from data_pipeline.safety.reply_rules import find_forbidden
+from data_pipeline.steps import Result
 
 STEP, CHECK = "rewrite_empathy", "check_empathy"
 

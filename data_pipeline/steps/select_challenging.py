@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from data_pipeline.llm import Request
+from data_pipeline.errors import BadInput
 from data_pipeline.prompts import prompt_hash, question_messages
-from data_pipeline.records import BadInput, Question, Reject, Response
-from data_pipeline.steps import Ask, Result, note
+from data_pipeline.records import Ask, Question, Reject, Request, Response, note
+from data_pipeline.steps import Result
 from data_pipeline.steps.filter_quality import open_questions
 from reward.answer import read_answer
 

@@ -11,12 +11,11 @@ from typing import Literal
 
 from pydantic import BaseModel, model_validator
 
-from data_pipeline.counselling import ask_again, check_language, crisis_entry
-from data_pipeline.llm import Request
+from data_pipeline.llm.structured import Failure, ask_again
 from data_pipeline.prompts import prompt_hash, render
-from data_pipeline.records import Dialogue, Reject
-from data_pipeline.steps import Ask, Result, note
-from data_pipeline.structured import Failure
+from data_pipeline.records import Ask, Dialogue, Reject, Request, note
+from data_pipeline.safety.guidance import check_language, crisis_entry
+from data_pipeline.steps import Result
 
 STEP = "validate_dialogue"
 

@@ -9,9 +9,13 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
-from data_pipeline.counselling import (
+from data_pipeline.dialogues import fault
+from data_pipeline.errors import BadInput
+from data_pipeline.llm.structured import Failure, ask_again
+from data_pipeline.prompts import prompt_hash, render
+from data_pipeline.records import Ask, Dialogue, Post, Reject, Request, Turn, note
+from data_pipeline.safety.guidance import (
     add_flags,
-    ask_again,
     check_language,
     crisis_entry,
     guidance,
@@ -20,12 +24,7 @@ from data_pipeline.counselling import (
     note_guidance,
     post_text,
 )
-from data_pipeline.dialogues import fault
-from data_pipeline.llm import Request
-from data_pipeline.prompts import prompt_hash, render
-from data_pipeline.records import BadInput, Dialogue, Post, Reject, Turn
-from data_pipeline.steps import Ask, Result, note
-from data_pipeline.structured import Failure
+from data_pipeline.steps import Result
 
 STEP = "write_dialogue"
 

@@ -18,12 +18,12 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from data_pipeline.llm import Request
+from data_pipeline.errors import BadInput
+from data_pipeline.llm.structured import Failure, ask_json
 from data_pipeline.prompts import prompt_hash, question_messages, render
-from data_pipeline.records import LETTERS, BadInput, Question, Reject, Response
-from data_pipeline.steps import Ask, Result, note
+from data_pipeline.records import LETTERS, Ask, Question, Reject, Request, Response, note
+from data_pipeline.steps import Result
 from data_pipeline.steps.filter_quality import open_questions
-from data_pipeline.structured import Failure, ask_json
 from reward.answer import read_answer, split_thought
 
 STEP, OPTIMISE, COMPARE = "write_rationales", "optimise_prompt", "compare_rationales"

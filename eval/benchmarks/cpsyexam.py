@@ -12,10 +12,11 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_pipeline.records import LETTERS, BadInput, Question, Reject, Response
+from data_pipeline.errors import BadInput
+from data_pipeline.records import LETTERS, Question, Reject, Response
 from data_pipeline.sources import cpsyexam as source
 from eval import metrics
-from eval.benchmarks import Item, Loaded, by_subject, check, compare, fingerprint, group_by, score_all
+from eval.items import Item, Loaded, by_subject, check, compare, fingerprint, group_by, score_all
 from reward.answer import split_thought
 
 CELLS = ("KG_single", "KG_multi", "CA_single", "CA_multi")

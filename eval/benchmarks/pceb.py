@@ -8,10 +8,11 @@ count the same, whatever they hold. Accuracies are in [0, 1], ROUGE and BLEU and
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_pipeline.records import BadInput, Question, Reject, Response
+from data_pipeline.errors import BadInput
+from data_pipeline.records import Question, Reject, Response
 from data_pipeline.sources import pceb as source
 from eval import metrics
-from eval.benchmarks import Item, Loaded, by_subject, compare, fingerprint, group_by, score_all
+from eval.items import Item, Loaded, by_subject, compare, fingerprint, group_by, score_all
 
 SINGLE = ("case_single", "moral_single", "theory_single")
 MULTI = ("case_multi", "moral_multi", "theory_multi")

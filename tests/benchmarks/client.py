@@ -18,7 +18,8 @@ from pathlib import Path
 
 import openai
 
-from data_pipeline.llm import Request, Server, run_all
+from data_pipeline.llm import Server, run_all
+from data_pipeline.records import Request
 
 REQUESTS, SEQUENTIAL, CONCURRENCY, LATENCY = 1000, 100, 32, 0.05
 PARAMS = {"temperature": 0.7, "top_p": 0.95, "max_tokens": 1024}

@@ -23,7 +23,8 @@ import openai
 
 from data_pipeline import llm
 from data_pipeline.steps import plan_dialogue
-from launch import arguments, configuration, data, synthesis
+from data_pipeline.synthesis import run
+from launch.cli import arguments, configuration
 from tests.data_pipeline import counsellor
 from tests.data_pipeline.test_faults import FAULTS
 from tests.model_server import Answer
@@ -50,12 +51,12 @@ def ours(url: str) -> tuple[int, int]:
                 row = {"id": post.id, "title": post.title, "text": post.text, "replies": ["抱抱你。"]}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         words = {
-            "recipe": "psyllm", "posts": folder / "posts.jsonl", "lines.posts": f"[{','.join(STEPS)}]",
+            "recipe": "psyllm", "posts": folder / "posts.jsonl", "pipelines.posts": f"[{','.join(STEPS)}]",
             "llm.base_url": url, "llm.model": "tiny", "llm.concurrency": CONCURRENCY, "llm.timeout_s": TIMEOUT,
             "llm.attempts": TRIES,
         }  # fmt: skip
-        command = arguments.parse(data.STAGE, [f"{key}={value}" for key, value in words.items()])
-        made = synthesis.run(configuration.compose_stage(data.STAGE, command), folder)
+        command = arguments.parse(arguments.DATA, [f"{key}={value}" for key, value in words.items()])
+        made = run.run(configuration.compose_stage(arguments.DATA, command), folder, print)
         rejects = sum(counts["rejected"] for counts in made.counts.values())
         return sum(total["calls"] for total in llm.totals(folder / "ledger.sqlite")), POSTS - len(
             made.dialogues

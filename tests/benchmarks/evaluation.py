@@ -19,8 +19,9 @@ from omegaconf import OmegaConf
 from data_pipeline.llm import Server
 from data_pipeline.prompts import question_messages
 from data_pipeline.records import Question
-from eval.benchmarks import Item, own
-from launch import responses
+from eval import responses
+from eval.benchmarks import heldout
+from eval.items import Item
 
 ITEMS, AT_ONCE, ROUNDS = 1000, 32, 3
 CONFIG = OmegaConf.create({"max_new_tokens": 64, "seed": 1, "elastic_rule": "subset", "think_prefilled": False})
@@ -63,7 +64,7 @@ def main() -> int:
                     ledger = Path(folder) / "ledger.sqlite"
                     replies = responses.ask(asked, OmegaConf.create(), CONFIG, "tiny", server, ledger, "benchmark")
                     responses.store(Path(folder) / "responses.jsonl", asked, replies, CONFIG)
-                    own.score(asked, replies)
+                    heldout.score(asked, replies)
                     rates["ours"].append(ITEMS / (time.perf_counter() - started))
         finally:
             process.terminate()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from data_pipeline.records import BadInput, Question, check_question, read_jsonl, read_questions, write_jsonl
+from data_pipeline.errors import BadInput
+from data_pipeline.records import Question, check_question, read_jsonl, read_questions, write_jsonl
 
 FOUR = {"A": "甲", "B": "乙", "C": "丙", "D": "丁"}
 

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from data_pipeline.records import BadInput, Question, Reject, Response
+from data_pipeline.errors import BadInput
+from data_pipeline.records import Question, Reject, Response
 from eval import metrics
-from eval.benchmarks import Item, check, compare, fingerprint, match
+from eval.items import Item, check, compare, fingerprint, match
 
 
 def item(id: str, cell: str = "a") -> Item:

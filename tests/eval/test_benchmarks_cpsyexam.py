@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from data_pipeline.errors import BadInput
 from data_pipeline.prompts import question_messages, render
-from data_pipeline.records import BadInput, Response
+from data_pipeline.records import Response
 from eval.benchmarks import cpsyexam as bench
-from eval.benchmarks import fingerprint
+from eval.items import fingerprint
 
 KINDS = {"single": "单项选择题", "multi": "多项选择题"}
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data_pipeline.errors import BadInput
 from data_pipeline.prompts import question_messages
-from data_pipeline.records import LETTERS, BadInput, Question, Response
-from eval.benchmarks import Item, fingerprint, pceb
+from data_pipeline.records import LETTERS, Question, Response
+from eval.benchmarks import pceb
+from eval.items import Item, fingerprint
 from tests.conftest import DATA, REPOSITORY
 
 COLUMNS = {c: c for c in pceb.SINGLE} | {c: f"{c}_strict" for c in pceb.MULTI}

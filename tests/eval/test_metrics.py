@@ -6,9 +6,11 @@ import random
 
 import pytest
 
-from data_pipeline.records import BadInput, Question, Response
+from data_pipeline.errors import BadInput
+from data_pipeline.records import Question, Response
 from eval import metrics
-from eval.benchmarks import Item, own
+from eval.benchmarks import heldout
+from eval.items import Item
 from reward.psyche import credit
 
 
@@ -25,7 +27,7 @@ def test_unreadable_responses_count_as_wrong_and_are_shown():
     responses = [respond("<think>x</think>答案：A", "不知道"), respond(*["<think>x</think>答案：A"] * 2),
                  respond("答案：A", "答案：AB")]  # fmt: skip
     responses[0][1].finish = "length"
-    found = own.score([Item(q, q.kind) for q in questions], responses, resamples=200, seed=0)
+    found = heldout.score([Item(q, q.kind) for q in questions], responses, resamples=200, seed=0)
     assert (found["items"], found["responses"], found["samples"]) == (3, 6, 2)
     assert found["cells"]["single"]["accuracy"] == 0.25
     assert found["cells"]["multi"]["accuracy"] == 0.5
@@ -36,7 +38,7 @@ def test_unreadable_responses_count_as_wrong_and_are_shown():
 
 
 def test_a_kind_that_is_absent_has_no_accuracy():
-    found = own.score([Item(question("single", "A"), "single")], [respond("A")], resamples=50)
+    found = heldout.score([Item(question("single", "A"), "single")], [respond("A")], resamples=50)
     assert found["cells"]["multi"]["accuracy"] is None
     assert found["cells"]["single"]["accuracy"] == 1.0
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_pipeline.records import BadInput
+from data_pipeline.errors import BadInput
 from launch import audit
 from tests.conftest import launch
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from launch import random_model
+from launch.models import tiny
 from tests.conftest import TABLE, launch, refused
-from tests.launch.test_frameworks import SHAPE
+from tests.launch.frameworks.test_frameworks import SHAPE
 
 GOOD = {"stem": "下列正确的是", "options": ["对", "错"], "answer": "A", "rationale": "因为对。"}
 
@@ -112,7 +112,7 @@ def test_models_that_cannot_be_trained(run_name, tmp_path):
     words = ("recipe=demo", "hardware=cpu", f"run={run_name}")
     refused(launch("sft", *words, f"base_model={tmp_path / 'none'}"), "no such folder, and not the ID of a model")
     model = tmp_path / "模型 (1)"
-    random_model.make(model, ["心理学" * 9], 1, {**SHAPE, "vocab_size": 300})
+    tiny.make(model, ["心理学" * 9], 1, {**SHAPE, "vocab_size": 300})
     (model / "chat_template.jinja").unlink()
     refused(launch("sft", *words, f"base_model={model}"), "no chat template")
     (model / "tokenizer.json").unlink()
@@ -171,7 +171,7 @@ def test_a_recipe_without_a_seed(tmp_path):
 def test_reward_kwargs_that_the_reward_does_not_take(run_name, word, expected):
     assert launch("data", "recipe=demo", *TABLE, f"run={run_name}").returncode == 0
     model = Path("runs", run_name, "m")
-    random_model.make(model, ["心理学" * 9], 1, {**SHAPE, "vocab_size": 300})
+    tiny.make(model, ["心理学" * 9], 1, {**SHAPE, "vocab_size": 300})
     kwargs = f"reward.custom_reward_function.reward_kwargs={word}"
     refused(launch("grpo", "recipe=demo", "hardware=cpu", f"run={run_name}", f"base_model={model}", kwargs), expected)
     shutil.rmtree(Path("runs", run_name))
@@ -180,7 +180,7 @@ def test_reward_kwargs_that_the_reward_does_not_take(run_name, word, expected):
 def test_a_judge_without_its_key(run_name):
     assert launch("data", "recipe=demo", *TABLE, f"run={run_name}").returncode == 0
     model = Path("runs", run_name, "m")
-    random_model.make(model, ["心理学" * 9], 1, {**SHAPE, "vocab_size": 300})
+    tiny.make(model, ["心理学" * 9], 1, {**SHAPE, "vocab_size": 300})
     judge = "{judge: {base_url: https://api.example.org/v1, model: m, api_key_env: NO_SUCH_KEY}}"
     function = "reward.custom_reward_function"
     refused(launch("grpo", "recipe=demo", "hardware=cpu", f"run={run_name}", f"base_model={model}",
@@ -192,7 +192,7 @@ def test_a_judge_without_its_key(run_name):
 def test_a_change_under_a_started_grpo_run_is_refused(tmp_path):
     """One byte of the data, one value of the recipe, one source file of the reward; an own edit of the manifest."""
     here = copied(tmp_path, "launch", "data_pipeline", "reward", "eval", "recipes")
-    random_model.make(here / "m", ["心理学" * 9], 1, {**SHAPE, "vocab_size": 300})
+    tiny.make(here / "m", ["心理学" * 9], 1, {**SHAPE, "vocab_size": 300})
     words = ["recipe=demo", "hardware=cpu", "base_model=./m"]
 
     def run(stage: str, *more: str):
@@ -225,7 +225,7 @@ def test_a_change_under_a_started_grpo_run_is_refused(tmp_path):
 def test_a_ray_address_that_does_not_answer(run_name):
     assert launch("data", "recipe=demo", *TABLE, f"run={run_name}").returncode == 0
     model = Path("runs", run_name, "m")
-    random_model.make(model, ["心理学" * 9], 1, {**SHAPE, "vocab_size": 300})
+    tiny.make(model, ["心理学" * 9], 1, {**SHAPE, "vocab_size": 300})
     for address in ("127.0.0.1:9", "10.255.255.1:6379"):  # nobody, and an address of no host
         done = launch("grpo", "recipe=demo", "hardware=cpu", f"run={run_name}", f"base_model={model}",
                       env={**os.environ, "RAY_ADDRESS": address})  # fmt: skip
@@ -235,7 +235,7 @@ def test_a_ray_address_that_does_not_answer(run_name):
 
 
 def test_more_gpus_than_there_are(run_name):
-    from launch.arguments import count_gpus
+    from launch.cli.arguments import count_gpus
 
     if count_gpus() >= 8:
         pytest.skip("this machine has eight GPUs")

@@ -19,11 +19,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.crisis import crisis_flags
+from data_pipeline.errors import BadInput
 from data_pipeline.prompts import render
-from data_pipeline.records import BadInput
-from launch import arguments, configuration, thought
+from data_pipeline.safety.crisis import crisis_flags
 from launch import chat as talking
+from launch.cli import arguments, configuration
+from launch.models import reasoning
 from tests.conftest import REPOSITORY, launch, real_data, refused
 from tests.launch import tiny_model
 from tests.launch.stream_server import StreamServer, Told
@@ -255,8 +256,8 @@ def test_transcripts_are_written_only_when_asked_for_and_never_over_a_file(tmp_p
 )
 def test_settings_that_fit_nothing_are_refused(word, expected):
     with pytest.raises(BadInput, match=re.escape(expected)):
-        command = arguments.parse(talking.STAGE, ["recipe=demo", "dry_run=true", word])
-        talking.run(configuration.compose_stage(talking.STAGE, command), command)
+        command = arguments.parse(arguments.CHAT, ["recipe=demo", "dry_run=true", word])
+        talking.run(configuration.compose_stage(arguments.CHAT, command), command)
 
 
 def test_dry_run_and_help_touch_nothing():
@@ -457,7 +458,7 @@ def test_a_terminal_that_is_none_gets_no_escapes_and_a_file_no_prompts(tmp_path)
 
 
 def split(pieces: list[str], prefilled: bool = False) -> dict[str, str]:
-    splitter, found = thought.Splitter(prefilled), {"thought": "", "reply": ""}
+    splitter, found = reasoning.Splitter(prefilled), {"thought": "", "reply": ""}
     for piece in pieces:
         for kind, text in splitter.feed(piece):
             if kind == "late":
@@ -498,7 +499,7 @@ def test_the_pieces_of_a_text_do_not_change_what_is_thought(parts, data):
 def test_a_stop_word_ends_the_text_before_it(text, stops, data):
     cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=6)) | {0, len(text)})
     pieces = [text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
-    whole = "".join(thought.until(pieces, stops))
+    whole = "".join(reasoning.until(pieces, stops))
     assert text.startswith(whole) and not any(word in whole for word in stops)
     if whole != text:
         assert any(text.startswith(word, len(whole)) for word in stops)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.records import BadInput
+from data_pipeline.errors import BadInput
 from launch import demo
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from launch.random_model import CHAT_TEMPLATE
+from launch.models.tiny import CHAT_TEMPLATE
 from tests.conftest import REPOSITORY, launch, refused
 from tests.launch import tiny_model
 

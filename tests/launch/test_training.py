@@ -135,7 +135,7 @@ def test_a_merge_that_went_wrong_is_seen(run_name, tmp_path):
     from safetensors.torch import load_file, save_file
 
     from launch.merge import compare
-    from launch.preflight import read_grpo_rows
+    from launch.preflight.checks import read_grpo_rows
 
     model = shutil.copytree(Path("runs", run_name, "merge/model"), tmp_path / "model")
     prompts = [row["prompt"] for row in read_grpo_rows(Path("runs", run_name, "data/grpo_train.parquet"))[:2]]

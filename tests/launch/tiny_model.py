@@ -10,9 +10,9 @@ from tests.conftest import REPOSITORY
 
 def make(folder: Path) -> Path:
     """Returns a folder with the demo's model, its weights random."""
-    from launch import random_model
+    from launch.models import tiny
 
     shape = OmegaConf.to_container(OmegaConf.load(REPOSITORY / "recipes/demo/sft.yaml").psyforge.random_model)
     stems = [row["stem"] for _, row in read_jsonl(REPOSITORY / "data_pipeline/samples/questions.jsonl")]
-    random_model.make(folder / "tiny", stems, seed=1, shape=shape)
+    tiny.make(folder / "tiny", stems, seed=1, shape=shape)
     return folder / "tiny"

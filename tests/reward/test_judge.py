@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pytest
 
 from data_pipeline import llm
-from data_pipeline.records import BadInput
+from data_pipeline.errors import BadInput
 from reward import judge, psyche
 from tests.model_server import Answer, ModelServer, completion
 

@@ -1,0 +1,76 @@
+"""What the data stage ends with, and the files that the trainings and the evaluation read."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_pipeline.export import exportable, llama_factory, verl
+from data_pipeline.records import Dialogue, Question, Reject, write_jsonl
+
+FILES = (
+    "questions.jsonl",
+    "dialogues.jsonl",
+    "questions.rejects.jsonl",
+    "overlaps.jsonl",
+    "sft.jsonl",
+    "dataset_info.json",
+    "grpo.jsonl",
+    "grpo_train.parquet",
+    "heldout.jsonl",
+    "grpo_validation.parquet",
+)
+
+
+@dataclass
+class Export:
+    """Every question and dialogue that came in stands in exactly one of the first five lists."""
+
+    heldout: list[Question]
+    grpo: list[Question]
+    sft: list[Question]
+    dialogues: list[Dialogue]
+    rejects: list[Reject]
+    overlaps: dict = field(default_factory=dict)  # report of decontamination; "hits" are its rows
+
+    def check(self, train_on_benchmark: bool, open_questions: bool) -> None:
+        """Raises BadInput for what the exporters refuse, before anything is written."""
+        for _ in exportable([*self.sft, *self.grpo], train_on_benchmark, open_questions):
+            pass
+
+    def write(self, out: Path, train_on_benchmark: bool, thoughts: str, system: str) -> dict[str, Path]:
+        """Writes the training files into `out`, after `check`; returns {name: path}. `thoughts` and `system` are of
+        dialogues in SFT rows.
+        """
+        write_jsonl(out / "questions.jsonl", [*self.sft, *self.grpo, *self.heldout])
+        write_jsonl(out / "dialogues.jsonl", self.dialogues)
+        write_jsonl(out / "questions.rejects.jsonl", self.rejects)
+        write_jsonl(out / "overlaps.jsonl", self.overlaps["hits"])
+        write_jsonl(out / "grpo.jsonl", self.grpo)
+        write_jsonl(out / "heldout.jsonl", self.heldout)
+        llama_factory.write(out, self.sft, self.dialogues, "sft", train_on_benchmark, thoughts, system)
+        verl.write(out / "grpo_train.parquet", self.grpo, "train", train_on_benchmark, open_questions=True)
+        validation = self.heldout or self.grpo
+        verl.write(out / "grpo_validation.parquet", validation, "validation", True, open_questions=True)
+        return {name: out / name for name in FILES}
+
+    def counts(self, total: int) -> dict:
+        """Returns the figures of the manifest; raises AssertionError unless `total` rows are all accounted for."""
+        out = len(self.sft) + len(self.grpo) + len(self.heldout) + len(self.dialogues)
+        if total != out + len(self.rejects):
+            raise AssertionError(f"rows were lost: {total} in, {out} out, {len(self.rejects)} rejected")
+        return {
+            "in": total,
+            "out": out,
+            "rejected": len(self.rejects),
+            "sft": len(self.sft) + len(self.dialogues),
+            "dialogues": len(self.dialogues),
+            "grpo": len(self.grpo),
+            "heldout": len(self.heldout),
+            "decontaminated": {key: value for key, value in self.overlaps.items() if key != "hits"},
+            "reasons": dict(count_reasons(self.rejects).most_common()),
+        }
+
+
+def count_reasons(rejects: list[Reject]) -> Counter:
+    """Returns how often each reason stands; what follows its colon is detail."""
+    return Counter(r.reason if r.reason.startswith("left out") else r.reason.split(":")[0] for r in rejects)

@@ -1,0 +1,262 @@
+"""The one client of OpenAI-compatible servers: many requests at once, each finished call kept in a ledger.
+
+A call is on disk before its response is seen, so that a run that continues another pays for nothing twice. A request
+that fails is a response with finish "failed", logged, and asked again by the next run.
+"""
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+from data_pipeline.errors import BadInput
+from data_pipeline.llm.budget import BudgetSpent, BudgetTracker, Estimate
+from data_pipeline.llm.ledger import Call, Ledger
+from data_pipeline.llm.server import Server
+from data_pipeline.llm.transport import Connection, Outcome, ask, connect, count_tokens
+from data_pipeline.records import Request, Response
+
+_OURS = {"messages", "model", "n", "stream"}  # of a request's body
+
+OnReply = Callable[[Request, Response, float | None], None]
+
+
+async def complete_all(
+    server: Server,
+    requests: list[Request],
+    ledger_path: Path,
+    title: str,
+    on_reply: OnReply | None = None,
+    budget: float | None = None,
+) -> list[Response]:
+    """Returns one response per request, in order; what the ledger holds is replayed, equal requests are asked once.
+
+    `on_reply(request, response, cost)` is called for each as soon as it is on disk, cost None when nothing was paid.
+    `budget` is what all calls of the ledger may cost together, those of earlier runs too, in the currency of the
+    prices; 0 asks nothing. Raises BudgetSpent before the first request that does not fit, after those in flight.
+    Raises BadInput, opening with `title`, when key, model, address or ledger cannot be used, or when the server
+    refuses every request; what is finished by then stays in the ledger.
+    """
+    places: dict[str, list[int]] = {}  # of equal requests
+    for place, request in enumerate(requests):
+        places.setdefault(_key(server, request), []).append(place)
+    responses: list[Response | None] = [None] * len(requests)
+    refusals = []
+
+    def keep(key: str, response: Response, cost: float | None) -> None:
+        for place in places[key]:
+            responses[place] = response
+            if on_reply:
+                on_reply(requests[place], response, cost)
+            cost = None  # paid once
+
+    async def work(connection: Connection, left: list[str]) -> None:
+        while left:
+            key = left[-1]
+            request = requests[places[key][0]]
+            body = _body(server, request)
+            price = tracker.price(body)
+            if not tracker.fits(price):
+                return  # a request in flight may yet cost less than it holds back: its worker looks again
+            left.pop()
+            tracker.reserved += price
+            outcome = await ask(connection, body)
+            tracker.settle(price, outcome.cost)
+            await ledger.record(_call(key, server, request, outcome))
+            keep(key, outcome.response, outcome.cost)
+            if outcome.refused:
+                refusals.append(outcome.response.error)
+
+    try:
+        with Ledger(ledger_path) as ledger:
+            for key, response in ledger.replies(places):
+                keep(key, response, None)
+            left = [key for key in reversed(places) if responses[places[key][0]] is None]
+            tracker = BudgetTracker(server, budget, ledger.spent() if budget else 0.0)
+            if left and tracker.fits(tracker.price(_body(server, requests[places[left[-1]][0]]))):
+                async with connect(server) as connection, asyncio.TaskGroup() as group:
+                    for _ in range(min(server.concurrency, len(left))):
+                        group.create_task(work(connection, left))
+        if refusals and len(refusals) == len(places):
+            raise BadInput(f"{server.base_url} refuses every request to model {server.model!r}: {refusals[0]}")
+    except (BadInput, ExceptionGroup) as error:
+        first = error.exceptions[0] if isinstance(error, ExceptionGroup) else error  # it ended the other tasks
+        if isinstance(first, BadInput):
+            raise BadInput(f"{title}: {first}") from None
+        raise first from None
+    if left:
+        spent = (
+            f"the budget of {budget:g} is spent ({tracker.spent:.4f} in {ledger_path})" if budget else "the budget is 0"
+        )
+        raise BudgetSpent(
+            f"{title}: {spent}: {sum(len(places[key]) for key in left)} of {len(requests)} requests are not asked; "
+            "what is finished is kept, run again with a larger budget"
+        )
+    return responses
+
+
+@asynccontextmanager
+async def connected(server: Server, ledger_path: Path) -> AsyncIterator[Callable[[Request], Awaitable[Response]]]:
+    """Gives the function by which the tasks of this event loop ask one request each, over one connection.
+
+    As `complete_all`: at most `server.concurrency` at once, limits per minute, replies of the ledger, equal requests
+    at the same time asked once. Raises BadInput when key or ledger cannot be used; the function, when a request shows
+    that model, key or address cannot.
+    """
+    slots, asked = asyncio.Semaphore(server.concurrency), {}
+
+    async def work(key: str, request: Request) -> Response:
+        if known := await ledger.reply(key):
+            return known
+        async with slots:
+            outcome = await ask(connection, _body(server, request))
+        await ledger.record(_call(key, server, request, outcome))
+        return outcome.response
+
+    def forget(key: str, task: asyncio.Task) -> None:
+        del asked[key]
+        _ = task.cancelled() or task.exception()  # looked at, should all who asked have been cancelled
+
+    async def ask_one(request: Request) -> Response:
+        key = _key(server, request)
+        if key not in asked:
+            asked[key] = asyncio.create_task(work(key, request))
+            asked[key].add_done_callback(lambda task: forget(key, task))
+        return await asyncio.shield(asked[key])  # one of several who ask the same may be cancelled
+
+    with Ledger(ledger_path) as ledger:
+        async with connect(server) as connection:
+            try:
+                yield ask_one
+            finally:
+                for task in asked.values():
+                    task.cancel()
+                await asyncio.gather(*asked.values(), return_exceptions=True)
+
+
+def run_all(
+    server: Server,
+    requests: list[Request],
+    ledger_path: Path,
+    title: str,
+    on_reply: OnReply | None = None,
+    budget: float | None = None,
+) -> list[Response]:
+    """Runs `complete_all` to its end with a progress bar; Ctrl-C ends it and leaves the ledger whole."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    failed = tokens = asked = 0
+    paid, begun = 0.0, time.monotonic()
+    with Progress(*columns, TextColumn("{task.fields[state]}"), transient=True) as progress:
+        task = progress.add_task(title, total=len(requests), state="")
+
+        def show(request: Request, response: Response, cost: float | None) -> None:
+            nonlocal failed, tokens, asked, paid
+            failed, tokens = failed + (response.finish == "failed"), tokens + response.tokens
+            asked, paid = asked + 1, paid + (cost or 0)
+            state = f"{asked / (time.monotonic() - begun):.1f}/s, {failed} failed, {tokens:,} tokens"
+            if server.input_price is not None:
+                state += f", cost {paid:.4f}"
+            progress.update(task, advance=1, state=state)
+            if on_reply:
+                on_reply(request, response, cost)
+
+        return asyncio.run(complete_all(server, requests, ledger_path, title, show, budget))
+
+
+def asker(
+    server: Server, ledger_path: Path, title: str, budget: float | None = None
+) -> Callable[[list[Request]], list[Response]]:
+    """Returns the function by which a step asks the server: `run_all` with these settings."""
+    return lambda requests: run_all(server, requests, ledger_path, title, budget=budget)
+
+
+def estimate(server: Server, requests: list[Request], ledger_path: Path) -> Estimate:
+    """Returns about what `run_all` would ask and pay, for a dry run: nothing is asked and no ledger is made."""
+    new = {_key(server, request): _body(server, request) for request in requests}
+    if Path(ledger_path).exists():
+        with Ledger(ledger_path) as ledger:
+            for key, _ in ledger.replies(list(new)):
+                del new[key]
+    counts = [count_tokens(body) for body in new.values()]
+    prompt, completion = sum(count[0] for count in counts), sum(count[1] for count in counts)
+    return Estimate(len(new), prompt, completion, server.cost(prompt, completion))
+
+
+def generate(
+    server: Server,
+    conversations: list[list[dict]],
+    samples: int,
+    step: str,
+    rows: list[str],
+    ledger_path: Path,
+    **params,
+) -> list[list[Response]]:
+    """Returns `samples` responses per conversation, in order, as `launch.models.local.generate` does in this process.
+
+    `rows` are the ids of the conversations. With a `seed` and a temperature other than 0, sample i is asked with
+    seed + i. Raises BadInput as `complete_all`.
+    """
+    seed = params.get("seed")
+    sampled = seed is not None and params.get("temperature") != 0
+    requests = [
+        Request(step, row, sample, messages, {**params, "seed": seed + sample} if sampled else params)
+        for row, messages in zip(rows, conversations, strict=True)
+        for sample in range(samples)
+    ]
+    replies = run_all(server, requests, ledger_path, f"{server.model}: {step}")
+    return [replies[start : start + samples] for start in range(0, len(replies), samples)]
+
+
+def _body(server: Server, request: Request) -> dict:
+    given = {name: value for name, value in request.params.items() if value is not None} | server.extra_body
+    if ours := sorted(_OURS & given.keys()):
+        raise BadInput(f"{', '.join(ours)}: not a parameter of a request here; the client sets it")
+    if request.shape and server.json_schema:
+        given.setdefault("response_format", _response_format(request.shape))
+    return {"model": server.model, "messages": request.messages, **given}
+
+
+@cache
+def _response_format(shape: type) -> dict:
+    import openai
+
+    schema = openai.pydantic_function_tool(shape)["function"]["parameters"]  # strict, as OpenAI asks it of a schema
+    return {"type": "json_schema", "json_schema": {"name": shape.__name__, "strict": True, "schema": schema}}
+
+
+def _key(server: Server, request: Request) -> str:
+    # The address is no part of it: a server that moved must not be paid twice. ASCII, so that any text has a key.
+    return hashlib.sha256(json.dumps([_body(server, request), request.sample], sort_keys=True).encode()).hexdigest()
+
+
+def _call(key: str, server: Server, request: Request, outcome: Outcome) -> Call:
+    response = outcome.response
+    return Call(
+        key=key,
+        step=_storable(request.step),
+        row=_storable(request.row),
+        sample=request.sample,
+        model=server.model,
+        base_url=server.base_url,
+        finish=response.finish,
+        text=response.text,
+        reasoning=response.reasoning,
+        error=_storable(response.error),
+        prompt_tokens=response.prompt_tokens,
+        completion_tokens=response.tokens,
+        cost=outcome.cost,
+        latency=round(outcome.latency, 4),
+        attempts=outcome.attempts,
+        at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+    )
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()  # sqlite takes no lone surrogates

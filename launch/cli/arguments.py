@@ -1,0 +1,213 @@
+"""The command line of every stage: `python -m launch.STAGE [SUBCOMMAND] [--hydra-flag] [KEY=VALUE ...]`.
+
+`recipe=NAME` and `hardware=NAME` pick recipes/NAME/STAGE.yaml and recipes/hardware/NAME/STAGE.yaml; `base_model=` is
+spelled as the framework spells it; every other KEY=VALUE is a Hydra override, whose value is quoted where Hydra's
+grammar would not take it as it stands (Chinese, parentheses, blanks, commas in paths).
+"""
+
+import json
+import re
+import subprocess
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from data_pipeline.errors import BadInput, did_you_mean
+from launch.frameworks import llama_factory, verl
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RECIPES = REPOSITORY / "recipes"
+NOT_RECIPES = {"hardware", "llm", "deepspeed", "published"}
+DEFAULT_RECIPE = "psyche_r1"
+FLAGS_WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--info", "-i", "--config-dir", "-cd"}
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    subcommands: tuple[str, ...] = ()
+    positional: tuple[str, ...] = ()  # subcommands that take words without "="
+    has_recipe: bool = True
+    has_hardware: bool = True
+    has_llm: bool = False
+    base_model_key: str | None = None  # how the framework spells base_model=
+
+
+# What each stage's command line takes; the commands that look at other stages, such as the audit, read it here too.
+DATA = Stage("data", subcommands=("status",), has_hardware=False, has_llm=True)
+SFT = Stage("sft", base_model_key=llama_factory.BASE_MODEL)
+GRPO = Stage("grpo", base_model_key=verl.BASE_MODEL)
+MERGE = Stage("merge", has_recipe=False, has_hardware=False)
+EVAL = Stage("eval", subcommands=("rescore", "compare"), positional=("compare",))
+CHAT = Stage("chat", has_hardware=False)
+SERVE = Stage("serve", has_recipe=False, has_hardware=False)
+
+
+@dataclass
+class Command:
+    subcommand: str | None = None
+    flags: list[str] = field(default_factory=list)
+    words: dict[str, str] = field(default_factory=dict)  # recipe and hardware; all of a subcommand's KEY=VALUE
+    positional: list[str] = field(default_factory=list)  # words of a subcommand without "="
+    overrides: list[str] = field(default_factory=list)  # as Hydra takes them, recipe and hardware first
+
+
+def parse(stage: Stage, arguments: list[str]) -> Command:
+    """Returns the command; raises BadInput for a word that is none, or a recipe, hardware or run that is not there."""
+    command, given = Command(), {}
+    arguments = list(arguments)
+    if arguments and "=" not in arguments[0] and not arguments[0].startswith(("-", "~")):
+        command.subcommand = arguments.pop(0)
+        if command.subcommand not in stage.subcommands:
+            known = ", ".join(stage.subcommands) or "none"
+            raise BadInput(f"{stage.name} has no subcommand {command.subcommand!r} (there is: {known})")
+    while arguments:
+        argument = arguments.pop(0)
+        if argument.startswith("-"):
+            command.flags.append(argument)
+            if argument in FLAGS_WITH_VALUE and arguments and "=" not in arguments[0]:
+                command.flags.append(arguments.pop(0))
+        elif argument.startswith("~"):
+            command.overrides.append(argument)
+        elif "=" in argument:
+            key, value = argument.split("=", 1)
+            if key in given and "--multirun" not in command.flags:
+                raise BadInput(f"{key}= stands twice: {given[key]!r} and {value!r}")
+            given[key] = value
+        elif command.subcommand in stage.positional:
+            command.positional.append(argument)
+        else:
+            raise BadInput(f"{argument!r} is not KEY=VALUE")
+
+    multirun = bool({"--multirun", "-m"} & set(command.flags))
+    if "run" in given:
+        check_run_name(given["run"], multirun)
+    if command.subcommand:
+        command.words = given
+        return command
+    if "recipe" in given and not stage.has_recipe:
+        raise BadInput(f"{stage.name} takes no recipe=")
+    if "hardware" in given and not stage.has_hardware:
+        raise BadInput(f"{stage.name} takes no hardware=")
+    groups = []
+    if stage.has_recipe:
+        recipe = given.pop("recipe", None) or recipe_of_run(given.get("run")) or DEFAULT_RECIPE
+        check_recipe(recipe, stage.name)
+        command.words["recipe"] = recipe
+        groups.append(f"+{recipe}={stage.name}")
+        given.setdefault("run", recipe)
+    if stage.has_hardware:
+        hardware = given.pop("hardware", None) or detect_hardware()
+        check_hardware(hardware, stage.name)
+        command.words["hardware"] = hardware
+        groups.append(f"+hardware/{hardware}={stage.name}")
+    if stage.has_llm and "llm" in given:
+        check_llm(given["llm"])
+        groups.append(f"+llm={given.pop('llm')}")
+    if stage.base_model_key and "base_model" in given:
+        given[stage.base_model_key] = given.pop("base_model")
+    command.overrides = groups + command.overrides + [f"{k}={quote(k, v, multirun)}" for k, v in given.items()]
+    return command
+
+
+def recipe_of_run(run: str | None) -> str | None:
+    """Returns the recipe that an existing run was started with, from the configuration of its first stage."""
+    if run and re.fullmatch(r"[\w.-]+", run):
+        for stage in ("data", "sft", "grpo"):
+            word = REPOSITORY / "runs" / run / stage / "recipe"
+            if word.is_file():
+                return word.read_text(encoding="utf-8").strip()
+    return None
+
+
+def check_recipe(recipe: str, stage: str) -> None:
+    """Raises BadInput unless recipes/RECIPE/STAGE.yaml is there; a missing file would compose silently."""
+    if "/" in recipe or not (RECIPES / recipe / f"{stage}.yaml").is_file():
+        names = sorted(p.parent.name for p in RECIPES.glob(f"*/{stage}.yaml") if p.parent.name not in NOT_RECIPES)
+        raise BadInput(
+            f"recipe={recipe}: there is no recipes/{recipe}/{stage}.yaml; recipes with a {stage} stage: "
+            f"{', '.join(names) or 'none'}{did_you_mean(recipe, names)}"
+        )
+
+
+def check_hardware(hardware: str, stage: str) -> None:
+    """Raises BadInput unless recipes/hardware/HARDWARE/STAGE.yaml is there."""
+    if "/" in hardware or not (RECIPES / "hardware" / hardware / f"{stage}.yaml").is_file():
+        names = sorted(p.parent.name for p in RECIPES.glob(f"hardware/*/{stage}.yaml"))
+        raise BadInput(
+            f"hardware={hardware}: there is no recipes/hardware/{hardware}/{stage}.yaml; there is: "
+            f"{', '.join(names)}{did_you_mean(hardware, names)}"
+        )
+
+
+def check_llm(name: str) -> None:
+    """Raises BadInput unless recipes/llm/NAME.yaml is there."""
+    if "/" in name or not (RECIPES / "llm" / f"{name}.yaml").is_file():
+        names = sorted(p.stem for p in RECIPES.glob("llm/*.yaml"))
+        raise BadInput(
+            f"llm={name}: there is no recipes/llm/{name}.yaml; there is: {', '.join(names)}{did_you_mean(name, names)}"
+        )
+
+
+@cache
+def count_gpus() -> int:
+    """Returns the number of GPUs that nvidia-smi lists, 0 without one; asks no framework."""
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+
+
+def detect_hardware() -> str:
+    """Returns the largest offered hardware that this machine carries: "gpu8", "gpu1", ... or "cpu"."""
+    offered = [int(m[1]) for p in RECIPES.glob("hardware/gpu*") if (m := re.fullmatch(r"gpu(\d+)", p.name))]  # one node
+    fitting = [n for n in offered if n <= count_gpus()]
+    return f"gpu{max(fitting)}" if fitting else "cpu"
+
+
+def check_run_name(run: str, multirun: bool = False) -> None:
+    """Raises BadInput unless the name is plain: letters (of any script), digits, '.', '_' and '-'."""
+    if multirun and ("," in run or "$" in run):
+        return
+    if not re.fullmatch(r"[\w.-]+", run) or run.startswith(".") or len(run) > 100:
+        raise BadInput(
+            f"run={run}: a run name is a plain name of letters, digits, '.', '_' and '-' (no slash, no blank)"
+        )
+
+
+def quote(key: str, value: str, multirun: bool = False) -> str:
+    """Returns the value as Hydra's grammar takes it: unchanged where it parses as one value, else in quotes."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_override(f"{key}={value}")
+        if multirun or not parsed.is_sweep_override():
+            return value
+    except HydraException:
+        pass
+    if value.lstrip().startswith(("{", "[")):
+        try:
+            return _in_hydras_grammar(yaml.safe_load(value))
+        except yaml.YAMLError:
+            pass  # a name that begins with a bracket
+    return quoted(value)
+
+
+def _in_hydras_grammar(value: object) -> str:
+    """Returns a list, dictionary or scalar of YAML as Hydra writes it, every text in quotes."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_in_hydras_grammar(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_in_hydras_grammar, value)) + "]"
+    return quoted(value) if isinstance(value, str) else json.dumps(value)
+
+
+def quoted(value: str) -> str:
+    """Returns the text in Hydra's quotes."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)  # Hydra's rule: backslashes count only before a quote
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return f"'{escaped}{chr(92) * trailing}'"

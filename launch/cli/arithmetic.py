@@ -1,0 +1,41 @@
+"""Arithmetic in recipes: ${mul:3,${trainer.n_gpus_per_node}}, ${add:...}, ${accumulation:TOTAL,DEVICE,PROCESSES}."""
+
+import math
+from collections.abc import Callable
+
+from omegaconf import OmegaConf
+
+from data_pipeline.errors import BadInput
+
+
+def accumulation(total: int | None, per_device: int, processes: int) -> int:
+    """Returns the accumulation steps that make `total` rows per optimizer step, 1 without a total.
+
+    Raises BadInput for a total that one pass over the devices does not divide, with the nearest that fit.
+    """
+    if total is None:
+        return 1
+    for name, value in (("per_device_train_batch_size", per_device), ("psyforge.processes", processes)):
+        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+            raise BadInput(f"{name}={value}: must be a positive whole number")
+    one_pass = per_device * processes
+    if not isinstance(total, int) or total <= 0 or total % one_pass:
+        totals = nearest(max(1, int(total)), lambda t: t % one_pass == 0)
+        devices = nearest(per_device, lambda p: total % (p * processes) == 0) if total > 0 else "none"
+        raise BadInput(
+            f"psyforge.total_train_batch_size={total} (nearest: {totals}) is not a multiple of {per_device} per device "
+            f"x {processes} devices (nearest per_device_train_batch_size: {devices})"
+        )
+    return total // one_pass
+
+
+def nearest(value: int, fits: Callable[[int], bool]) -> str:
+    """Returns the nearest fitting numbers below and above, as text."""
+    below = next((v for v in range(min(value, 100_000), 0, -1) if fits(v)), None)
+    above = next((v for v in range(value, 4 * value + 1024) if fits(v)), None)
+    return " or ".join(str(v) for v in dict.fromkeys((below, above)) if v is not None) or "none"
+
+
+OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=True)
+OmegaConf.register_new_resolver("accumulation", accumulation, replace=True)
+OmegaConf.register_new_resolver("mul", lambda *numbers: math.prod(numbers), replace=True)

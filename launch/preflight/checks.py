@@ -1,0 +1,149 @@
+"""What is checked before a trainer starts, so that a wrong path or a cut row costs seconds and not a night."""
+
+import ast
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from data_pipeline.errors import BadInput, did_you_mean
+from data_pipeline.export.llama_factory import check_messages
+from data_pipeline.records import read_jsonl
+from launch.cli import arguments
+from launch.cli.moved import python_tree
+from launch.models.find import parameters
+
+
+def check_gpus(asked: int, key: str) -> None:
+    """Raises BadInput when the recipe and hardware ask for more GPUs than this machine shows."""
+    seen = arguments.count_gpus()
+    if seen < asked:
+        raise BadInput(
+            f"{key}={asked}, but this machine shows {seen} GPUs. Take a machine that has them, or "
+            f"hardware={arguments.detect_hardware()}; on two CPU cores `bash launch/demo.sh` runs the whole job"
+        )
+
+
+def check_memory_on_cpu(model: str, key: str) -> None:
+    """Raises BadInput when full training of the model cannot fit into this machine's memory.
+
+    16 bytes per parameter: weights, gradient and two AdamW states in fp32, before activations.
+    """
+    count = parameters(model)
+    memory = psutil.virtual_memory().total
+    if count and 16 * count > memory:
+        raise BadInput(
+            f"{key}={model}: training {count / 1e9:.1f}B parameters takes about {16 * count / 2**30:.0f} GiB, and this "
+            f"machine has {memory / 2**30:.0f} GiB and {arguments.count_gpus()} GPUs. The paper recipes are made for "
+            "hardware=gpu8; what runs here is recipe=demo, or a small base_model="
+        )
+
+
+def check_ray(address: str, key: str, seconds: float = 5) -> None:
+    """Raises BadInput unless a Ray cluster answers at HOST:PORT: `seconds` for the port, twice as many for Ray."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise BadInput(f"{key}={address}: expected HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=seconds).close()
+        asked = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=2 * seconds, stdin=subprocess.DEVNULL)
+        fault = answer.stderr.strip().splitlines()[-1:] if answer.returncode else None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        fault = [str(error) if isinstance(error, OSError) else f"something listens, but no Ray in {2 * seconds:g} s"]
+    if fault is not None:
+        raise BadInput(
+            f"{key}={address}: no Ray cluster answers there ({''.join(fault)}); start Ray (`ray start --head`), set "
+            f"the RAY_AUTH_MODE that it was started with, or unset {key}"
+        )
+
+
+def check_port_free(port: str, key: str) -> None:
+    """Raises BadInput unless this machine can listen on the port, where the nodes of a training meet."""
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise BadInput(f"{key}={port}: must be a port number, 1 to 65535")
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("", int(port)))
+        except OSError as error:
+            raise BadInput(f"{key}={port}: {error.strerror}; set another {key} on all nodes") from None
+
+
+def check_working_dir(repository: Path) -> None:
+    """Raises BadInput inside the copy that `ray job submit --working-dir` makes: Ray deletes it with all results."""
+    if "working_dir_files" in repository.parts:
+        raise BadInput(
+            f"{repository}: a copy of the working directory that Ray deletes after the job, results included, and that "
+            "holds no runs/. Submit without --working-dir: ray job submit -- bash -c 'cd REPOSITORY && "
+            ".venv/bin/python -m launch.grpo ...', with REPOSITORY on a file system that the cluster sees"
+        )
+
+
+def token_lengths(tokenizer, conversations: list[list[dict]], generation_prompt: bool = False) -> list[int]:
+    """Returns the number of tokens of each conversation, rendered with the model's chat template."""
+    if not conversations:
+        return []
+    texts = tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=generation_prompt)
+    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+
+def read_sft_rows(folder: Path, dataset: str) -> list[tuple[str, dict]]:
+    """Returns (file and line, row) of every row of our data set; raises BadInput for what LLaMA-Factory would drop."""
+    path = folder / f"{dataset}.jsonl"
+    seen, rows = {}, []
+    for number, row in read_jsonl(path):
+        where = f"{path} line {number}"
+        check_messages(row.get("messages"), where)
+        if (id := row.get("id")) is not None:
+            if id in seen:
+                raise BadInput(f"{where}: the id {id!r} stands already on line {seen[id]}; ids must be unique")
+            seen[id] = number
+        rows.append((where, row))
+    return rows
+
+
+def read_grpo_rows(path: Path) -> list[dict]:
+    """Returns the rows of a GRPO parquet file; raises BadInput when it is missing, broken or of another shape."""
+    import pyarrow.parquet  # here, so that a dry run stays quick
+
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; first: python -m launch.data") from None
+    except pyarrow.ArrowException as error:
+        raise BadInput(f"{path}: not a parquet file ({error})") from None
+    for key in ("data_source", "prompt", "reward_model"):
+        if rows and key not in rows[0]:
+            raise BadInput(f"{path}: no column {key!r}, which verl needs; it has {', '.join(rows[0])}")
+    return rows
+
+
+def cut_rows(lengths: list[int], limit: int, names: list[str], key: str) -> list[str]:
+    """Returns lines that say how long the rows are and which ones `limit` would cut."""
+    if not lengths:
+        return []
+    longest = max(lengths)
+    lines = [f"token lengths: mean {sum(lengths) / len(lengths):.0f}, longest {longest}, {key}={limit}"]
+    cut = [name for name, length in zip(names, lengths, strict=True) if length > limit]
+    if cut:
+        shown = ", ".join(cut[:5]) + (f" and {len(cut) - 5} more" if len(cut) > 5 else "")
+        lines.append(f"WARNING: {len(cut)} of {len(lengths)} rows are longer and lose their end: {shown}; raise {key}")
+    return lines
+
+
+def check_defines(file: Path, name: str, key: str) -> None:
+    """Raises BadInput unless the Python file defines or imports the function `name`; runs nothing of it."""
+    tree, defined = python_tree(file, f"{key}.path"), set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            defined |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            defined |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    if name not in defined:
+        there = sorted(word for word in defined if not word.startswith("_"))
+        raise BadInput(f"{key}.name={name}: {file} defines {', '.join(there) or 'nothing'}{did_you_mean(name, there)}")

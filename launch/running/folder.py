@@ -1,0 +1,237 @@
+"""Run folders: `runs/NAME/STAGE/` with its configuration, manifest and lock.
+
+A stage folder belongs to one configuration and one set of inputs. The same again continues it, or finds it done;
+another one is refused, so that two runs never mix.
+"""
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import subprocess
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from data_pipeline.errors import BadInput
+from launch.cli.arguments import REPOSITORY, Command, Stage
+
+RUNS = Path("runs")
+PACKAGES = ("llamafactory", "verl", "torch", "transformers", "ray", "vllm", "deepspeed", "datasets", "pyarrow")
+LAYOUT = 2  # of run folders and their configuration; 1 had `lines` for `pipelines`
+VOLATILE = ("dry_run", "resume", "steps", "budget")  # words that say how to start, not what to run
+
+
+@dataclass
+class StageFolder:
+    """`runs/NAME/STAGE/`, held by this process until it ends. `done`: an earlier call finished it already."""
+
+    path: Path
+    manifest: dict
+    done: bool = False
+    resumed: bool = False
+    started: float = field(default_factory=time.monotonic)
+    lock: object = None
+
+    def finish(self, outputs: dict[str, Path], counts: dict, **more) -> None:
+        """Hashes the outputs and marks the manifest finished."""
+        self.manifest.update(
+            status="finished",
+            outputs=describe(outputs),
+            counts=counts,
+            wall_s=round(self.manifest.get("wall_s", 0) + time.monotonic() - self.started, 2),
+            finished=_now(),
+            **more,
+        )
+        self.save()
+
+    def save(self) -> None:
+        self.manifest["manifest_sha256"] = _own_hash(self.manifest)
+        partial = self.path / "manifest.json.partial"
+        partial.write_text(json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(partial, self.path / "manifest.json")
+
+
+def open_stage(stage: Stage, config: DictConfig, inputs: dict[str, Path], command: Command) -> StageFolder:
+    """Returns the stage's folder, new, to be continued, or done.
+
+    Raises BadInput when runs/ cannot be written, another process holds the folder, or the folder belongs to another
+    configuration or other inputs (naming what differs; `resume=force` goes on and is recorded).
+    """
+    path = RUNS / config.run / stage.name
+    resolved = {k: v for k, v in OmegaConf.to_container(config).items() if k not in VOLATILE}
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = open(path / ".lock", "a+")
+    except OSError as error:
+        raise BadInput(f"{path}: cannot write there ({error.strerror}); make {RUNS}/ writable") from None
+    _hold(lock, path)
+
+    described = describe(inputs)
+    manifest = read_manifest(config.run, stage.name)
+    folder = StageFolder(path, manifest or {}, lock=lock)
+    if manifest is not None:
+        differences = _differences(_stored_config(path), resolved)
+        differences += [
+            f"input {name}: {now['path']} changed"
+            for name, now in described.items()
+            if manifest["inputs"].get(name, {}).get("sha256") != now["sha256"]
+        ]
+        if differences and config.resume != "force":
+            shown = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
+            raise BadInput(
+                f"{path}: exists with another configuration or other inputs ({shown}). Use another run=NAME, delete "
+                f"{path}, or say resume=force"
+            )
+        if differences:
+            manifest.setdefault("forced", []).append({"at": _now(), "differences": differences})
+        elif manifest["status"] == "finished":
+            folder.done = True
+            return folder
+        folder.resumed = True
+    folder.manifest = {
+        **folder.manifest,
+        "layout": LAYOUT,
+        "stage": stage.name,
+        "run": config.run,
+        "status": "running",
+        "command": command.words,
+        "inputs": described,
+        "config_sha256": hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest(),
+        "code": _code(),
+        "packages": _packages(),
+        "seed": config.get("seed"),
+        "started": folder.manifest.get("started", _now()),
+    }
+    OmegaConf.save(OmegaConf.create(resolved), path / "config.yaml")
+    if recipe := command.words.get("recipe"):
+        (path / "recipe").write_text(recipe + "\n", encoding="utf-8")
+    folder.save()
+    return folder
+
+
+def _hold(lock, path: Path) -> None:
+    """Takes the folder's lock and writes our process id into it; raises BadInput when another process has it.
+
+    A killed stage's trainer holds the lock until it has ended too, so that one is waited for.
+    """
+    for waited in range(121):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip()
+            if waited == 120 or (holder.isdigit() and Path("/proc", holder).exists()):
+                raise BadInput(
+                    f"{path}: another process (started by {holder or 'unknown'}) is running this stage; wait for it, "
+                    "or use another run=NAME"
+                ) from None
+            if not waited:
+                print(f"{path}: an earlier trainer is still ending; waiting for it")
+            time.sleep(0.5)
+    lock.seek(0)
+    lock.truncate()
+    lock.write(str(os.getpid()))
+    lock.flush()
+
+
+def read_manifest(run: str, stage: str) -> dict | None:
+    """Returns the manifest of a run's stage, None without one; raises BadInput for a broken one."""
+    path = RUNS / run / stage / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        whole = manifest["manifest_sha256"] == _own_hash(manifest)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise BadInput(f"{path}: not a manifest of ours (edited, or cut off); delete {path.parent} to start anew")
+    if manifest.get("layout") != LAYOUT:
+        commit = manifest["code"]["commit"]
+        raise BadInput(
+            f"{path.parent}: made by another version of PsyForge, whose run folders this one cannot go on with. Start "
+            f"anew under another run=NAME; a model in it can be used as base_model={path.parent}/model"
+            + (f"; the version that made it: git checkout {commit}" if commit else "")
+        )
+    return manifest
+
+
+def _own_hash(manifest: dict) -> str:
+    content = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def finished_manifest(run: str, stage: str, command: str) -> dict:
+    """Returns the finished manifest of an earlier stage; raises BadInput that says which command makes it."""
+    manifest = read_manifest(run, stage)
+    if manifest is None or manifest["status"] != "finished":
+        state = "has not finished" if manifest else "has not run"
+        raise BadInput(f"run {run}: the {stage} stage {state}; first: {command}")
+    return manifest
+
+
+def describe(files: dict[str, Path]) -> dict[str, dict]:
+    """Returns {name: {path, sha256}}; a folder's hash is over its files' names and hashes, None for what is no file."""
+    return {name: {"path": str(path), "sha256": sha256(Path(path))} for name, path in files.items()}
+
+
+def sha256(path: Path) -> str | None:
+    if path.is_dir():
+        inner = [f"{p.relative_to(path)} {sha256(p)}" for p in _files(path)]
+        return hashlib.sha256("\n".join(inner).encode()).hexdigest()
+    if not path.is_file():
+        return None  # a model's ID on the hub
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
+
+
+def _stored_config(path: Path) -> dict:
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
+    except FileNotFoundError:
+        return {}
+
+
+def _differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    differing = []
+    for key in dict.fromkeys([*old, *new]):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            differing += _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            differing.append(f"{prefix}{key}: {before!r} -> {after!r}")
+    return differing
+
+
+def _code() -> dict:
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, cwd=REPOSITORY).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD") or None, "changed": bool(git("status", "--porcelain"))}
+    except OSError:
+        return {"commit": None, "changed": None}
+
+
+def _packages() -> dict:
+    installed = {}
+    for name in PACKAGES:
+        try:
+            installed[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return installed
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,100 @@
+"""Posts with replies are read from JSONL, JSON and CSV alike; what cannot be read says where and why."""
+
+import json
+
+import pytest
+
+from data_pipeline.errors import BadInput
+from data_pipeline.records import Post, Reject
+from data_pipeline.sources.posts import read
+
+ROWS = [
+    {"id": "a", "title": "失眠", "text": "晚上睡不着。", "replies": ["早点睡。", " 少喝咖啡。 ", ""]},
+    {"id": "b", "title": "", "text": "很难过。", "replies": []},
+    {"id": "c", "title": "只有题目", "text": "", "replies": "一条回答。"},
+]
+
+
+def write(path, rows=ROWS):
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows, ensure_ascii=False), "utf-8")
+    else:
+        import pandas
+
+        cells = [
+            {k: json.dumps(v, ensure_ascii=False) if isinstance(v, list) else v for k, v in r.items()} for r in rows
+        ]
+        pandas.DataFrame(cells).to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv"])
+def test_every_format_gives_the_same_posts(tmp_path, suffix):
+    file = write(tmp_path / f"posts{suffix}")
+    assert list(read(file)) == [
+        Post("a", "posts", "失眠", "晚上睡不着。", ["早点睡。", "少喝咖啡。"], {"where": f"{file} row 1"}),
+        Post("b", "posts", "", "很难过。", [], {"where": f"{file} row 2"}),
+        Post("c", "posts", "只有题目", "只有题目", ["一条回答。"], {"where": f"{file} row 3"}),
+    ]
+
+
+def test_columns_and_replies_that_are_objects(tmp_path):
+    rows = [{"标题": "失眠", "正文": "睡不着", "回答": [{"内容": "第二", "赞": 1}, {"内容": "第一", "赞": "9"}]}]
+    columns = {"title": "标题", "text": "正文", "replies": "回答", "reply_text": "内容", "reply_score": "赞"}
+    (post,) = read(write(tmp_path / "p.jsonl", rows), columns=columns)
+    assert (post.id, post.title, post.text, post.replies) == ("p/1", "失眠", "睡不着", ["第一", "第二"])
+    rows = [{"text": "睡不着", "答一": "好", "答二": None}]
+    (post,) = read(write(tmp_path / "q.jsonl", rows), columns={"replies": ["答一", "答二"]})
+    assert post.replies == ["好"]
+    (post,) = read(write(tmp_path / "r.jsonl", [{"text": "睡不着", "replies": [{"content": "好"}]}]))
+    assert post.replies == ["好"]
+
+
+def test_rows_that_cannot_be_read_are_rejected(tmp_path):
+    rows = [
+        {"text": "睡不着"},
+        {"text": " "},
+        {"text": "难过", "replies": 7},
+        {"text": "难过", "replies": [{"who": "x"}]},
+        {"text": "难过", "replies": [{"text": "好"}]},
+    ]
+    file = write(tmp_path / "p.json", rows + ["文字"])
+    found = list(read(file))
+    assert [type(row) for row in found] == [Post, Reject, Reject, Reject, Post, Reject]
+    assert [(row.where, row.reason) for row in found if isinstance(row, Reject)] == [
+        (f"{file} row 2", "no text"),
+        (f"{file} row 3", "replies: neither a text nor a list of replies: int"),
+        (
+            f"{file} row 4",
+            "replies: reply 1 has no text under text or content or answer or reply or answer_text or body (it has who)",
+        ),
+        (f"{file} row 6", "not an object: str"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "columns", "message"),
+    [
+        ("p.xlsx", "", None, "cannot read .xlsx; posts are .jsonl, .json or .csv"),
+        (
+            "p.jsonl",
+            '{"正文": "睡不着"}\n',
+            None,
+            "no column 'text' for text; the columns are 正文. Map it in the recipe",
+        ),
+        ("p.jsonl", '{"text": "睡不着"}\n', {"replies": "回答"}, "no column '回答' for replies"),
+        ("p.jsonl", '{"text": "睡不着"}\n', {"reply": "回答"}, "unknown field 'reply'; the fields are id, title, text"),
+        ("p.jsonl", '{"text": \n', None, "line 1: not a JSON object"),
+        ("p.json", '{"text": "x"}', None, "expected a list of posts, found dict"),
+        ("p.json", '[{"text": }]', None, "broken JSON at line 1"),
+    ],
+)
+def test_the_user_is_told_what_is_wrong(tmp_path, name, content, columns, message):
+    file = tmp_path / name
+    file.write_text(content, "utf-8")
+    with pytest.raises(BadInput, match="^[^\n]*" + message.replace(".", r"\.").replace("[", r"\[")):
+        list(read(file, columns=columns))
+    with pytest.raises(BadInput, match="no such file"):
+        list(read(tmp_path / "none.csv"))

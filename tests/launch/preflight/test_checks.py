@@ -1,0 +1,148 @@
+"""Checks before a trainer starts."""
+
+import json
+
+import pytest
+
+from data_pipeline.errors import BadInput
+from launch.models import local, tiny
+from launch.models.find import check_model, parameters
+from launch.preflight import checks
+from tests.launch.frameworks.test_frameworks import SHAPE
+
+U, A = {"role": "user", "content": "问"}, {"role": "assistant", "content": "答"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("m") / "模型 (1)"
+    tiny.make(folder, ["心理学问答" * 20], 1, {**SHAPE, "vocab_size": 300})
+    return folder
+
+
+def test_a_whole_model_folder_and_a_hub_id_pass(model):
+    check_model(str(model), "base_model")
+    check_model("Qwen/Qwen2.5-0.5B-Instruct", "base_model")
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        (["config.json"], "no config.json"),
+        (["tokenizer.json"], "no tokenizer"),
+        (["chat_template.jinja"], "no chat template"),
+    ],
+)
+def test_a_folder_that_lacks_something_is_refused(model, tmp_path, missing, message):
+    import shutil
+
+    folder = shutil.copytree(model, tmp_path / "broken")
+    for name in missing:
+        (folder / name).unlink(missing_ok=name == "chat_template.jinja")
+    if missing == ["chat_template.jinja"]:
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        settings.pop("chat_template", None)
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(BadInput, match=message):
+        check_model(str(folder), "base_model")
+
+
+@pytest.mark.parametrize("name", ["/nowhere/model", "./model", "runs/x/base", "model", "a/b/c"])
+def test_a_path_that_is_not_there_is_refused(name):
+    with pytest.raises(BadInput, match="no such folder, and not the ID of a model"):
+        check_model(name, "base_model")
+
+
+def test_token_lengths_are_the_real_tokenizers(model):
+    tokenizer = local.load_tokenizer(str(model))
+    lengths = checks.token_lengths(tokenizer, [[U, A], [U, {"role": "assistant", "content": "答" * 50}]])
+    assert lengths[0] == len(tokenizer.apply_chat_template([U, A])["input_ids"])
+    assert lengths[1] > lengths[0]
+    assert checks.token_lengths(tokenizer, []) == []
+
+
+def test_rows_that_would_be_cut_are_named():
+    lines = checks.cut_rows([10, 30, 20, 40], 25, ["a", "b", "c", "d"], "cutoff_len")
+    assert lines[0] == "token lengths: mean 25, longest 40, cutoff_len=25"
+    assert lines[1] == "WARNING: 2 of 4 rows are longer and lose their end: b, d; raise cutoff_len"
+    assert len(checks.cut_rows([10], 25, ["a"], "cutoff_len")) == 1
+
+
+def test_a_model_that_the_machine_cannot_carry_is_refused(model):
+    assert parameters("Qwen/Qwen2.5-0.5B-Instruct") == 0.5e9
+    assert parameters("owner/name") is None
+    assert 10_000 < parameters(str(model)) < 100_000
+    checks.check_memory_on_cpu(str(model), "base_model")
+    checks.check_memory_on_cpu("owner/name", "base_model")
+    with pytest.raises(BadInput, match="1000.0B parameters takes about 14901 GiB.*recipe=demo"):
+        checks.check_memory_on_cpu("owner/Huge-1000B", "base_model")
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("127.0.0.1:9", "no Ray cluster answers there"), ("head", "expected HOST:PORT"), ("head:x", "expected HOST:PORT")],
+)
+def test_a_ray_address_that_does_not_answer_is_said(address, message):
+    with pytest.raises(BadInput, match=message):
+        checks.check_ray(address, "RAY_ADDRESS", seconds=2)
+
+
+def test_something_else_than_ray_at_the_address_is_said():
+    import socket
+
+    with socket.socket() as listener:  # takes the call and stays silent
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(BadInput, match=f"{address}: no Ray cluster answers there"):
+            checks.check_ray(address, "RAY_ADDRESS", seconds=2)
+
+
+def test_a_port_that_is_taken_is_said():
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        listener.listen()
+        port = str(listener.getsockname()[1])
+        with pytest.raises(BadInput, match=f"MASTER_PORT={port}: Address already in use"):
+            checks.check_port_free(port, "MASTER_PORT")
+    checks.check_port_free(port, "MASTER_PORT")
+    for wrong in ("x", "0", "70000"):
+        with pytest.raises(BadInput, match="must be a port number"):
+            checks.check_port_free(wrong, "MASTER_PORT")
+
+
+def test_rays_copy_of_the_working_directory_is_no_place_to_train_in():
+    from pathlib import Path
+
+    checks.check_working_dir(Path("/home/me/psyforge"))
+    with pytest.raises(BadInput, match="Submit without --working-dir"):
+        checks.check_working_dir(Path("/tmp/ray/session/runtime_resources/working_dir_files/_ray_pkg_1"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [{"id": "a", "messages": [U, A]}, {"id": "a", "messages": [U, A]}],
+            "line 2: the id 'a' stands already on line 1",
+        ),
+        ([{"messages": [U, A]}, {"messages": [U, U]}], "line 2: message 2 has the role 'user'"),
+        ([{"messages": [U, {**A, "content": ""}]}], "line 1: the assistant message is empty"),
+        ([{"text": "x"}], "line 1: messages is not a list"),
+    ],
+)
+def test_sft_rows_are_checked_with_file_and_line(tmp_path, rows, message):
+    (tmp_path / "sft.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    with pytest.raises(BadInput, match=message) as error:
+        checks.read_sft_rows(tmp_path, "sft")
+    assert str(tmp_path / "sft.jsonl") in str(error.value)
+
+
+def test_a_grpo_file_that_is_none_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="no such file; first: python -m launch.data"):
+        checks.read_grpo_rows(tmp_path / "absent.parquet")
+    (tmp_path / "x.parquet").write_text("x")
+    with pytest.raises(BadInput, match="not a parquet file"):
+        checks.read_grpo_rows(tmp_path / "x.parquet")

@@ -1,0 +1,75 @@
+"""A trainer that fails is told by the exception that ended it, whatever else its log says."""
+
+import sys
+
+import pytest
+
+from launch.cli.entry import StageFailed
+from launch.running.trainer import cause, run_trainer
+
+NOISE = """INFO: Platform override
+(TaskRunner pid=11) engine/__init__.py:32: UserWarning: not available: ModuleNotFoundError("No module named 'x'")
+(TaskRunner pid=11) {'error': 'Error:', 'fallback': ValueError}
+"""
+RAY = """(Worker pid=7) Traceback (most recent call last):
+(Worker pid=7)   File "a.py", line 3, in load
+(TaskRunner pid=11) Training Progress:   0%|          | 0/14
+(Worker pid=7)     raise FileNotFoundError(path)
+(Worker pid=7) FileNotFoundError: no such file: 'reward.py'
+Error executing job with overrides: []
+"""
+TORCHRUN = """[rank0]: Traceback (most recent call last):
+[rank0]:   File "b.py", line 9, in step
+[rank0]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.
+Traceback (most recent call last):
+  File "run.py", line 5, in main
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+============================================================
+launch.frameworks.llama_factory FAILED
+"""
+CHAINED = """Traceback (most recent call last):
+  File "c.py", line 1, in inner
+KeyError: 'prompt'
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "c.py", line 4, in outer
+our.own.Refusal: row 3 has no prompt
+Exception ignored in: <function Pool.__del__ at 0x7f>
+Traceback (most recent call last):
+  File "pool.py", line 2, in __del__
+AttributeError: 'NoneType' object has no attribute 'close'
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "first"),
+    [
+        (NOISE + RAY, "FileNotFoundError: no such file: 'reward.py'"),
+        (NOISE + TORCHRUN, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."),
+        (NOISE + CHAINED + "bye\n", "our.own.Refusal: row 3 has no prompt"),
+        ("Traceback (most recent call last):\n  File 'd.py'\nAssertionError\n", "AssertionError"),
+        ("\x1b[36m(Worker pid=7)\x1b[0m ValueError: in colours\n", "ValueError: in colours"),
+        ("loading\nKilled\n", "loading"),
+    ],
+)
+def test_the_exception_that_ended_a_trainer_comes_first(tmp_path, log, first):
+    path = tmp_path / "train.log"
+    path.write_text(log, encoding="utf-8")
+    assert cause(path).splitlines()[0] == first
+
+
+def test_an_earlier_attempts_exception_is_not_shown(tmp_path):
+    path = tmp_path / "train.log"
+    path.write_text("ValueError: of the first attempt\n", encoding="utf-8")
+    with pytest.raises(StageFailed) as failed:
+        run_trainer([sys.executable, "-c", "raise OSError('of the second')"], {}, path, lambda: (0, 1, ""), "test")
+    assert "OSError: of the second" in str(failed.value) and "first attempt" not in str(failed.value)
+    assert "exit code 1" in str(failed.value)
+
+
+def test_a_trainer_that_was_killed_says_by_which_signal(tmp_path):
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    with pytest.raises(StageFailed, match=r"signal 9 \(SIGKILL\)"):
+        run_trainer([sys.executable, "-c", code], {}, tmp_path / "train.log", lambda: (0, 1, ""), "test")
