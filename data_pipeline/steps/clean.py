@@ -2,7 +2,7 @@
 
 Taken out: emoji and emoticons, repeated content, links and ads; contact data is masked with a placeholder such as
 [电话已隐去]; punctuation is made consistent. The paper gives these aims, the rules are ours and are data:
-`clean_rules.yaml`, `data_pipeline/safety/personal_data.yaml`. Crisis content is flagged in `meta["crisis"]` for people; a row
+`clean_rules.yaml`, `safety/personal_data.yaml`. Crisis content is flagged in `meta["crisis"]` for people; a row
 that bears a flag is never rejected. Every removed span is a row of `files["removed"]`, with its place in the text as
 it came in; of contact data the shape alone is kept there (1••-••••), since the file is for reading.
 """

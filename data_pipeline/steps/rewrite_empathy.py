@@ -3,7 +3,7 @@
 Psyche-R1, figure 2: replies on the left, rewritten replies on the right that open by reflecting the feeling; the model
 card calls the 73k dialogues single-turn. Prompts, checks and limits are unpublished: ours. The best reply is used.
 
-A rewritten reply must keep to its length, say nothing forbidden (`data_pipeline/safety/reply_rules.py`) and pass the model's
+A rewritten reply must keep to its length, say nothing forbidden (`safety/reply_rules.py`) and pass the model's
 check of opening and faithfulness. A post with meta["crisis"] is never lost: its answer ends in guidance to help, which
 stands alone when there is no reply, or none that passes. It keeps its flag, and files["crisis"] lists it for people.
 """

@@ -113,7 +113,8 @@ from data_pipeline.synthesis.prefetch import ask_ahead
 from tests.data_pipeline import counsellor
 from tests.data_pipeline.synthesis import test_prefetch
 from data_pipeline.llm import Server
-ask_ahead(counsellor.posts(60), test_prefetch.bound(Server(sys.argv[1], "tiny", concurrency=8)), Path(sys.argv[2]), "test")
+steps = test_prefetch.bound(Server(sys.argv[1], "tiny", concurrency=8))
+ask_ahead(counsellor.posts(60), steps, Path(sys.argv[2]), "test")
 """
 
 
