@@ -6,6 +6,7 @@ with at least one answer. A client's last words without an answer are kept.
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Dialogue, Reject, Turn, parse_json, read_jsonl
@@ -140,7 +141,7 @@ def files(path: str | Path, *suffixes: str) -> list[Path]:
     return found
 
 
-def rows(path: str | Path) -> Iterator[tuple[int, object]]:
+def rows(path: str | Path) -> Iterator[tuple[int, Any]]:
     """Yields (number from 1, row) of a JSONL file or of a JSON list; raises BadInput for any other content."""
     path = Path(path)
     if path.suffix == ".jsonl":

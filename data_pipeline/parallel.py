@@ -31,4 +31,5 @@ def in_processes(function: Callable, items: Iterable) -> Iterator:
 def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     parent = multiprocessing.parent_process()
+    assert parent is not None  # a process of the pool has one
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()  # it may be killed

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import jsonlines
 import orjson
@@ -132,7 +133,7 @@ def check_question(kind: str, stem: str, options: dict[str, str], key: object) -
     return [given[letter] for letter in letters], "".join(sorted(answer))
 
 
-def parse_json(where: object, content: bytes) -> object:
+def parse_json(where: object, content: bytes) -> Any:
     """Returns the JSON value; raises BadInput with `where`, line and column for anything else."""
     try:
         return orjson.loads(content)

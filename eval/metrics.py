@@ -58,18 +58,23 @@ def score_response(
 
 
 def mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+    return mean_of(values) if values else None
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """Returns the mean of one value or more."""
+    return sum(values) / len(values)
 
 
 def _resampled(values: Sequence[float], resamples: int, seed: Sequence[int]):
     """Returns the means of `resamples` draws with replacement from `values`, as an array."""
     import numpy  # here, so that the light rooms stay light
 
-    values, draw = numpy.asarray(values, dtype=float), numpy.random.default_rng(seed)
-    block = max(1, 4_000_000 // len(values))  # draws at a time: at most 32 MB
+    array, draw = numpy.asarray(values, dtype=float), numpy.random.default_rng(seed)
+    block = max(1, 4_000_000 // len(array))  # draws at a time: at most 32 MB
     return numpy.concatenate(
         [
-            values[draw.integers(0, len(values), (min(block, resamples - start), len(values)))].mean(axis=1)
+            array[draw.integers(0, len(array), (min(block, resamples - start), len(array)))].mean(axis=1)
             for start in range(0, resamples, block)
         ]
     )
@@ -95,7 +100,7 @@ def average(
     if not groups or not all(groups):
         return None, None
     weights = [len(g) if by_items else 1 for g in groups]
-    value = sum(w * mean(g) for w, g in zip(weights, groups, strict=True)) / sum(weights)
+    value = sum(w * mean_of(g) for w, g in zip(weights, groups, strict=True)) / sum(weights)
     means = sum(w * _resampled(g, resamples, [seed, i]) for i, (w, g) in enumerate(zip(weights, groups, strict=True)))
     return value, _interval(means / sum(weights))
 
@@ -107,7 +112,7 @@ def pass_at(samples: int, right: int, k: int) -> float:
 
 def per_item(scores: list[list[dict]], key: str) -> list[float]:
     """Returns each item's mean of `key` over its samples."""
-    return [mean([s[key] for s in samples]) for samples in scores]
+    return [mean_of([s[key] for s in samples]) for samples in scores]
 
 
 def counts(scores: list[list[dict]]) -> dict[str, int]:
@@ -148,5 +153,5 @@ def describe(scores: list[list[dict]], resamples: int, seed: int) -> dict:
 def paired_gain(before: Sequence[float], after: Sequence[float], resamples: int, seed: int) -> dict[str, float]:
     """Returns the mean gain per item and its paired bootstrap 95 % interval: {"gain", "ci_low", "ci_high"}."""
     gains = [b - a for a, b in zip(before, after, strict=True)]
-    low, high = bootstrap(gains, resamples, seed)
-    return {"gain": mean(gains), "ci_low": low, "ci_high": high}
+    low, high = _interval(_resampled(gains, resamples, [seed]))
+    return {"gain": mean_of(gains), "ci_low": low, "ci_high": high}

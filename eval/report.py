@@ -124,7 +124,7 @@ def accuracy_by_item(rows: list[dict]) -> dict[str, float]:
     for row in rows:
         if row["kind"] != "open" and row["key"]:
             found[row["id"]].append(row["acc"])
-    return {id: metrics.mean(values) for id, values in found.items()}
+    return {id: metrics.mean_of(values) for id, values in found.items()}
 
 
 def published_pceb() -> list[dict]:

@@ -8,6 +8,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -44,16 +45,20 @@ def load_set(name: str, asked: DictConfig, data: Path) -> tuple[object, Loaded]:
         raise BadInput(f"{key}.benchmark={asked.benchmark}: there is {', '.join(names)}{hint}")
     module = importlib.import_module(f"eval.benchmarks.{asked.benchmark}")
     try:
-        return module, module.load(asked.path, **OmegaConf.to_container(asked.get("options") or OmegaConf.create()))
+        return module, module.load(asked.path, **(_plain(asked.options) if asked.get("options") else {}))
     except TypeError as error:
         raise BadInput(
             f"{key}.options: {str(error).replace('load() ', '')} (eval/benchmarks/{asked.benchmark})"
         ) from None
 
 
+def _plain(config: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(config))
+
+
 def server(settings: DictConfig, key: str) -> llm.Server | None:
     """Returns the server that `settings` describe, None without a base_url; raises BadInput for wrong settings."""
-    return llm.server_from(OmegaConf.to_container(settings), key) if settings.base_url else None
+    return llm.server_from(_plain(settings), key) if settings.base_url else None
 
 
 def ask(items: list[Item], asked: DictConfig, generate: Generate) -> list[list[Response]]:
@@ -84,7 +89,7 @@ def judge(
                 params = {"temperature": 0, "max_tokens": 1024, "seed": seed}
                 requests.append(llm.Request(f"judge/{name}", q.id, k, [{"role": "user", "content": text}], params))
                 places.append((n, k))
-    scores = [[None] * len(samples) for samples in responses]
+    scores: list[list[float | None]] = [[None] * len(samples) for samples in responses]
     for (n, k), reply in zip(places, llm.run_all(judge_server, requests, ledger, f"judging {name}"), strict=True):
         scores[n][k] = cpsyexam.read_judgement(reply.text) if reply.finish != "failed" else None
     return scores

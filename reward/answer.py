@@ -77,7 +77,7 @@ def read_parts(answer: str | None, options: list[str]) -> Reading:
 
 def statements(text: str, options: tuple[str, ...]) -> list[Statement]:
     """Returns every place of the normalised text that states an answer, in order of their kind."""
-    found = []
+    found: list[Statement] = []
     for cue in wording.CUE.finditer(text):
         statement = _after_cue(text, cue, options)
         if statement is not None:
@@ -87,7 +87,7 @@ def statements(text: str, options: tuple[str, ...]) -> list[Statement]:
     return found
 
 
-def _before_right(text: str, match: re.Match, options: tuple[str, ...]) -> Statement | None:
+def _before_right(text: str, match: re.Match[str], options: tuple[str, ...]) -> Statement | None:
     """Returns the statement of "因此 B 项正确" or "B 是正确答案"; without such words it has to be the whole first line,
     since further down "B 项正确" is one step of an analysis."""
     before = text[max(0, match.start() - 20) : match.start()]
@@ -98,7 +98,7 @@ def _before_right(text: str, match: re.Match, options: tuple[str, ...]) -> State
     return None
 
 
-def _after_cue(text: str, cue: re.Match, options: tuple[str, ...]) -> Statement | None:
+def _after_cue(text: str, cue: re.Match[str], options: tuple[str, ...]) -> Statement | None:
     at = cue.start()
     start = wording.GAP.match(text, cue.end()).end()
     if start >= len(text) or not ("A" <= text[start] <= "Z" or "a" <= text[start] <= "z"):
@@ -234,7 +234,8 @@ def _option_text(text: str, end: int, letter: str, options: tuple[str, ...]) -> 
 
 def _bare_lines(text: str, options: tuple[str, ...]) -> list[Statement]:
     """Returns the lines that are nothing but letters; and the first line when it is a letter with its option's text."""
-    found, lines = [], [stripped for line in text.split("\n") if (stripped := line.strip())]
+    found: list[Statement] = []
+    lines = [stripped for line in text.split("\n") if (stripped := line.strip())]
     under_heading = False  # the heading's own statement has read these lines already
     for number, line in enumerate(lines):
         kind = _single_line(line, options) if number == 0 or len(line) <= 60 else None
@@ -243,7 +244,7 @@ def _bare_lines(text: str, options: tuple[str, ...]) -> list[Statement]:
         elif number == 0 and (opening := wording.OPENING.match(line)):
             found.append(Statement(opening[0], _checked(opening[0].replace("and", ""), options)))
         elif kind == "text" and number == 0 and not _is_option_list(lines, options):
-            found.append(Statement(line, _checked(wording.LETTER.search(line)[0], options)))
+            found.append(Statement(line, _checked(_first_letters(line), options)))
         if kind != "letters":
             end = len(line.rstrip(" :#】]"))
             under_heading = len(line) <= 60 and any(m.end() >= end for m in wording.CUE.finditer(line))
@@ -265,12 +266,17 @@ def _single_line(line: str, options: tuple[str, ...]) -> str | None:
     return None
 
 
+def _first_letters(line: str) -> str:
+    word = wording.LETTER.search(line)
+    return word[0] if word else ""
+
+
 def _is_option_list(lines: list[str], options: tuple[str, ...]) -> bool:
     """True when the first lines repeat the question's options in order."""
     if len(lines) < len(options):
         return False
     return all(
-        _single_line(line, options) == "text" and wording.LETTER.search(line)[0] == letter
+        _single_line(line, options) == "text" and _first_letters(line) == letter
         for line, letter in zip(lines, LETTERS[: len(options)], strict=False)
     )
 

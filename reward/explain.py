@@ -12,9 +12,11 @@ multi_rule=, format_weight=, format_gate=, think_prefilled=
 """
 
 import difflib
+import io
 import json
 import re
 import sys
+from typing import Any, cast
 
 from reward.answer import LETTERS, MAX_ANSWER_CHARS, Reading, read_parts, split_thought
 from reward.psyche import MULTI_RULES, compute_score, credit, is_well_formed
@@ -30,7 +32,7 @@ class BadWord(Exception):
 def main(words: list[str]) -> None:
     """Prints the explanation; raises BadWord."""
     if not words or {"-h", "--help"} & set(words):
-        print(__doc__.strip())
+        print((__doc__ or "").strip())
         return
     response, given = _response(words[0]), _given(words[1:])
     options = _options(given.pop("options")) if "options" in given else list("ABCDEF")
@@ -39,7 +41,7 @@ def main(words: list[str]) -> None:
     print("\n".join(explain(response, options, key, **kwargs)))
 
 
-def explain(response: str, options: list[str], key: str | None, **kwargs) -> list[str]:
+def explain(response: str, options: list[str], key: str | None, **kwargs: Any) -> list[str]:
     """Returns the lines that say how `response` is read and, with a key, scored; `kwargs` are all of DEFAULTS."""
     prefilled = kwargs["think_prefilled"]
     thought, answer = split_thought(response, prefilled)
@@ -79,7 +81,7 @@ def format_fault(response: str, think_prefilled: bool = False) -> str | None:
         return "the thought is empty"
     if not think_prefilled and not response.lstrip().startswith("<think>"):
         return "text before the thought"
-    return "nothing after the thought" if not answer.strip() else "not well-formed"
+    return "not well-formed" if answer and answer.strip() else "nothing after the thought"
 
 
 def _statements(reading: Reading) -> str:
@@ -102,7 +104,7 @@ def _response(word: str) -> str:
 
 
 def _given(words: list[str]) -> dict[str, str]:
-    given = {}
+    given: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or name not in KNOWN:
@@ -154,7 +156,7 @@ def _value(name: str, value: str) -> object:
 
 if __name__ == "__main__":
     try:
-        sys.stdout.reconfigure(errors="backslashreplace")
+        cast(io.TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")
         main(sys.argv[1:])
     except BadWord as error:
         sys.exit(print(f"error: {error}", file=sys.stderr) or 2)

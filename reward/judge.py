@@ -12,9 +12,10 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 
@@ -22,13 +23,17 @@ from data_pipeline import llm
 from reward import psyche
 from reward.answer import MAX_ANSWER_CHARS, split_thought
 
+if TYPE_CHECKING:
+    from data_pipeline.llm.client import AskOne
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROMPTS = REPOSITORY / "data_pipeline" / "prompts"
 PATIENCE = {"timeout_s": 60, "attempts": 3}  # ours, unless the recipe says otherwise: a rollout waits for its reward
 FENCED = re.compile(r"```(?:json)?\s*(\{.*\})\s*```", re.DOTALL)
 
 log = logging.getLogger(__name__)
-_lines: dict[tuple, tuple[asyncio.Future, asyncio.Task]] = {}  # by event loop, server, ledger: who asks, its keeper
+_Key = tuple[asyncio.AbstractEventLoop, str, Path]  # event loop, server, ledger
+_lines: dict[_Key, tuple["asyncio.Future[AskOne]", asyncio.Task[None]]] = {}  # who asks, and its keeper
 _failed = 0  # of this process
 
 
@@ -36,15 +41,15 @@ async def compute_score(
     data_source: str,
     solution_str: str,
     ground_truth: str,
-    extra_info: dict | None = None,
-    judge: Mapping | None = None,
+    extra_info: dict[str, Any] | None = None,
+    judge: Mapping[str, Any] | None = None,
     judge_weight: float = 1.0,
     prompt: str = "judge_open_answer",
     ledger: str = "runs/judge.sqlite",
     format_weight: float = 0.1,
     format_gate: bool = False,
     think_prefilled: bool = False,
-    **rule,
+    **rule: Any,
 ) -> dict[str, float]:
     """Returns psyche's keys with `judge` in [0, 1] and `judge_failed`, the same for every sample.
 
@@ -54,7 +59,12 @@ async def compute_score(
     there is something to judge. `judge` holds the settings of `data_pipeline.llm.Server`, `prompt` names a file
     judge_*.jinja of data_pipeline/prompts. Raises BadInput or ValueError for settings that cannot be.
     """
-    kwargs = {"format_weight": format_weight, "format_gate": format_gate, "think_prefilled": think_prefilled, **rule}
+    kwargs: dict[str, Any] = {
+        "format_weight": format_weight,
+        "format_gate": format_gate,
+        "think_prefilled": think_prefilled,
+        **rule,
+    }
     info = extra_info or {}
     if info.get("kind") != "open":
         score = psyche.compute_score(data_source, solution_str, ground_truth, extra_info, **kwargs)
@@ -111,7 +121,7 @@ async def _ask(server: llm.Server, settings: str, ledger: Path, text: str, row: 
     return read_score(response.text)
 
 
-async def _keep_line(key: tuple, server: llm.Server, ledger: Path, opened: asyncio.Future) -> None:
+async def _keep_line(key: _Key, server: llm.Server, ledger: Path, opened: "asyncio.Future[AskOne]") -> None:
     """Holds the connection until the event loop ends, which cancels this task."""
     try:
         async with llm.connected(server, ledger) as ask:
@@ -140,7 +150,7 @@ def _template(name: str) -> jinja2.Template:
     return jinja.from_string((PROMPTS / f"{name}.jinja").read_text(encoding="utf-8"))
 
 
-def _plain(node: object) -> dict | list:
+def _plain(node: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any] | list[Any]:
     return dict(node) if isinstance(node, Mapping) else list(node)  # verl hands OmegaConf's containers over
 
 

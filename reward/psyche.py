@@ -4,6 +4,8 @@ verl loads `compute_score` by path (`reward.custom_reward_function`) and calls i
 Every rule with an example: reward/rules.md. How one response is scored: `python -m reward.explain`.
 """
 
+from typing import Any
+
 from reward.answer import read_parts, split_thought
 
 MULTI_RULES = ("strict", "subset", "jaccard")
@@ -44,7 +46,7 @@ def compute_score(
     data_source: str,
     solution_str: str,
     ground_truth: str,
-    extra_info: dict | None = None,
+    extra_info: dict[str, Any] | None = None,
     format_weight: float = 0.1,
     multi_rule: str = "strict",
     format_gate: bool = False,

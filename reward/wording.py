@@ -5,6 +5,18 @@
 
 import re
 import unicodedata
+from typing import Protocol, cast
+
+
+class Always(Protocol):
+    """An expression that matches everywhere, if only the empty text."""
+
+    def match(self, string: str, pos: int = 0, /) -> re.Match[str]: ...
+
+
+def _always(pattern: str, flags: re.RegexFlag = re.NOFLAG) -> Always:
+    return cast(Always, re.compile(pattern, flags))
+
 
 # Each expression begins with one character class, which `re` searches many times faster than an alternation.
 USUAL = (("：", ":"), ("，", ","), ("（", "("), ("）", ")"), ("；", ";"), ("？", "?"), ("！", "!"), ("\u3000", " "))
@@ -59,7 +71,7 @@ CUE = re.compile(
 )""".replace("BE", BE),
     re.VERBOSE,
 )
-GAP = re.compile(rf"(?:{OPENERS}|\\boxed|选项|字母|只有|仅|(?:option|choice|letter)\b)*", re.IGNORECASE)
+GAP = _always(rf"(?:{OPENERS}|\\boxed|选项|字母|只有|仅|(?:option|choice|letter)\b)*", re.IGNORECASE)
 
 # Words in the same sentence that make a cue something else than a statement of one's own answer.
 NEGATED = re.compile(
@@ -102,12 +114,12 @@ NOUN = re.compile(r"[ \t]+[a-z]")  # "Answer: A person who ..."
 ENGLISH_AFTER = re.compile(
     r"[ \t]+(?:and|or|because|since|as|is|are|which|for|due|but|not|maybe|perhaps|option|only)\b"
 )
-SEPARATOR = re.compile(
+SEPARATOR = _always(
     r"(?:[\s,、;.&+\"'“”‘’()\[\]{}$]|和|与|及|以及|还有|\band\b|选项|项(?!目)|option\b)*", re.IGNORECASE
 )
 LETTER = re.compile(r"[A-Za-z]+")
-BULLET = re.compile(r"[ \t]*(?:[-•·]|\d+[.、)])?[ \t]*")
-AFTER_LETTER = re.compile(r"[\s\"'”’)\]}】」]*[.、:,)\-]?[ \t]*")
+BULLET = _always(r"[ \t]*(?:[-•·]|\d+[.、)])?[ \t]*")
+AFTER_LETTER = _always(r"[\s\"'”’)\]}】」]*[.、:,)\-]?[ \t]*")
 PARENTHESIS = re.compile(r"[ \t]*\([^()\n]{1,80}\)")
 # "因此 B 项正确", "B 是正确答案": the letters come first.
 SO = re.compile(

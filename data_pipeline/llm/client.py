@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 from data_pipeline.errors import BadInput
 from data_pipeline.llm.budget import BudgetSpent, BudgetTracker, Estimate
@@ -24,6 +25,7 @@ from data_pipeline.records import Request, Response
 _OURS = {"messages", "model", "n", "stream"}  # of a request's body
 
 OnReply = Callable[[Request, Response, float | None], None]
+AskOne = Callable[[Request], Awaitable[Response]]
 
 
 async def complete_all(
@@ -42,15 +44,16 @@ async def complete_all(
     Raises BadInput, opening with `title`, when key, model, address or ledger cannot be used, or when the server
     refuses every request; what is finished by then stays in the ledger.
     """
+    keys = [_key(server, request) for request in requests]
     places: dict[str, list[int]] = {}  # of equal requests
-    for place, request in enumerate(requests):
-        places.setdefault(_key(server, request), []).append(place)
-    responses: list[Response | None] = [None] * len(requests)
+    for place, key in enumerate(keys):
+        places.setdefault(key, []).append(place)
+    responses: dict[str, Response] = {}
     refusals = []
 
     def keep(key: str, response: Response, cost: float | None) -> None:
+        responses[key] = response
         for place in places[key]:
-            responses[place] = response
             if on_reply:
                 on_reply(requests[place], response, cost)
             cost = None  # paid once
@@ -76,7 +79,7 @@ async def complete_all(
         with Ledger(ledger_path) as ledger:
             for key, response in ledger.replies(places):
                 keep(key, response, None)
-            left = [key for key in reversed(places) if responses[places[key][0]] is None]
+            left = [key for key in reversed(places) if key not in responses]
             tracker = BudgetTracker(server, budget, ledger.spent() if budget else 0.0)
             if left and tracker.fits(tracker.price(_body(server, requests[places[left[-1]][0]]))):
                 async with connect(server) as connection, asyncio.TaskGroup() as group:
@@ -97,11 +100,11 @@ async def complete_all(
             f"{title}: {spent}: {sum(len(places[key]) for key in left)} of {len(requests)} requests are not asked; "
             "what is finished is kept, run again with a larger budget"
         )
-    return responses
+    return [responses[key] for key in keys]
 
 
 @asynccontextmanager
-async def connected(server: Server, ledger_path: Path) -> AsyncIterator[Callable[[Request], Awaitable[Response]]]:
+async def connected(server: Server, ledger_path: Path) -> AsyncIterator[AskOne]:
     """Gives the function by which the tasks of this event loop ask one request each, over one connection.
 
     As `complete_all`: at most `server.concurrency` at once, limits per minute, replies of the ledger, equal requests
@@ -204,9 +207,9 @@ def generate(
     seed + i. Raises BadInput as `complete_all`.
     """
     seed = params.get("seed")
-    sampled = seed is not None and params.get("temperature") != 0
+    greedy = params.get("temperature") == 0
     requests = [
-        Request(step, row, sample, messages, {**params, "seed": seed + sample} if sampled else params)
+        Request(step, row, sample, messages, params if seed is None or greedy else {**params, "seed": seed + sample})
         for row, messages in zip(rows, conversations, strict=True)
         for sample in range(samples)
     ]
@@ -227,7 +230,8 @@ def _body(server: Server, request: Request) -> dict:
 def _response_format(shape: type) -> dict:
     import openai
 
-    schema = openai.pydantic_function_tool(shape)["function"]["parameters"]  # strict, as OpenAI asks it of a schema
+    tool = cast(Any, openai.pydantic_function_tool(shape))  # its type leaves the parameters out at will
+    schema = tool["function"]["parameters"]  # strict, as OpenAI asks it of a schema
     return {"type": "json_schema", "json_schema": {"name": shape.__name__, "strict": True, "schema": schema}}
 
 

@@ -181,7 +181,7 @@ def recover(path: Path) -> int:
     path, broken = Path(path), Path(f"{path}.broken")
     if not path.exists() or broken.exists():
         raise BadInput(f"ledger {path}: " + (f"{broken} exists; move it away" if broken.exists() else "no such file"))
-    rows: dict[int, tuple] = {}
+    rows: dict[int, list] = {}
     db = sqlite3.connect(path)
     try:
         db.execute("PRAGMA writable_schema = ON")  # reads a file that is shorter than it says

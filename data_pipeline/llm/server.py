@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from typing import Any
 from urllib.parse import urlsplit
 
 from data_pipeline.errors import BadInput
@@ -46,7 +47,7 @@ class Server:
             ("output_price", (int, float), 0),
         ):
             value = getattr(self, name)
-            if value is None and name.endswith(("_minute", "_price")):
+            if name.endswith(("_minute", "_price")) and value is None:
                 continue
             most = 1000 if name == "concurrency" else math.inf  # as many connections as openai's transport opens
             right = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
@@ -62,12 +63,12 @@ class Server:
 
     def cost(self, prompt_tokens: int, tokens: int) -> float | None:
         """Returns the price of so many tokens, or None when no prices are set."""
-        if self.input_price is None:
+        if self.input_price is None or self.output_price is None:
             return None
         return (prompt_tokens * self.input_price + tokens * self.output_price) / 1e6
 
 
-def server_from(settings: Mapping, where: str) -> Server:
+def server_from(settings: Mapping[str, Any], where: str) -> Server:
     """Returns the server that a recipe describes; raises BadInput, opening with `where`, for unknown or bad values."""
     known = [f.name for f in fields(Server)]
     if unknown := [str(name) for name in settings if name not in known]:
@@ -80,7 +81,7 @@ def server_from(settings: Mapping, where: str) -> Server:
         raise BadInput(f"{where}: {error}") from None
 
 
-def _check_address(base_url: object) -> None:
+def _check_address(base_url: Any) -> None:
     if isinstance(base_url, str) and re.search("[@?#]", base_url):
         raise BadInput("base_url: credentials or a query in the address (not shown); name the key by api_key_env")
     try:
@@ -94,7 +95,7 @@ def _check_address(base_url: object) -> None:
 
 def is_loopback(server: Server) -> bool:
     """Returns whether the server is on this machine."""
-    host = urlsplit(server.base_url).hostname
+    host = urlsplit(server.base_url).hostname or ""
     return host in ("localhost", "::1") or host.startswith("127.")
 
 

@@ -7,9 +7,9 @@ is one object, bare or in one ```json fence, after a thought that ends in </thin
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -40,18 +40,18 @@ def ask_json(
     """
     replies = ask([replace(request, shape=shape) for request in requests])
     results = [_result(reply, shape) for reply in replies]
-    pairs = list(zip(replies, results, strict=True))
+    pairs = zip(replies, results, strict=True)
     bad = sum(isinstance(result, Failure) and reply.finish != "failed" for reply, result in pairs)
     counts = {"asked": len(requests), "invalid": bad, "repaired": 0}
-    invalid = [place for place, pair in enumerate(pairs) if _repairable(*pair)]
+    invalid = _repairable(range(len(requests)), replies, results)
     for number in range(1, repairs + 1):
         if not invalid:
             break
-        replies = ask([_repair(requests[place], results[place], shape, number) for place in invalid])
+        replies = ask([_repair(requests[place], failure, shape, number) for place, failure in invalid.items()])
         for place, reply in zip(invalid, replies, strict=True):
             results[place] = _result(reply, shape)
             counts["repaired"] += not isinstance(results[place], Failure)
-        invalid = [place for place, reply in zip(invalid, replies, strict=True) if _repairable(reply, results[place])]
+        invalid = _repairable(invalid, replies, results)
     counts["failed"] = sum(isinstance(result, Failure) for result in results)
     return results, counts
 
@@ -97,7 +97,7 @@ def _constant(name: str) -> None:
     raise ValueError(f"not JSON: {name}")
 
 
-def _told(error: dict) -> str:
+def _told(error: Mapping[str, Any]) -> str:
     where = ".".join(map(str, error["loc"]))
     return f"{where}: {error['msg']}" if where else error["msg"]
 
@@ -112,8 +112,13 @@ def _result(reply: Response, shape: type[Shape]) -> Shape | Failure:
         return Failure(f"{cut}{error}", reply.text)
 
 
-def _repairable(reply: Response, result: object) -> bool:
-    return isinstance(result, Failure) and reply.finish not in ("failed", "length")
+def _repairable(places: Iterable[int], replies: list[Response], results: list) -> dict[int, Failure]:
+    """Returns the failures that asking again may mend, by their place; `replies` are those of `places`."""
+    return {
+        place: results[place]
+        for place, reply in zip(places, replies, strict=True)
+        if isinstance(results[place], Failure) and reply.finish not in ("failed", "length")
+    }
 
 
 def _repair(request: Request, failure: Failure, shape: type, number: int) -> Request:

@@ -144,7 +144,7 @@ async def _post(connection: Connection, body: dict) -> str:
     except TimeoutError:
         raise _Failed(f"no answer within {connection.server.timeout_s:g} s") from None
     except (openai.APIConnectionError, aiohttp.ClientError, OSError) as error:
-        causes = [error]
+        causes: list[BaseException] = [error]
         while causes[-1].__cause__:
             causes.append(causes[-1].__cause__)
         told = connection.hide(f"{type(causes[-1]).__name__}: {causes[-1]}")[:_SHOWN]
@@ -171,8 +171,10 @@ def _refusal(connection: Connection, error: Any) -> Exception:
 
 
 def _retry_after(value: str | None) -> float | None:
+    if not value:
+        return None
     try:
-        seconds = float(value or "nan")
+        seconds = float(value)
     except ValueError:
         try:
             seconds = (parsedate_to_datetime(value).astimezone(UTC) - datetime.now(UTC)).total_seconds()

@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
-from re import _constants as sre
-from re import _parser as parser
+from re import _constants as sre  # pyright: ignore[reportAttributeAccessIssue]  # typeshed has no stub of the two
+from re import _parser as parser  # pyright: ignore[reportAttributeAccessIssue]
 
 ENDS = "。！？!?\n"  # of sentences
 MOST_JOINED = 150  # words that neighbouring parts make together; above it they stay apart
@@ -95,8 +95,9 @@ def _words(kind, value) -> tuple[set[str] | None, list[frozenset[str]]]:
         return _sequence(list(value[3]))
     if kind is sre.BRANCH:
         branches = [_sequence(list(branch)) for branch in value[1]]
-        if all(texts is not None for texts, _ in branches):
-            texts = set().union(*(texts for texts, _ in branches))
+        exact = [texts for texts, _ in branches if texts is not None]
+        if len(exact) == len(branches):
+            texts = set().union(*exact)
             return (texts, []) if len(texts) <= MOST else (None, [_fewest(texts)])
         if all(needs for _, needs in branches):
             return None, [_fewest(set().union(*(min(needs, key=_frequency) for _, needs in branches)))]
@@ -149,7 +150,7 @@ def _takes(kind, value, mark: str) -> bool:
         return chr(value) != mark
     if kind is sre.IN:
         negated = value[0][0] is sre.NEGATE
-        return negated != any(_holds(*code, mark) for code in value if code[0] is not sre.NEGATE)
+        return negated != any(_holds(*code, mark=mark) for code in value if code[0] is not sre.NEGATE)
     return kind is sre.ANY
 
 

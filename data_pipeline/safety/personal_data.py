@@ -134,7 +134,7 @@ def contact_rules() -> dict:
     def compiled(pattern: str | None) -> re.Pattern | None:
         for name, part in rules["parts"].items():
             pattern = pattern and pattern.replace(f"${name}", part)
-        return pattern and re.compile(pattern)
+        return re.compile(pattern) if pattern else None
 
     for rule in (*rules["numbers"], *rules["words"]):
         for key in ("before", "after", "digits", "shape", "pattern"):

@@ -8,6 +8,7 @@ evaluation set: meta["benchmark"] says so, and the exporter refuses it as traini
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from data_pipeline import dialogues
 from data_pipeline.errors import BadInput
@@ -34,7 +35,7 @@ def read(path: str | Path, merge: bool = False) -> Iterator[Dialogue | Reject]:
         except (BadInput, ValueError) as error:
             yield Reject(id, where, str(error))
             continue
-        meta = {"benchmark": "CPsyCounE", "topic": file.parent.name} if file.suffix == ".json" else {}
+        meta: dict[str, Any] = {"benchmark": "CPsyCounE", "topic": file.parent.name} if file.suffix == ".json" else {}
         yield dialogues.dialogue(id, "cpsycoun", where, turns, merge, **meta)
 
 

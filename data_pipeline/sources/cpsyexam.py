@@ -6,7 +6,7 @@ gives each file's category. The released test split has no answers: its question
 """
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from data_pipeline.errors import BadInput
@@ -67,7 +67,7 @@ def _open(row: object, id: str, where: str) -> Question | Reject:
 def _question(row: object, id: str, where: str, file: str, category: str, withheld: bool) -> Question | Reject:
     if not isinstance(row, dict) or not isinstance(row.get("options"), dict):
         return Reject(id, where, "not an object with a question and options")
-    kind = KINDS.get(row.get("question_type"))
+    kind = KINDS.get(row.get("question_type", ""))
     if kind is None:
         return Reject(id, where, f"question_type is {row.get('question_type')!r}, expected single or multi")
     stem = row.get("question") or ""
@@ -93,13 +93,13 @@ def _question(row: object, id: str, where: str, file: str, category: str, withhe
     )
 
 
-def _folder_files(folder: Path) -> Iterator[tuple[str, object]]:
+def _folder_files(folder: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     for file in folder.rglob("*.json"):
         if file.name != "mapping.json":
             yield file.relative_to(folder).as_posix(), file.read_bytes
 
 
-def _zip_files(path: Path, archive: str) -> Iterator[tuple[str, object]]:
+def _zip_files(path: Path, archive: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
     if not path.exists():
         raise BadInput(f"{path}: no such file or folder (CPsyExam: the released {archive} or its unpacked folder)")
     try:

@@ -161,7 +161,7 @@ def _markdown(text: str, facts: dict) -> tuple[list, dict]:
     for before, token in zip([None, *tokens], tokens, strict=False):
         if token.type == "inline":
             plain = "".join(
-                "\n" if t.type.endswith("break") else t.content for t in token.children if t.type != "image"
+                "\n" if t.type.endswith("break") else t.content for t in token.children or () if t.type != "image"
             )
             plain = plain if "<" not in plain else re.sub(r"</?[a-zA-Z][^<>]*>", "", plain)
             if before is not None and before.type == "heading_open":
@@ -173,7 +173,7 @@ def _markdown(text: str, facts: dict) -> tuple[list, dict]:
 
 def _epub(file: Path) -> tuple[list, dict]:
     """Reads the chapters in the order of the book's spine (EPUB 2 and 3 are zip files of XHTML)."""
-    from lxml import etree, html
+    from lxml import etree, html  # pyright: ignore[reportAttributeAccessIssue]  # lxml has no stubs
 
     parser = etree.XMLParser(resolve_entities=False, no_network=True, recover=True)
     try:

@@ -7,6 +7,7 @@ the exporter refuses it as training data.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from data_pipeline import dialogues
 from data_pipeline.records import Dialogue, Reject
@@ -23,7 +24,7 @@ def read(path: str | Path, merge: bool = False) -> Iterator[Dialogue | Reject]:
         if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
             yield Reject(id, where, "not an object with a list of messages")
             continue
-        meta = {"released_id": row.get("id"), "topic": row.get("normalizedTag")}
+        meta: dict[str, Any] = {"released_id": row.get("id"), "topic": row.get("normalizedTag")}
         if "_test_" in path.name:
             meta["benchmark"] = "PsyDTCorpus test"
         turns = dialogues.message_turns(row["messages"])

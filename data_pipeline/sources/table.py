@@ -8,8 +8,9 @@ The recipe maps our fields to columns; unmapped fields keep the names below:
 `kind` column a question is multi-answer when its key has several letters. Values of `kind` are those of KIND_WORDS.
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
+from typing import cast
 
 import orjson
 
@@ -96,8 +97,10 @@ def _hugging_face(name: str, split: str) -> Iterator[dict]:
     try:
         if Path(name, "dataset_dict.json").exists() or Path(name, "state.json").exists():
             loaded = datasets.load_from_disk(name)
-            return iter(loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded)
-        return iter(datasets.load_dataset(name, split=split))
+            rows = loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
+        else:
+            rows = datasets.load_dataset(name, split=split)
+        return iter(cast(Iterable[dict], rows))
     except Exception as error:  # the hub client raises a dozen types; the message is what helps
         raise BadInput(f"{name}: not a data set that could be loaded (split {split!r}): {str(error)[:300]}") from None
 

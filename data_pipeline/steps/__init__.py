@@ -1,8 +1,8 @@
 """Steps of data synthesis, one file each, named as in the papers' figures.
 
-A step is a function `run(rows, settings, ask=None) -> Result`: pure but for its calls, which go through `ask` and so
-through the ledger (or through recorded replies). Every row that goes in comes out, is rejected with its reason, or is
-merged into another: `check_balance` holds that.
+A step is a function `run(rows, settings, ask) -> Result`: pure but for its calls, which go through `ask` and so
+through the ledger (or through recorded replies); one that asks nobody does without. Every row that goes in comes out,
+is rejected with its reason, or is merged into another: `check_balance` holds that.
 
 Provenance: `records.note` appends to `record.meta["trail"]` what a step did to a record. A call is named by (step, row,
 sample), under which the ledger has model and reply, and by the hash of its prompt.

@@ -187,7 +187,7 @@ def _hashes(spelled: list[str], n: int):
 
 def _digests(spelled: list[str], places: list[int], settings: Settings) -> Iterator:
     """Yields rensa's signatures of the texts at `places`, a matrix per CHUNK of them."""
-    from rensa import RMinHash
+    from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]  # rensa has no stubs
 
     for start in range(0, len(places), CHUNK):
         hashes, offsets = _hashes([spelled[i] for i in places[start : start + CHUNK]], settings.n)
@@ -197,7 +197,7 @@ def _digests(spelled: list[str], places: list[int], settings: Settings) -> Itera
 def _buckets(spelled: list[str], settings: Settings) -> Iterator[list[int]]:
     """Yields the places (two or more, ascending) of texts that share a band of their signatures."""
     import numpy
-    from rensa import RMinHashLSH
+    from rensa import RMinHashLSH  # pyright: ignore[reportAttributeAccessIssue]  # rensa has no stubs
 
     known = [i for i, text in enumerate(spelled) if text.strip()]  # without text there is nothing to compare
     index = RMinHashLSH(settings.threshold, settings.bands * settings.rows, settings.bands)
@@ -264,7 +264,7 @@ def _judge_records(a, b, text_a: str, text_b: str, settings: Settings) -> str:
     right = [[question.options[LETTERS.index(letter)] for letter in question.answer] for question in (a, b)]
     places = sorted(partners[LETTERS.index(letter)] for letter in a.answer)
     agree = a.kind == b.kind and "".join(LETTERS[i] for i in places) == b.answer
-    return "same" if agree and _partners(*right, settings.threshold) is not None else "conflict"
+    return "same" if agree and _partners(right[0], right[1], settings.threshold) is not None else "conflict"
 
 
 def _partners(a: list[str], b: list[str], least: float) -> list[int] | None:

@@ -42,7 +42,7 @@ class Verdict(BaseModel):
     reasons: str | list[str]
 
 
-def run(rows: list[Question], settings: Settings, ask: Ask | None = None, passages: Iterable[Passage] = ()) -> Result:
+def run(rows: list[Question], settings: Settings, ask: Ask, passages: Iterable[Passage] = ()) -> Result:
     """Returns the questions that pass, their verdicts in meta["quality"]; the others are rejects with the verdict's
     reasons. The report has how often each criterion failed, and by subject how many passed.
 
@@ -94,7 +94,7 @@ def open_questions(rows: list[Question]) -> list[Reject]:
 
 
 def _messages(question: Question, texts: dict[str, str]) -> list[dict]:
-    passage = question.meta.get("passage")
+    passage = question.meta.get("passage", "")
     if texts and passage and passage not in texts:
         raise BadInput(
             f"{STEP}: the question {question.id!r} was made from the passage {passage!r}, which is not among the "

@@ -55,7 +55,7 @@ class Reply(BaseModel):
     questions: list[Made]
 
 
-def run(rows: list[Passage], settings: Settings, ask: Ask | None = None) -> Result:
+def run(rows: list[Passage], settings: Settings, ask: Ask) -> Result:
     """Returns the questions of all passages, ids "<passage>/q1" and on in the order of the reply; rejects are single
     questions under their own ids, and passages that gave none. The report has the counts by subject, kind and key.
     """

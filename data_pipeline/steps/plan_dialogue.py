@@ -41,7 +41,7 @@ class Plan(BaseModel, extra="forbid"):
     themes: list[str]
 
 
-def run(rows: list[Post], settings: Settings, ask: Ask | None = None) -> Result:
+def run(rows: list[Post], settings: Settings, ask: Ask) -> Result:
     """Returns the posts, meta["plan"] {"emotion", "rounds", "themes"}; rejects are posts without text and those whose
     plan was unusable twice. A crisis post is always among the rows, with the plan None if need be, and in
     files["crisis"]. The report has the number of posts by rounds.
@@ -60,8 +60,8 @@ def run(rows: list[Post], settings: Settings, ask: Ask | None = None) -> Result:
         elif why:
             result.rejects.append(Reject(post.id, post.meta.get("where", post.id), why))
             continue
-        post.meta["plan"] = None if why else plan.model_dump()
-        if not why:
+        post.meta["plan"] = plan.model_dump() if isinstance(plan, Plan) else None
+        if isinstance(plan, Plan):
             rounds[plan.rounds] += 1
             name = f"{STEP}.{settings.language}"
             note(post, STEP, row=post.id, sample=sample, prompt=prompt_hash(name))

@@ -12,6 +12,7 @@ is asked once more as sample 1; then the dialogue is a reject, or, in a crisis, 
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from statistics import median
+from typing import Any
 
 from data_pipeline import dialogues
 from data_pipeline.errors import BadInput
@@ -41,7 +42,7 @@ class Settings:
     think_tags: bool = False  # ask for <think> text, for a model that does not think by itself; ours
     draft: bool = False  # show the turn's original text; the released code writes anew without it
     earlier_thoughts: bool = False  # in the history, as <think> text; ours
-    helplines: tuple | None = None  # of the guidance; ours. None: mainland China's for zh, local help for en
+    helplines: Any = None  # of the guidance, checked: Helplines; ours. None: mainland China's for zh, local help for en
     params: dict = field(default_factory=lambda: {"temperature": 1.0})  # released code
 
     def __post_init__(self) -> None:
@@ -74,6 +75,7 @@ def run(rows: list[Dialogue], settings: Settings, ask: Ask | None = None) -> Res
     talks, faults = [_begin(dialogue) for dialogue in rows], Counter()
     turns = 0
     while live := [talk for talk in talks if not talk.why and talk.done < len(talk.places)]:
+        assert ask is not None  # None will do only where no row can be used
         replies = ask([_request(talk, settings) for talk in live])
         for talk, reply in zip(live, replies, strict=True):
             thought, text, fault = _read(reply, talk)
@@ -146,7 +148,6 @@ def _draft(text: str, settings: Settings) -> str:
 
 def _read(reply: Response, talk: _Talk) -> tuple[str, str, str]:
     """Returns (thought, reply, fault); the fault is "" when both can be used."""
-    fault = ""
     if reply.finish == "failed":
         return "", "", f"no reply: {reply.error}"
     if reply.finish in ("length", "content_filter"):
@@ -156,11 +157,9 @@ def _read(reply: Response, talk: _Talk) -> tuple[str, str, str]:
     else:  # without <think> the chat template has opened the thought
         thought, text = split_thought(reply.text, "</think>" in reply.text and "<think>" not in reply.text)
         if text is None:
-            fault = "the thought is not closed, or there are several"
-        elif thought is None:
-            fault = "no thought (a model that does not think by itself needs think_tags: true)"
-    if fault:
-        return "", "", fault
+            return "", "", "the thought is not closed, or there are several"
+        if thought is None:
+            return "", "", "no thought (a model that does not think by itself needs think_tags: true)"
     thought, text = thought.strip(), text.strip()
     if not thought or not text:
         return "", "", "an empty reply" if thought else "an empty thought"

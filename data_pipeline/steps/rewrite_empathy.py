@@ -51,7 +51,7 @@ class Check(BaseModel):
     reasons: str
 
 
-def run(rows: list[Post], settings: Settings, ask: Ask | None = None) -> Result:
+def run(rows: list[Post], settings: Settings, ask: Ask) -> Result:
     """Returns a Dialogue of two turns per post, under the post's id; rejects are posts without a reply and replies that
     fail a check. Crisis posts are always among the rows, with meta["crisis"] and meta["answer"] "rewritten" or
     "guidance"; files["crisis"] has id, where and why.

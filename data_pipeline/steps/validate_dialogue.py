@@ -48,7 +48,7 @@ class Verdict(BaseModel, extra="forbid"):
         return self
 
 
-def run(rows: list[Dialogue], settings: Settings, ask: Ask | None = None) -> Result:
+def run(rows: list[Dialogue], settings: Settings, ask: Ask) -> Result:
     """Returns the dialogues without an issue, meta["validation"] {"keep", "issues", "reason"}; rejects say which issues
     and why, or that the verdict was unreadable. Crisis dialogues are always among the rows and in files["crisis"], with
     "keep" False when refused and None without a verdict; guidance alone, which has no thought, is not asked about.

@@ -6,6 +6,7 @@ as well. The prompt is ours, in Chinese and English. Existing dialogues enter th
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -32,7 +33,7 @@ STEP = "write_dialogue"
 @dataclass(frozen=True)
 class Settings:
     language: str = "zh"  # of prompt and dialogue, zh or en; ours, the released data are English
-    helplines: tuple | None = None  # of the guidance; ours. None: mainland China's for zh, local help for en
+    helplines: Any = None  # of the guidance, checked: Helplines; ours. None: mainland China's for zh, local help for en
     params: dict = field(default_factory=lambda: {"temperature": 1.0})  # released code
 
     def __post_init__(self) -> None:
@@ -49,7 +50,7 @@ class Written(BaseModel, extra="forbid"):
     rounds: list[Round]
 
 
-def run(rows: list[Post], settings: Settings, ask: Ask | None = None) -> Result:
+def run(rows: list[Post], settings: Settings, ask: Ask) -> Result:
     """Returns a Dialogue per post, under the post's id and with its plan; rejects are posts whose dialogue was unusable
     twice. A crisis post is always among the rows and in files["crisis"]: at worst as its text and guidance to help,
     with meta["answer"] "guidance". Raises BadInput for a post that `plan_dialogue` has not seen.
@@ -68,7 +69,7 @@ def run(rows: list[Post], settings: Settings, ask: Ask | None = None) -> Result:
         if why and not post.meta.get("crisis"):
             result.rejects.append(Reject(post.id, post.meta.get("where", post.id), why))
             continue
-        dialogue = _dialogue(post, None if why else reply, settings)
+        dialogue = _dialogue(post, reply if isinstance(reply, Written) else None, settings)
         if not why:
             name = f"{STEP}.{settings.language}"
             note(dialogue, STEP, row=post.id, sample=sample, prompt=prompt_hash(name))

@@ -75,7 +75,7 @@ class _Answer:
     why: str  # not usable, or ""
 
 
-def run(rows: list[Question], settings: Settings, ask: Ask | None = None) -> Result:
+def run(rows: list[Question], settings: Settings, ask: Ask) -> Result:
     """Returns every question whose model answered: with a rationale and meta["rationale"] {"prompt", "round"}, or
     without where P was never right, listed in files["unsolved"]. Rejects are failed requests and open questions. A
     question that brings a rationale keeps it and is not asked. files["traces"] has one dict per question and round.

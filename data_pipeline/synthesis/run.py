@@ -24,7 +24,7 @@ from data_pipeline.errors import BadInput, did_you_mean
 from data_pipeline.records import Dialogue, Passage, Question, Reject, read_records, write_jsonl
 from data_pipeline.sources import find_reader
 from data_pipeline.synthesis import prefetch
-from data_pipeline.synthesis.servers import ASKING, askers
+from data_pipeline.synthesis.servers import ASKING, askers, plain
 
 READS = {"questions": "passages", "posts": "posts", "dialogues": "dialogues"}  # a pipeline and the key of its source
 MAKES = {"generate_questions": Question, "rewrite_empathy": Dialogue, "write_dialogue": Dialogue}  # of another kind
@@ -103,7 +103,7 @@ def read_source(pipeline: str, config: DictConfig) -> tuple[list, list[Reject]]:
 def settings_of(step: str, config: DictConfig):
     """Returns the step's Settings as the recipe has them; raises BadInput for an unknown or wrong one."""
     module = importlib.import_module(f"data_pipeline.steps.{step}")
-    given = OmegaConf.to_container(config.synthesis.get(step) or OmegaConf.create({}), resolve=True)
+    given = plain(config.synthesis[step]) if config.synthesis.get(step) else {}
     known = [f.name for f in dataclasses.fields(module.Settings)]
     for key in given:
         if key not in known:
@@ -248,7 +248,7 @@ def done_steps(folder: Path) -> dict[str, dict]:
     """Returns the counts of the steps that have been run, {"questions/1_clean": {...}}, in their order."""
     states = {p.parent.parent.name + "/" + p.parent.name: _read_state(p.parent) for p in folder.glob("*/*/step.json")}
     in_order = sorted(states, key=lambda name: (list(READS).index(name.split("/")[0]), name))
-    return {name: states[name]["counts"] for name in in_order}
+    return {name: state["counts"] for name in in_order if (state := states[name])}
 
 
 def _told(counts: dict) -> str:

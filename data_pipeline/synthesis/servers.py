@@ -1,6 +1,7 @@
 """Whom the steps ask: a server each, several for the selectors, or recorded replies."""
 
 from pathlib import Path
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -29,7 +30,7 @@ def askers(config: DictConfig, ledger: Path, wanted: set[str]) -> dict:
         return {"main": ask, "selectors": dict.fromkeys(config.selectors or (), ask), "models": {}, "servers": {}}
 
     def servers(key: str) -> dict[str, llm.Server]:
-        own = OmegaConf.to_container(config[key] or OmegaConf.create({}), resolve=True)
+        own = plain(config[key]) if config[key] else {}
         return {name: llm.server_from({**base, **(more or {})}, f"{key}.{name}") for name, more in own.items()}
 
     def asks(named: dict[str, llm.Server]) -> dict:
@@ -44,12 +45,17 @@ def askers(config: DictConfig, ledger: Path, wanted: set[str]) -> dict:
     }
 
 
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Returns a part of the configuration that is a mapping, resolved."""
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+
+
 def llm_settings(config: DictConfig) -> dict | None:
     """Returns who is asked: {"replies": folder}, or a server's settings; None when nobody is named.
 
     A server named on the command line takes the place of the recorded replies that a recipe names.
     """
-    base = OmegaConf.to_container(config.llm, resolve=True) if config.llm else None
+    base = plain(config.llm) if config.llm else None
     if base and base.get("base_url"):
         base.pop("replies", None)
     return base

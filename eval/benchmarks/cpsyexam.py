@@ -107,7 +107,7 @@ def draw(
 ) -> tuple[tuple[Question, ...], bool]:
     """Returns (examples, whether the first pool was too small). Key and explanation of `question` play no part."""
     chance = random.Random(f"{seed}/{question.id}")
-    taken = {normalise(question.stem): None}
+    taken: dict[str, Question | None] = {normalise(question.stem): None}
     for pool in pools:
         stems = list(pool)
         for stem in chance.sample(stems, min(len(stems), shots + len(taken))):
@@ -186,7 +186,7 @@ def _judged(scores: list[list[dict]], judged: list[list[float | None]] | None, r
     if judged is None:
         return {**found, "judge_score": None, "judge_score_ci": None, "unreadable_judgements": None}
     pairs = [list(zip(s, j, strict=True)) for s, j in zip(scores, judged, strict=True)]
-    values = [metrics.mean([j or 0.0 if s["readable"] else 0.0 for s, j in item]) for item in pairs]
+    values = [metrics.mean_of([j or 0.0 if s["readable"] else 0.0 for s, j in item]) for item in pairs]
     return {
         **found,
         "judge_score": metrics.mean(values),

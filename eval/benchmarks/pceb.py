@@ -94,7 +94,8 @@ def averages(strict: dict[str, float | None], elastic: dict[str, float | None]) 
     """
     both = []
     for values in ([strict[c] for c in SINGLE + MULTI], [strict[c] for c in SINGLE] + [elastic[c] for c in MULTI]):
-        both.append(None if None in values else metrics.mean(values))
+        known = [value for value in values if value is not None]
+        both.append(metrics.mean(known) if len(known) == len(values) else None)
     return both[0], both[1]
 
 
@@ -161,7 +162,7 @@ def _essay_texts(
     rows, n = score_texts(texts, references), len(responses[0])  # an empty text scores 0
     found = {}
     for name in rows[0]:
-        values = [metrics.mean([row[name] for row in rows[i : i + n]]) for i in range(0, len(rows), n)]
+        values = [metrics.mean_of([row[name] for row in rows[i : i + n]]) for i in range(0, len(rows), n)]
         found |= {name: metrics.mean(values), f"{name}_ci": metrics.bootstrap(values, resamples, seed)}
     return found
 
