@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from math import isclose
 
 import yaml
-from omegaconf import OmegaConf
 from rich.table import Table
 
 from data_pipeline.errors import BadInput, did_you_mean
@@ -39,10 +38,10 @@ def audit(argv: list[str]) -> int:
     stages = [stage for stage in STAGES if stage in card["stages"]]
     settings = {stage: compose(stage, words, overrides.get(stage, [])) for stage in stages}
     with ThreadPoolExecutor() as pool:
-        found = dict(zip(stages, pool.map(lambda s: resolve(s, [settings[s]])[0], stages), strict=True))
+        resolved = dict(zip(stages, pool.map(lambda s: resolve(s, [settings[s]])[0], stages), strict=True))
     wrong = 0
     for stage in stages:
-        rows = compare(card, stage, found[stage])
+        rows = compare(card, stage, resolved[stage])
         wrong += sum(row[-1] != "ok" for row in rows)
         show(f"{stage}: {card.get('training_source', card['source'])}", rows)
     console.print(f"{wrong} difference{'s' * (wrong != 1)}" if wrong else "as published")
@@ -88,9 +87,9 @@ def compose(stage: str, words: dict[str, str], overrides: list[str]) -> dict:
     config = configuration.compose_stage(described, command)
     plan(config, None)
     if stage == "grpo":
-        return verl.own_part(config)
+        return verl.own_part(configuration.as_dict(config))
     known = set(llama_factory.keys())
-    settings = {k: v for k, v in OmegaConf.to_container(config).items() if k in known}
+    settings = {k: v for k, v in configuration.as_dict(config).items() if k in known}
     return {**settings, "_world": config.psyforge.processes * config.psyforge.nodes}
 
 
@@ -119,17 +118,17 @@ def resolve(stage: str, settings: list[dict]) -> list[dict]:
     return json.loads(done.stdout)
 
 
-def compare(card: dict, stage: str, found: dict) -> list[tuple[str, str, str, str, str]]:
+def compare(card: dict, stage: str, resolved: dict) -> list[tuple[str, str, str, str, str]]:
     """Returns (name, published, resolved, source, verdict) per number; the verdict is "ok" or says what is wrong."""
-    if "error" in found:
-        return [("", "", "", "the framework refuses the configuration", found["error"].split("\n")[0])]
+    if "error" in resolved:
+        return [("", "", "", "the framework refuses the configuration", resolved["error"].split("\n")[0])]
     expected = [(name, value, "published") for name, value in card["stages"][stage].items()]
     for name, entry in card.get("derived", {}).get(stage, {}).items():
         expected.append((name, entry["value"], f"derived: {entry['why']}"))
     rows = []
     for name, value, source in expected:
-        got = found.get(name)
-        verdict = "ok" if name in found and same(value, got) else "DIFFERS"
+        got = resolved.get(name)
+        verdict = "ok" if name in resolved and same(value, got) else "DIFFERS"
         rows.append((name, str(value), str(got), source, verdict))
     return rows
 

@@ -13,14 +13,15 @@ A research tool: guidance to help stands before the answer whenever a message or
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from data_pipeline.errors import BadInput
 from data_pipeline.safety.crisis import crisis_rules
 from launch.cli.arguments import CHAT, Command
+from launch.cli.configuration import as_dict
 from launch.cli.entry import StageFailed, run_stage, show_plan
 from launch.conversation.crisis_gate import CrisisGate, helplines
 from launch.conversation.session import HELP, Session
@@ -29,7 +30,7 @@ from launch.conversation.terminal import Terminal
 from launch.models import local, remote
 from launch.models.find import find_model
 from launch.models.local import Sampling
-from launch.models.reasoning import Piece
+from launch.models.reasoning import Pieces
 
 BANNER = (
     "研究用工具，不是医疗器械，不作诊断，不供处于危机中的人使用。此刻若有危险，请联系身边的人、急救或危机热线。\n"
@@ -43,7 +44,7 @@ def run(config: DictConfig, command: Command) -> None:
     check(config)
     gate = CrisisGate(helplines(config))
     if config.dry_run:
-        show_plan(OmegaConf.to_container(config), ["python", "-m", "launch.chat"], {}, [_plan(config)])
+        show_plan(as_dict(config), ["python", "-m", "launch.chat"], {}, [_plan(config)])
         return
     message = config.message
     if config.once and message is None:
@@ -82,10 +83,10 @@ def open_connection(settings: DictConfig, key: str) -> remote.Connection | None:
     return connection
 
 
-def open_model(config: DictConfig) -> tuple[Callable[[list[dict]], Iterator[Piece]], str]:
+def open_model(config: DictConfig) -> tuple[Callable[[list[dict]], Pieces], str]:
     """Returns (what answers a list of messages piece by piece, its name)."""
     sampling = Sampling(config.max_new_tokens, config.temperature, config.top_p)
-    template = OmegaConf.to_container(config.chat_template_kwargs)
+    template = as_dict(config.chat_template_kwargs)
     if connection := open_connection(config.endpoint, "endpoint"):
         more = {"chat_template_kwargs": template} if template else {}
         more |= {} if config.seed is None else {"seed": config.seed}

@@ -15,8 +15,9 @@ and grpo_validation.parquet for evaluation, datacard.md and datacard.html.
 
 import time
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.table import Table
 
 from data_pipeline import llm
@@ -29,6 +30,7 @@ from data_pipeline.steps.decontaminate import decontaminate
 from data_pipeline.synthesis import cost_plan, splits
 from data_pipeline.synthesis import run as synthesis
 from launch.cli.arguments import DATA, Command
+from launch.cli.configuration import as_dict
 from launch.cli.entry import StageFailed, console, run_stage, show_plan
 from launch.reports import datacard
 from launch.running.folder import StageFolder, finished_manifest, open_stage, read_manifest
@@ -47,7 +49,7 @@ def run(config: DictConfig, command: Command) -> None:
         )
     if config.dry_run:
         there = Path(config.source_path).exists()
-        show_plan(OmegaConf.to_container(config), ["python", "-m", "launch.data"], {}, ["rows unknown"] * (not there))
+        show_plan(as_dict(config), ["python", "-m", "launch.data"], {}, ["rows unknown"] * (not there))
         return
     started = time.monotonic()
     questions, rejects = read(reader, config)
@@ -66,7 +68,7 @@ def synthesise(config: DictConfig, command: Command) -> None:
     """Makes questions and dialogues from passages and posts, then exports them; runs what is not done yet."""
     if config.dry_run:
         notes = cost_plan.plan(config, Path("runs") / config.run / "data" / "ledger.sqlite")
-        show_plan(OmegaConf.to_container(config), ["python", "-m", "launch.data"], {}, notes)
+        show_plan(as_dict(config), ["python", "-m", "launch.data"], {}, notes)
         return
     if config.source_path:
         raise BadInput(
@@ -159,7 +161,7 @@ def finish(folder: StageFolder, export: Export, counts: dict, config: DictConfig
 
 def read(reader, config: DictConfig) -> tuple[list[Question], list[Reject]]:
     """Returns the questions without exact repetitions, and the rejects so far."""
-    options = OmegaConf.to_container(config.source_options)
+    options = as_dict(config.source_options)
     try:
         records = reader.read(config.source_path, **options)
     except TypeError as error:
@@ -181,24 +183,24 @@ def read(reader, config: DictConfig) -> tuple[list[Question], list[Reject]]:
     return questions, rejects
 
 
-def clean_of_benchmarks(questions: list[Question], rejects: list[Reject], config: DictConfig):
-    """Returns (questions that no benchmark of the recipe holds, report with "hits"); the others join `rejects`.
+def clean_of_benchmarks(rows: list[Any], rejects: list[Reject], config: DictConfig) -> tuple[list[Any], dict]:
+    """Returns (rows, questions or dialogues, that overlap no benchmark, report with "hits"); others join `rejects`.
 
     Without a benchmark nothing is compared, and the report says so: {"not_decontaminated": why}.
     """
-    settings = OmegaConf.to_container(config.decontaminate)
+    settings = as_dict(config.decontaminate)
     why = (
         "train_on_benchmark=true" if config.train_on_benchmark else "" if settings["against"] else "no benchmark given"
     )
     if why:
-        return questions, {"not_decontaminated": why, "hits": []}
+        return rows, {"not_decontaminated": why, "hits": []}
     benchmark = []
     for entry in settings["against"]:
         if not isinstance(entry, dict) or not {"source", "path"} <= set(entry) <= {"source", "path", "options"}:
             raise BadInput(f"decontaminate.against: {entry}; each takes source, path and, if needed, options")
         records = find_reader(entry["source"]).read(entry["path"], **entry.get("options", {}))
         benchmark += [record for record in records if isinstance(record, Question)]
-    kept, overlapping, report = decontaminate(questions, benchmark, settings["n"], settings["threshold"])
+    kept, overlapping, report = decontaminate(rows, benchmark, settings["n"], settings["threshold"])
     rejects += overlapping
     return kept, report
 

@@ -130,10 +130,10 @@ def talk(run: str, words: list[str]) -> tuple[int, float, int]:
     partial.unlink(missing_ok=True)
     script.write_text(CONVERSATION.read_text(encoding="utf-8") + f"/save {partial}\n", encoding="utf-8")
     with script.open("rb") as said:
-        found = call("chat", words, said)
-    if found[0] == 0:
+        code, seconds, peak = call("chat", words, said)
+    if code == 0:
         partial.replace(transcript)
-    return found
+    return code, seconds, peak
 
 
 def set_aside(folder: Path, by_stage: dict[str, list[str]]) -> None:

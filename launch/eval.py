@@ -22,6 +22,7 @@ from data_pipeline.records import read_jsonl
 from eval import metrics, report, responses
 from eval.items import Item, fingerprint
 from launch.cli.arguments import EVAL, Command
+from launch.cli.configuration import as_dict, load_config
 from launch.cli.entry import StageFailed, console, run_stage, show_plan
 from launch.models import local
 from launch.models.find import CHECKPOINTS, find_models, parameters
@@ -41,7 +42,7 @@ def run(config: DictConfig, command: Command) -> None:
     notes = [f"{name}: left out, since its path is not given (sets.{name}.path=DIR)" for name in skipped]
     if config.dry_run:
         notes += [f"{name}: {a.get('file') or a.path}, {a.get('samples', 1)} samples" for name, a in sets.items()]
-        show_plan(OmegaConf.to_container(config), ["python", "-m", "launch.eval"], {}, notes)
+        show_plan(as_dict(config), ["python", "-m", "launch.eval"], {}, notes)
         return
     if not sets:
         raise BadInput(f"no set is left to ask; {'; '.join(notes) or 'sets= is empty'}")
@@ -67,7 +68,7 @@ def run(config: DictConfig, command: Command) -> None:
 
 def evaluate(config: DictConfig, opened: StageFolder, models: dict, sets: dict, loaded: dict, endpoint, judge):
     """Asks, scores and writes everything; raises StageFailed, after that, when requests have failed."""
-    found = {"sets": {}, "parameters_b": {c: size_b(model) for c, model in models.items()}, "models": models}
+    measured = {"sets": {}, "parameters_b": {c: size_b(model) for c, model in models.items()}, "models": models}
     asked_file = opened.path / "asked.json"  # what each stored file of responses is an answer to
     asked_before = json.loads(asked_file.read_text(encoding="utf-8")) if asked_file.is_file() else {}
     rows, outputs, failed = {}, {}, 0
@@ -90,17 +91,17 @@ def evaluate(config: DictConfig, opened: StageFolder, models: dict, sets: dict, 
             asked_file.write_text(json.dumps(asked_before, indent=2) + "\n", encoding="utf-8")
             outputs[path.name] = path
             result = score(config, loaded[name], replies, judge, opened.path / "ledger.sqlite", name)
-            found["sets"].setdefault(name, {})[checkpoint] = result
+            measured["sets"].setdefault(name, {})[checkpoint] = result
             failed += result["failed"]
             if asked.get("benchmark") == "cpsyexam" and not any(item.question.answer for item in items):
                 outputs |= write_submission(opened.path, checkpoint, name, loaded[name][0], items, replies)
-    outputs |= write_results(opened.path, f"run {config.run}", found, rows, config)
+    outputs |= write_results(opened.path, f"run {config.run}", measured, rows, config)
     if failed:
         opened.save()
         raise StageFailed(
             f"{failed} requests failed and count as wrong in {opened.path}/report.md; the same command asks them again"
         )
-    counts = {f"{name}/{c}": r["responses"] for name, results in found["sets"].items() for c, r in results.items()}
+    counts = {f"{name}/{c}": r["responses"] for name, results in measured["sets"].items() for c, r in results.items()}
     opened.finish(outputs, counts, models=models)
 
 
@@ -109,16 +110,19 @@ def generator(
 ) -> responses.Generate:
     """Returns what generates: `endpoint`, or the model folder or ID in this process."""
 
-    def ask_server(conversations, ids, samples, temperature, top_p):
-        params = {"temperature": temperature, "top_p": top_p, "max_tokens": config.max_new_tokens, "seed": config.seed}
-        return llm.generate(endpoint, conversations, samples, f"eval/{name}", ids, ledger, **params)
-
     def ask_here(conversations, ids, samples, temperature, top_p):
         sampling = local.Sampling(config.max_new_tokens, temperature, top_p)
         title = f"{model} on {name}"
         return local.generate(model, conversations, samples, sampling, config.batch_size, config.seed, title)
 
-    return ask_server if endpoint else ask_here
+    if endpoint is None:
+        return ask_here
+
+    def ask_server(conversations, ids, samples, temperature, top_p):
+        params = {"temperature": temperature, "top_p": top_p, "max_tokens": config.max_new_tokens, "seed": config.seed}
+        return llm.generate(endpoint, conversations, samples, f"eval/{name}", ids, ledger, **params)
+
+    return ask_server
 
 
 def score(config: DictConfig, loaded: tuple, replies: list, judge, ledger: Path, name: str) -> dict:
@@ -151,19 +155,19 @@ def size_b(model: str) -> float | None:
     return None if count is None else count / 1e9
 
 
-def write_results(folder: Path, title: str, found: dict, rows: dict, config: DictConfig) -> dict[str, Path]:
+def write_results(folder: Path, title: str, measured: dict, rows: dict, config: DictConfig) -> dict[str, Path]:
     """Adds the paired gains, writes metrics.json and the two reports; returns {name: path}."""
-    found["gains"] = {}
-    for name, results in found["sets"].items():
+    measured["gains"] = {}
+    for name, results in measured["sets"].items():
         pairs = list(results)
-        found["gains"][name] = {
+        measured["gains"][name] = {
             f"{a} -> {b}": gain
             for a, b in zip(pairs, pairs[1:], strict=False)
             if (gain := paired(rows[a, name], rows[b, name], config.bootstrap, config.seed))
         }
     path = folder / "metrics.json"
-    path.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    page = report.page(title, found, rows)
+    path.write_text(json.dumps(measured, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    page = report.page(title, measured, rows)
     return {path.name: path, **report.write(folder, page)}
 
 
@@ -177,9 +181,9 @@ def paired(before: list[dict], after: list[dict], resamples: int, seed: int) -> 
     return {"items": len(common), **gain}
 
 
-def show(found: dict) -> None:
+def show(measured: dict) -> None:
     """Prints one table per set, and the gains."""
-    for name, results in found["sets"].items():
+    for name, results in measured["sets"].items():
         first = next(iter(results.values()))
         table = Table(*report.HEAD, title=f"{name}: {first['items']} items, {first['samples']} samples each")
         for checkpoint, result in results.items():
@@ -187,7 +191,7 @@ def show(found: dict) -> None:
         console.print(table)
         for note in first["notes"]:
             console.print(f"  {note}", markup=False)
-        for pair, gain in found["gains"].get(name, {}).items():
+        for pair, gain in measured["gains"].get(name, {}).items():
             console.print(
                 f"  accuracy {pair}: {gain['gain']:+.1%}, 95 % interval {gain['ci_low']:+.1%} to {gain['ci_high']:+.1%}"
             )
@@ -200,16 +204,16 @@ def rescore(command: Command) -> None:
     folder = Path("runs") / command.words["run"] / "eval"
     if not (folder / "asked.json").is_file():
         raise BadInput(f"{folder}: holds no stored responses; first: python -m launch.eval run={command.words['run']}")
-    config = OmegaConf.load(folder / "config.yaml")
+    config = load_config(folder / "config.yaml")
     changes = {k: v for k, v in command.words.items() if k != "run"}
     if odd := sorted(set(changes) - {"elastic_rule", "think_prefilled"}):
         raise BadInput(f"rescore takes run=, elastic_rule= and think_prefilled=, not {', '.join(odd)}")
-    config = OmegaConf.merge(config, OmegaConf.from_dotlist([f"{k}={v}" for k, v in changes.items()]))
+    config.merge_with(OmegaConf.from_dotlist([f"{k}={v}" for k, v in changes.items()]))
     asked = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
     before = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     data, out = folder.parent / "data", folder / "rescored"
     out.mkdir(exist_ok=True)
-    found, rows = {**{k: before[k] for k in ("parameters_b", "models")}, "sets": {}}, {}
+    measured, rows = {**{k: before[k] for k in ("parameters_b", "models")}, "sets": {}}, {}
     for file, about in asked.items():
         _, checkpoint, name, _ = file.split(".")
         loaded = responses.load_set(name, config.sets[name], data)
@@ -222,9 +226,9 @@ def rescore(command: Command) -> None:
         rows[checkpoint, name] = responses.store(out / file, loaded[1].items, replies, config)
         judge = responses.server(config.judge, "judge")
         result = score(config, loaded, replies, judge, folder / "ledger.sqlite", name)
-        found["sets"].setdefault(name, {})[checkpoint] = result
-    write_results(out, f"run {command.words['run']}, scored again", found, rows, config)
-    show(found)
+        measured["sets"].setdefault(name, {})[checkpoint] = result
+    write_results(out, f"run {command.words['run']}, scored again", measured, rows, config)
+    show(measured)
     console.print(f"{out}/report.html, report.md, metrics.json")
 
 

@@ -18,6 +18,7 @@ from data_pipeline.errors import BadInput
 from data_pipeline.llm.server import api_key, server_from
 from launch.cli import moved
 from launch.cli.arguments import GRPO, REPOSITORY, Command
+from launch.cli.configuration import as_dict
 from launch.cli.entry import StageFailed, console, run_stage, show_plan
 from launch.frameworks import verl
 from launch.models.find import check_model
@@ -40,7 +41,8 @@ def run(config: DictConfig, command: Command) -> None:
         plan = plan_grpo(config, rows)
         notes = plan.lines() + ["rows unknown: the data stage has not run"] * (rows is None)
         notes += memory.for_grpo(config, model, plan.steps, longest(config), check=False)
-        show_plan({**verl.our_part(config), **verl.changed_keys(config)}, argv, env, notes)
+        settings = as_dict(config)
+        show_plan({**verl.our_part(settings), **verl.changed_keys(settings)}, argv, env, notes)
         return
 
     need_stages_before(config, command, train, model)
@@ -61,7 +63,9 @@ def run(config: DictConfig, command: Command) -> None:
     plan = plan_of_kept(plan, config, lengths)
     metrics = folder / f"metrics.{len(list(folder.glob('metrics.*.jsonl'))) + 1}.jsonl"  # verl would overwrite one file
     env["VERL_FILE_LOGGER_PATH"] = str(metrics.resolve())
-    settings = verl.on_cluster(verl.for_verl(config), address, env) if address else verl.for_verl(config)
+    settings = as_dict(verl.for_verl(as_dict(config)))
+    if address:
+        settings = verl.on_cluster(settings, address, env)
     OmegaConf.save(OmegaConf.create({"hydra": verl.HYDRA, **settings}), folder / "verl.yaml")
     before = checkpoints.last_step(checkpoint_folder)
     run_trainer(
@@ -141,7 +145,7 @@ def check_reward(function: DictConfig) -> None:
     checks.check_defines(Path(function.path), function.name, "reward.custom_reward_function")
     if Path(function.path).parent != Path("reward"):
         return  # somebody's own function
-    kwargs = OmegaConf.to_container(function.get("reward_kwargs") or OmegaConf.create({}))
+    kwargs = as_dict(function.get("reward_kwargs") or OmegaConf.create({}))
     if Path(function.path).name == "judge.py":
         server = server_from(kwargs.pop("judge", None) or {}, "reward_kwargs.judge")
         api_key(server)

@@ -13,10 +13,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from data_pipeline.errors import BadInput
 from launch.cli.arguments import MERGE, Command
+from launch.cli.configuration import as_dict
 from launch.cli.entry import StageFailed, console, run_stage, show_plan
 from launch.models import local
 from launch.models.find import check_model
@@ -27,9 +28,9 @@ from launch.running.folder import finished_manifest, open_stage
 
 def run(config: DictConfig, command: Command) -> None:
     """Runs the stage; raises BadInput for a missing or truncated checkpoint, StageFailed when parity does not hold."""
-    line = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
+    argv = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
     if config.dry_run:
-        show_plan(OmegaConf.to_container(config), line, {}, [])
+        show_plan(as_dict(config), argv, {}, [])
         return
     grpo = finished_manifest(config.run, "grpo", f"python -m launch.grpo run={config.run}")
     actor = find_checkpoint(grpo, config.step)
@@ -41,8 +42,8 @@ def run(config: DictConfig, command: Command) -> None:
     shutil.rmtree(model, ignore_errors=True)
     log = opened.path / "merge.log"
     with log.open("wb") as file:
-        line += ["--local_dir", str(actor), "--target_dir", str(model)]
-        merged = subprocess.run(line, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        argv += ["--local_dir", str(actor), "--target_dir", str(model)]
+        merged = subprocess.run(argv, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
     if merged.returncode:
         raise StageFailed(f"verl's merger ended with {merged.returncode}; see {log}")
     if not (model / "chat_template.jinja").exists() and (Path(grpo["model"]) / "chat_template.jinja").exists():
@@ -100,7 +101,7 @@ def compare(model: Path, actor: Path, prompts: list[list[dict]]) -> dict:
         network = merged.float().eval()
         if state is not None:
             network.load_state_dict(state, strict=False)
-        found = []
+        by_prompt = []
         for prompt in prompts:
             ids = tokenizer.apply_chat_template(
                 prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True
@@ -108,8 +109,8 @@ def compare(model: Path, actor: Path, prompts: list[list[dict]]) -> dict:
             ids = ids["input_ids"]
             with torch.inference_mode():
                 scores = torch.log_softmax(network(ids).logits[0, :-1].double(), -1)
-            found.append(scores.gather(-1, ids[0, 1:, None])[:, 0])
-        return found
+            by_prompt.append(scores.gather(-1, ids[0, 1:, None])[:, 0])
+        return by_prompt
 
     ours = log_probs(None)
     names = set(merged.state_dict())

@@ -13,11 +13,12 @@ import socket
 import sys
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from data_pipeline.errors import BadInput
 from launch.cli import arguments
 from launch.cli.arguments import SERVE, Command
+from launch.cli.configuration import as_dict
 from launch.cli.entry import console, run_stage, show_plan
 from launch.models.find import CHECKPOINTS, find_model
 from launch.preflight import checks
@@ -34,9 +35,9 @@ def run(config: DictConfig, command: Command) -> None:
         model, notes = _known(config)
         what = f"run={config.run}" if config.run else f"base_model={config.base_model}"
         here = ["python", "-m", "launch.serve", what, "engine=transformers"]
-        line = vllm_command(config, model, name) if engine == "vllm" else here
+        argv = vllm_command(config, model, name) if engine == "vllm" else here
         env = {"VLLM_API_KEY": f"${config.api_key_env}"} if engine == "vllm" and config.api_key_env else {}
-        show_plan(OmegaConf.to_container(config), line, env, notes)
+        show_plan(as_dict(config), argv, env, notes)
         return
     if not config.run and not config.base_model:
         raise BadInput("serve what? run=NAME or base_model=ID|PATH")
@@ -45,9 +46,9 @@ def run(config: DictConfig, command: Command) -> None:
         if importlib.util.find_spec("vllm") is None:
             raise BadInput("engine=vllm: vLLM is not installed here (bash launch/install.sh installs it with a GPU)")
         checks.check_port_free(str(config.port), "port")
-        line = vllm_command(config, model, name)
-        console.print(f"{' '.join(line)}\nThe bare model, without the crisis gate of launch.chat.")
-        os.execve(line[0], line, {**os.environ, **({"VLLM_API_KEY": key} if key else {})})
+        argv = vllm_command(config, model, name)
+        console.print(f"{' '.join(argv)}\nThe bare model, without the crisis gate of launch.chat.")
+        os.execve(argv[0], argv, {**os.environ, **({"VLLM_API_KEY": key} if key else {})})
     listener = bind(config.host, config.port)  # before the model loads: an occupied port costs no minute
     from launch.models import openai_api
 
@@ -77,7 +78,7 @@ def check(config: DictConfig) -> tuple[str, str]:
     if engine == "auto":
         engine = "vllm" if arguments.count_gpus() else "transformers"
     if config.vllm and engine != "vllm":
-        raise BadInput(f"vllm={OmegaConf.to_container(config.vllm)}: there is no vLLM with engine={engine}")
+        raise BadInput(f"vllm={as_dict(config.vllm)}: there is no vLLM with engine={engine}")
     if engine == "vllm" and config.port == 0:
         raise BadInput("port=0: vLLM needs the port's number")
     return engine, key
@@ -85,12 +86,12 @@ def check(config: DictConfig) -> tuple[str, str]:
 
 def vllm_command(config: DictConfig, model: str, name: str) -> list[str]:
     """Returns the command that starts vLLM; its key travels in the environment, not on the command line."""
-    line = [str(Path(sys.executable).with_name("vllm")), "serve", model, "--served-model-name", name]
-    line += ["--host", str(config.host), "--port", str(config.port)]
-    for flag, value in OmegaConf.to_container(config.vllm).items():
-        flag = f"--{flag.replace('_', '-')}"
-        line += [flag] if value is True else [] if value in (False, None) else [flag, str(value)]
-    return line
+    argv = [str(Path(sys.executable).with_name("vllm")), "serve", model, "--served-model-name", name]
+    argv += ["--host", str(config.host), "--port", str(config.port)]
+    for key, value in as_dict(config.vllm).items():
+        flag = f"--{key.replace('_', '-')}"
+        argv += [flag] if value is True else [] if value in (False, None) else [flag, str(value)]
+    return argv
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from data_pipeline.errors import BadInput
 from launch.cli.arguments import SFT, Command
+from launch.cli.configuration import as_dict
 from launch.cli.entry import console, run_stage, show_plan
 from launch.frameworks import llama_factory
 from launch.models import tiny
@@ -40,7 +41,7 @@ def run(config: DictConfig, command: Command) -> None:
         plan = plan_sft(config, rows)
         notes = plan.lines() + ["rows unknown: the data stage has not run"] * (rows is None)
         notes += memory.for_sft(config, base, plan.steps, config.cutoff_len, check=False)
-        show_plan(OmegaConf.to_container(config), argv, env, notes)
+        show_plan(as_dict(config), argv, env, notes)
         return
 
     if config.psyforge.nodes > 1 and (rank := node_rank()) > 0:
@@ -56,7 +57,7 @@ def run(config: DictConfig, command: Command) -> None:
         return
     if config.model_name_or_path == tiny.RANDOM and not Path(base).exists():
         texts = [m["content"] for _, row in rows for m in row["messages"]] + _grpo_prompts(data.parent)
-        tiny.make(Path(base), texts, config.seed, OmegaConf.to_container(config.psyforge.random_model))
+        tiny.make(Path(base), texts, config.seed, as_dict(config.psyforge.random_model))
     lengths = checks.token_lengths(load_tokenizer(base), [row["messages"] for _, row in rows])
     notes += checks.cut_rows(lengths, config.cutoff_len, [where for where, _ in rows], "cutoff_len")
     for note in notes + checkpoints.prepare_sft(output):
@@ -101,7 +102,7 @@ def check_plan_and_machine(config: DictConfig, base: str, rows: int) -> list[str
 
 def write_settings(file: Path, config: DictConfig, base: str) -> None:
     """Writes what LLaMA-Factory gets, in one move: other nodes start when they see the file."""
-    settings = {k: v for k, v in OmegaConf.to_container(config).items() if k in llama_factory.keys()}
+    settings = {k: v for k, v in as_dict(config).items() if k in llama_factory.keys()}
     partial = file.with_suffix(".partial")
     OmegaConf.save(OmegaConf.create({**settings, llama_factory.BASE_MODEL: base}), partial)
     partial.replace(file)

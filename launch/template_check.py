@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -89,14 +90,15 @@ def check(argv: list[str]) -> int:
     for (where, row), (ids, labels) in zip(rows, trained, strict=True):
         learnt = trained_answers(labels, row["messages"])
         turns += len(learnt)
-        found = compare(ids, learnt, row["messages"], tokenizer, talk.keep_thoughts, **talk.chat_template_kwargs)
-        parted += [(where, parting) for parting in found]
+        partings = compare(ids, learnt, row["messages"], tokenizer, talk.keep_thoughts, **talk.chat_template_kwargs)
+        parted += [(where, parting) for parting in partings]
         silent += [(where, turn) for turn in without_thought(learnt, row["messages"])]
     shown = ", ".join(f"{key}={value}" for key, value in _rendering(config).items())
     console.print(f"LLaMA-Factory: {shown}; chat template: {stands_in or f'of {model}'}")
     console.print(f"rows: {len(rows)}, trained answers: {turns}, parting from the chat template: {len(parted)}")
     if parted:
-        show(*parted[0], tokenizer)
+        where, parting = parted[0]
+        show(where, parting, tokenizer)
     if silent:
         console.print(
             f"trained without a thought in a row that has one: {len(silent)}, first: {silent[0][0]}, counselor turn "
@@ -188,10 +190,10 @@ def trained_rows(rows: list[dict], model: str, config: DictConfig, scratch: Path
         model_args, data_args, training_args, _, _ = get_train_args(settings)
         module = load_tokenizer(model_args)
         template = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
-        found = get_dataset(template, model_args, data_args, training_args, stage="sft", **module)["train_dataset"]
+        sets: Any = get_dataset(template, model_args, data_args, training_args, stage="sft", **module)
     except ValueError as error:
         raise BadInput(f"LLaMA-Factory refuses the recipe's rendering: {error}") from None
-    return [(row["input_ids"], row["labels"]) for row in found]
+    return [(row["input_ids"], row["labels"]) for row in sets["train_dataset"]]
 
 
 @contextmanager
@@ -245,7 +247,8 @@ def compare(
 
 
 def _bare(message: dict) -> dict:
-    return {**message, "content": split_thought(message["content"])[0].lstrip("\n")}
+    reply, _ = split_thought(message["content"])
+    return {**message, "content": str(reply).lstrip("\n")}
 
 
 def show(where: str, parting: Parting, tokenizer) -> None:

@@ -6,6 +6,7 @@ given although the recipe does not list it. Composing imports no framework: verl
 
 import re
 from pathlib import Path
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -35,6 +36,16 @@ OPEN_KEYS = (
 UNUSED = ("reward.reward_model.", "critic.", "distillation.")  # parts of verl that GRPO with a rule reward never reads
 
 
+def load_config(file: Path) -> DictConfig:
+    """Returns the content of a YAML file of ours, which is a dictionary."""
+    return cast(DictConfig, OmegaConf.load(file))
+
+
+def as_dict(config: DictConfig) -> dict[str, Any]:
+    """Returns a configuration, or a part of it, as plain dictionaries and lists."""
+    return cast(dict[str, Any], OmegaConf.to_container(config))
+
+
 def search_path(stage: Stage) -> list[str]:
     """Returns Hydra's further folders: the recipes, and for GRPO verl's own configuration, found without an import."""
     folders = [RECIPES] + ([verl.config_folder()] if stage.name == "grpo" else [])
@@ -49,7 +60,7 @@ def hydra_overrides(stage: Stage, command: Command) -> list[str]:
     """
     folders = ",".join("'" + folder.replace("'", "\\'") + "'" for folder in search_path(stage))
     overrides = [f"hydra.searchpath=[{folders}]"]
-    ours = OmegaConf.load(CONF / f"{stage.name}.yaml")
+    ours = load_config(CONF / f"{stage.name}.yaml")
     open_places = _open_places(ours)
     for override in command.overrides:
         key = override.split("=", 1)[0]
@@ -57,7 +68,7 @@ def hydra_overrides(stage: Stage, command: Command) -> list[str]:
             override = f"++{override}"
         elif stage.name == "sft" and re.fullmatch(r"\w+", key) and key not in set(ours):  # `in` would not see "???"
             if key not in llama_factory.keys():
-                raise BadInput(_unknown(key, "sft", [*llama_factory.keys(), *ours]))
+                raise BadInput(_unknown(key, "sft", [*llama_factory.keys(), *map(str, ours)]))
             override = f"++{override}"
         overrides.append(override)
     return overrides
@@ -87,11 +98,13 @@ def reference_of(stage: Stage) -> DictConfig:
 
     Composing them again would take as long as the configuration itself; a test holds that the keys are the same.
     """
-    ours = OmegaConf.load(CONF / f"{stage.name}.yaml")
+    ours = load_config(CONF / f"{stage.name}.yaml")
     if stage.name != "grpo":
         return ours
     del ours["defaults"]
-    return OmegaConf.merge(OmegaConf.create({"model_engine": None, **verl.defaults()}), ours)
+    reference = OmegaConf.create({"model_engine": None, **verl.defaults()})
+    reference.merge_with(ours)
+    return reference
 
 
 def _refuse_unknown(stage: Stage, reference: DictConfig, config: DictConfig, added: list[str]) -> None:
@@ -129,7 +142,9 @@ def _leaves(config: DictConfig, prefix: str = "", containers: bool = False):
         if OmegaConf.is_missing(config, key):
             yield name, "???"
             continue
-        value = None if OmegaConf.is_interpolation(config, key) else config[key]
+        # its annotation names fewer kinds of keys than a DictConfig has
+        unresolved = OmegaConf.is_interpolation(config, key)  # pyright: ignore[reportArgumentType]
+        value = None if unresolved else config[key]
         if isinstance(value, DictConfig):
             if containers:
                 yield name, dict

@@ -16,7 +16,7 @@ from launch.cli.arguments import REPOSITORY, Command, Stage
 console = Console(highlight=False, soft_wrap=True)
 
 
-def run_command(work: Callable[[list[str]], int], about: str, argv: list[str]) -> int:
+def run_command(work: Callable[[list[str]], int], about: str | None, argv: list[str]) -> int:
     """Returns the exit code of a command that is no Hydra stage (demo, audit, lineage): work(argv), 2 for BadInput."""
     if argv in (["-h"], ["--help"]):
         print(about)
@@ -46,7 +46,7 @@ def run_stage(
     try:
         command = arguments.parse(stage, sys.argv[1:])
         if command.subcommand:
-            subcommands[command.subcommand](command)
+            (subcommands or {})[command.subcommand](command)
         elif command.flags:  # --help, --cfg job, --multirun ...: Hydra's own entry
             _hydra_main(stage, command, run)
         else:

@@ -54,11 +54,12 @@ def check_value(key: str, value: object) -> None:
 def check_imports(file: Path, key: str) -> None:
     """Raises BadInput for a user's Python file that imports a module of ours by its old name; else as `python_tree`."""
     for node in ast.walk(python_tree(file, key)):
-        names = []
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
+        else:
+            continue
         for name in names:
             if new := new_module(name):
                 raise BadInput(f"{key}={file} line {node.lineno}: the module {name} was moved; it is {new} now")

@@ -7,13 +7,14 @@ as yes. What is said goes to the guard and nowhere else: no ledger, no file.
 import re
 from dataclasses import dataclass
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from data_pipeline.errors import BadInput, did_you_mean
 from data_pipeline.prompts import render
 from data_pipeline.safety.crisis import crisis_flags
 from data_pipeline.safety.guidance import guidance
 from data_pipeline.safety.helplines import HELPLINES_BY_COUNTRY, check_helplines
+from launch.cli.configuration import as_dict
 from launch.models.local import GenerationInterrupted, Sampling
 from launch.models.remote import Connection, ask
 
@@ -30,16 +31,7 @@ class CrisisGate:
         """Returns the crisis flags of `text` by the rules; without any, ["guard"] or ["guard failed"], or []."""
         if not text.strip():
             return []
-        return crisis_flags(text) or (self._asked(text) if self.guard else [])
-
-    def _asked(self, text: str) -> list[str]:
-        messages = [{"role": "user", "content": render("crisis_guard", text=text)}]
-        try:
-            pieces = ask(self.guard, messages, Sampling(512, 0.0, 1.0))
-            reply = "".join(text for kind, text in pieces if kind == "reply")
-        except (GenerationInterrupted, BadInput):
-            return ["guard failed"]
-        return [] if _NO.fullmatch(reply) else ["guard"]
+        return crisis_flags(text) or (_asked(self.guard, text) if self.guard else [])
 
     def guidance(self, near: str) -> str:
         """Returns the guidance to help, in the language of the text `near`."""
@@ -48,9 +40,19 @@ class CrisisGate:
         return render(f"chat_crisis.{language}", guidance=text, helplines=self.helplines)
 
 
+def _asked(guard: Connection, text: str) -> list[str]:
+    messages = [{"role": "user", "content": render("crisis_guard", text=text)}]
+    try:
+        pieces = ask(guard, messages, Sampling(512, 0.0, 1.0))
+        reply = "".join(text for kind, text in pieces if kind == "reply")
+    except (GenerationInterrupted, BadInput):
+        return ["guard failed"]
+    return [] if _NO.fullmatch(reply) else ["guard"]
+
+
 def helplines(config: DictConfig) -> tuple:
     """Returns the numbers that the configuration names: its own, else its country's, () for country "none"."""
-    given = OmegaConf.to_container(config)["helplines"]
+    given = as_dict(config)["helplines"]
     if given is not None:
         return check_helplines("chat", given)
     if config.country == "none":

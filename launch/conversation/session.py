@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from data_pipeline.prompts import prompt_text
 from launch.conversation.crisis_gate import CrisisGate
 from launch.conversation.terminal import Terminal
 from launch.models.local import GenerationInterrupted, LengthLimit
-from launch.models.reasoning import Piece
+from launch.models.reasoning import Pieces
 
 HELP = "/reset forgets the conversation, /save FILE writes it to a file, /exit ends; Ctrl-C stops an answer"
 _CLAUSE = re.compile(r"[，,。；;！!？?、…\n]")
@@ -27,7 +27,7 @@ class Session:
     """One conversation: `history` is what the model gets, `said` what a transcript holds."""
 
     config: DictConfig
-    answers: Callable[[list[dict]], Iterator[Piece]]
+    answers: Callable[[list[dict]], Pieces]
     gate: CrisisGate
     terminal: Terminal
     name: str

@@ -1,10 +1,11 @@
 """The settings of a conversation, checked before anything is loaded or asked."""
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from data_pipeline.errors import BadInput
 from data_pipeline.llm.server import Server, server_from
 from data_pipeline.prompts import prompt_text
+from launch.cli.configuration import as_dict
 from launch.models.find import CHECKPOINTS
 
 
@@ -38,4 +39,4 @@ def check(config: DictConfig) -> None:
 
 def described(settings: DictConfig, key: str) -> Server:
     """Returns the server of `settings`, called "?" while its model is not known; raises BadInput for wrong ones."""
-    return server_from({**OmegaConf.to_container(settings), "model": settings.model or "?"}, key)
+    return server_from({**as_dict(settings), "model": settings.model or "?"}, key)

@@ -2,6 +2,8 @@
 
 import re
 import sys
+from io import TextIOWrapper
+from typing import cast
 
 from rich.console import Console
 
@@ -14,8 +16,8 @@ class Terminal:
 
     def __init__(self, shown: bool) -> None:
         self.shown, self.state, self.at_start = shown, "", True
-        sys.stdout.reconfigure(errors="replace")
-        sys.stderr.reconfigure(errors="replace")
+        for stream in (sys.stdout, sys.stderr):
+            cast(TextIOWrapper, stream).reconfigure(errors="replace")
         self.terminal = sys.stdout.isatty()
         self.dims = self.terminal and Console().color_system is not None  # not TERM=dumb
 

@@ -8,6 +8,7 @@ import os
 import resource
 from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import torch
@@ -52,9 +53,17 @@ _DEVICE_MODULE = SimpleNamespace(
 class PlatformCPU(PlatformBase):
     """gloo collectives; Ray's "GPU" is a logical slot per worker (ray_kwargs.ray_init.num_gpus = world size)."""
 
-    device_name = "cpu"
-    vendor_name = "cpu"
-    device_module = _DEVICE_MODULE
+    @property
+    def device_name(self) -> str:
+        return "cpu"
+
+    @property
+    def vendor_name(self) -> str:
+        return "cpu"
+
+    @property
+    def device_module(self) -> Any:
+        return _DEVICE_MODULE
 
     def is_available(self) -> bool:
         return True

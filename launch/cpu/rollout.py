@@ -7,6 +7,7 @@ per worker holds full weights; concurrent requests of the agent loop are coalesc
 import asyncio
 import os
 import zlib
+from typing import Any
 
 import ray
 import torch
@@ -18,7 +19,7 @@ from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry,
 
 EngineRegistry.register(model_type="language_model", backend="fsdp2", device="cpu")(FSDPEngineWithLMHead)
 # verl offloads the frozen reference model with pinned memory, which needs an accelerator.
-transformer_impl.CPUOffloadPolicy = lambda pin_memory: None
+transformer_impl.CPUOffloadPolicy = lambda pin_memory: None  # pyright: ignore[reportPrivateImportUsage]
 
 GATHER_SECONDS = 0.05  # a batch is closed when no request has come for so long
 
@@ -33,7 +34,7 @@ class HFServer:
 
     def __init__(self, config, model_config, replica_rank: int):
         self.config = config
-        self.model = AutoModelForCausalLM.from_pretrained(
+        self.model: Any = AutoModelForCausalLM.from_pretrained(
             model_config.path, dtype=torch.float32, attn_implementation="sdpa"
         ).eval()
         ends = self.model.generation_config.eos_token_id or self.model.config.eos_token_id
@@ -150,7 +151,7 @@ class HFServer:
 class HFReplica(RolloutReplica):
     async def launch_servers(self) -> None:
         name = _server_name(self.replica_rank)
-        server = HFServer.options(name=name, max_concurrency=self.max_concurrency).remote(
+        server: Any = HFServer.options(name=name, max_concurrency=self.max_concurrency).remote(
             self.config, self.model_config, self.replica_rank
         )
         await server.ready.remote()
@@ -181,7 +182,8 @@ class HFServerAdapter(BaseRollout):
             )
         # clones: the actor updates its parameters in place while the object store may still read them
         state = {name: tensor.detach().to("cpu", torch.float32).clone() for name, tensor in weights}
-        await ray.get_actor(_server_name(self.replica_rank)).update_weights.remote(state, global_steps)
+        server: Any = ray.get_actor(_server_name(self.replica_rank))
+        await server.update_weights.remote(state, global_steps)
 
 
 RolloutReplicaRegistry.register("hf", lambda: HFReplica)

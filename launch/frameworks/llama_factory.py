@@ -27,7 +27,7 @@ def without_torchaudio() -> None:
         for name in [n for n in sys.modules if n.split(".")[0] == "torchaudio"]:
             del sys.modules[name]
         module = types.ModuleType("torchaudio")
-        module.__version__ = "0.0.0"
+        module.__dict__["__version__"] = "0.0.0"
         module.__spec__ = importlib.machinery.ModuleSpec("torchaudio", None)
         sys.modules["torchaudio"] = module
 

@@ -15,6 +15,7 @@ import os
 import sys
 import types
 import typing
+from typing import Any
 
 NAMES_SFT = (  # of LLaMA-Factory's arguments, as they are
     "learning_rate", "seed", "gradient_accumulation_steps", "per_device_train_batch_size", "per_device_eval_batch_size",
@@ -110,7 +111,7 @@ def resolve_grpo(settings: dict) -> dict:
     }
 
 
-def check_types(instance: object) -> None:
+def check_types(instance: Any) -> None:
     """Raises TypeError for a field whose value is of another simple type than its annotation says."""
     try:
         hints = typing.get_type_hints(type(instance))
@@ -129,27 +130,23 @@ def check_types(instance: object) -> None:
 
 def _simple_types(hint: object) -> list[type]:
     """Returns the types of an annotation when all of them are simple, else nothing."""
-    parts = (
-        typing.get_args(hint)
-        if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-        else [hint]
-    )
-    parts = [part for part in parts if part is not type(None)]
+    is_union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    parts: list[Any] = [part for part in (typing.get_args(hint) if is_union else [hint]) if part is not type(None)]
     return parts if parts and all(part in (str, bool, int, float) for part in parts) else []
 
 
 def main() -> None:
     resolve = {"sft": resolve_sft, "grpo": resolve_grpo}[sys.argv[1]]
-    asked, found = json.load(sys.stdin), []
+    asked, answers = json.load(sys.stdin), []
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         if sys.argv[1] == "sft":
             simulate_world(int(sys.argv[2]))
         for settings in asked:
             try:
-                found.append(resolve(settings))
+                answers.append(resolve(settings))
             except Exception as error:  # every refusal of the frameworks is an answer here
-                found.append({"error": f"{type(error).__name__}: {error}"})
-    json.dump(found, sys.stdout, default=str)
+                answers.append({"error": f"{type(error).__name__}: {error}"})
+    json.dump(answers, sys.stdout, default=str)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -28,29 +29,29 @@ HYDRA = {"run": {"dir": "."}, "output_subdir": None}
 
 def config_folder() -> Path:
     """Returns the folder of verl's own YAML, found without an import; raises BadInput where verl is not installed."""
-    found = importlib.util.find_spec("verl")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("verl")
+    if spec is None or spec.origin is None:
         raise BadInput("verl is not installed here; first: bash launch/install.sh")
-    return Path(found.origin).parent / "trainer" / "config"
+    return Path(spec.origin).parent / "trainer" / "config"
 
 
-def defaults() -> dict:
+def defaults() -> dict[str, Any]:
     """Returns verl's own configuration, as it composes it, interpolations unresolved."""
     with open(config_folder() / "_generated_ppo_trainer.yaml", encoding="utf-8") as file:
         return yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
-def own_part(config: DictConfig) -> dict:
+def own_part(config: dict[str, Any]) -> dict[str, Any]:
     """Returns verl's part of the GRPO stage's configuration, as it stands."""
-    return {key: value for key, value in OmegaConf.to_container(config).items() if key not in OURS}
+    return {key: value for key, value in config.items() if key not in OURS}
 
 
-def our_part(config: DictConfig) -> dict:
+def our_part(config: dict[str, Any]) -> dict[str, Any]:
     """Returns the part of the GRPO stage's configuration that verl does not get."""
-    return {key: value for key, value in OmegaConf.to_container(config).items() if key in OURS}
+    return {key: value for key, value in config.items() if key in OURS}
 
 
-def changed_keys(config: DictConfig) -> dict:
+def changed_keys(config: dict[str, Any]) -> dict[str, Any]:
     """Returns verl's part without what is verl's own default: the part a person wants to read."""
 
     def differing(ours, theirs):
@@ -68,7 +69,7 @@ def changed_keys(config: DictConfig) -> dict:
     return differing(own_part(config), defaults())
 
 
-def for_verl(config: DictConfig) -> dict:
+def for_verl(config: dict[str, Any]) -> DictConfig:
     """Returns verl's part of the configuration, with absolute paths."""
     settings = OmegaConf.create(own_part(config))
     for key in PATHS:
@@ -81,7 +82,7 @@ def for_verl(config: DictConfig) -> dict:
         OmegaConf.update(
             settings, "ray_kwargs.ray_init.runtime_env.py_executable", shlex.quote(sys.executable), force_add=True
         )
-    return OmegaConf.to_container(settings)
+    return settings
 
 
 def on_cluster(settings: dict, address: str, env: dict) -> dict:
@@ -105,7 +106,7 @@ def _read_metrics(path: Path) -> list[dict]:
     return steps
 
 
-def progress(metrics: Path, total: int) -> tuple[int, int | None, str]:
+def progress(metrics: Path, total: int | None) -> tuple[int, int | None, str]:
     """Returns (step, steps in all, latest mean reward) from verl's own metrics file."""
     steps = _read_metrics(metrics) if metrics.is_file() else []
     rewards = [s["critic/score/mean"] for s in steps if "critic/score/mean" in s]

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from data_pipeline.errors import BadInput
 from launch.running.folder import read_manifest
@@ -39,7 +39,8 @@ def find_models(config: DictConfig) -> dict[str, str]:
 
 def find_model(config: DictConfig) -> str:
     """Returns the folder or ID of the model to talk to; raises BadInput for one that is not there."""
-    asked = OmegaConf.merge(config, {"checkpoint": config.checkpoint or ("base" if config.base_model else "all")})
+    asked = config.copy()
+    asked.checkpoint = config.checkpoint or ("base" if config.base_model else "all")
     return list(find_models(asked).values())[-1]  # the last of base, sft, grpo
 
 

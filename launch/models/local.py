@@ -1,7 +1,7 @@
 """A Hugging Face model in this process: one answer, piece by piece, or many responses in batches."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from rich.progress import track
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Response
 from launch.models.find import parameters
-from launch.models.reasoning import OPEN, Piece, Splitter
+from launch.models.reasoning import OPEN, Pieces, Splitter
 
 SHOWN = 300  # characters of somebody else's message
 
@@ -73,7 +73,8 @@ def load(model: str, key: str) -> Loaded:
     if not tokenizer.chat_template:
         raise BadInput(f"{key}={model}: its tokenizer has no chat template, so nobody knows how to talk to it")
     try:
-        network = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(device).eval()
+        network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
+        network = network.to(device).eval()
     except Exception as error:  # as load_tokenizer: many kinds, the message is what helps
         raise BadInput(f"{key}={model}: cannot be loaded: {str(error)[:SHOWN]}") from None
     ends = network.generation_config.eos_token_id or tokenizer.eos_token_id
@@ -97,7 +98,7 @@ def check_room(loaded: Loaded, text: str) -> int:
     return loaded.window - count
 
 
-def stream(loaded: Loaded, text: str, sampling: Sampling, usage: Usage | None = None) -> Iterator[str]:
+def stream(loaded: Loaded, text: str, sampling: Sampling, usage: Usage | None = None) -> Generator[str, None, None]:
     """Yields the continuation of the prompt `text`; closing it, or an exception in it, stops the model.
 
     Raises BadInput when the prompt leaves no room, Full when the answer ran into its limit, Cut when the model failed.
@@ -117,7 +118,8 @@ def stream(loaded: Loaded, text: str, sampling: Sampling, usage: Usage | None = 
         **sampling.options(),
     )
     streamer = TextIteratorStreamer(loaded.tokenizer, skip_prompt=True, skip_special_tokens=True)
-    stopped, state = threading.Event(), {"last": None, "error": None}
+    stopped = threading.Event()
+    state: dict[str, Any] = {"last": None, "error": None}
 
     def watch(ids, scores, **_):
         usage.tokens, state["last"] = ids.shape[1] - usage.prompt, int(ids[0, -1])
@@ -149,7 +151,7 @@ def stream(loaded: Loaded, text: str, sampling: Sampling, usage: Usage | None = 
         raise LengthLimit(f"cut at {limit} tokens" + (", the end of the model's window" if limit == room else ""))
 
 
-def answer(loaded: Loaded, messages: list[dict], sampling: Sampling, template: dict) -> Iterator[Piece]:
+def answer(loaded: Loaded, messages: list[dict], sampling: Sampling, template: dict) -> Pieces:
     """Yields thought and reply of a model in this process; raises as `stream` does."""
     text = prompt(loaded, messages, template)
     splitter = Splitter(prefilled=text.rstrip().endswith(OPEN))
@@ -195,7 +197,8 @@ def generate(
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    network = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(device).eval()
+    network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
+    network = network.to(device).eval()
     ends = network.generation_config.eos_token_id or tokenizer.eos_token_id
     ends = set(ends if isinstance(ends, list) else [ends])
     settings = GenerationConfig(
@@ -206,7 +209,7 @@ def generate(
     )
     prompts = tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=True)
     order = sorted((len(prompt), item, sample) for item, prompt in enumerate(prompts) for sample in range(samples))
-    responses = [[None] * samples for _ in prompts]
+    responses: dict[tuple[int, int], Response] = {}
     torch.manual_seed(seed)
     for start in track(range(0, len(order), batch_size), description=f"  {title}", transient=True):
         batch = order[start : start + batch_size]
@@ -218,5 +221,5 @@ def generate(
         for (_, item, sample), ids in zip(batch, output, strict=True):
             end = next((i for i, token in enumerate(ids) if token in ends), None)
             text = tokenizer.decode(ids[:end], skip_special_tokens=True)
-            responses[item][sample] = Response(text, "length" if end is None else "stop", len(ids[:end]))
-    return responses
+            responses[item, sample] = Response(text, "length" if end is None else "stop", len(ids[:end]))
+    return [[responses[item, sample] for sample in range(samples)] for item in range(len(prompts))]

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Literal
 
 import anyio
@@ -134,7 +134,7 @@ class _Answer:
         self.usage, self.finish, self.failed = local.Usage(), "stop", ""
         local.check_room(loaded, prompt)
 
-    def pieces(self) -> Iterator[str]:
+    def pieces(self) -> Generator[str, None, None]:
         import torch
 
         asked = self.asked
@@ -156,7 +156,7 @@ class _Answer:
 class _Stream(StreamingResponse):
     """Closes what it streams also when the client hangs up, so that the next one's turn comes."""
 
-    def __init__(self, events: Iterator[str]) -> None:
+    def __init__(self, events: Generator[str, None, None]) -> None:
         super().__init__(events, media_type="text/event-stream")
         self.events = events
 
@@ -168,7 +168,7 @@ class _Stream(StreamingResponse):
                 await anyio.to_thread.run_sync(self.events.close)
 
 
-def _events(answer: _Answer, asked: Chat, name: str) -> Iterator[str]:
+def _events(answer: _Answer, asked: Chat, name: str) -> Generator[str, None, None]:
     head = _head("chat.completion.chunk", name)
 
     def event(delta: dict, finish: str | None = None) -> str:

@@ -1,9 +1,10 @@
 """Tells thought from reply, and finds stop words, while a text is still arriving."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 OPEN, CLOSE = "<think>", "</think>"
 Piece = tuple[str, str]  # ("thought" or "reply", text); ("late", ""): all that came as reply was a thought
+Pieces = Generator[Piece, None, None]  # of an answer; closing them stops what makes them
 
 
 class Splitter:
@@ -19,8 +20,8 @@ class Splitter:
     def feed(self, text: str) -> Iterator[Piece]:
         """Yields what can be told apart so far; a tail that may be the beginning of a tag waits."""
         self.held += text
-        while found := sorted((self.held.find(tag), tag) for tag in (OPEN, CLOSE) if tag in self.held):
-            at, tag = found[0]
+        while tags := sorted((self.held.find(tag), tag) for tag in (OPEN, CLOSE) if tag in self.held):
+            at, tag = tags[0]
             yield from self._give(self.held[:at])
             self.held = self.held[at + len(tag) :]
             if tag == CLOSE:

@@ -1,14 +1,13 @@
 """One answer, piece by piece, of an OpenAI-compatible server: vLLM, `python -m launch.serve`, an API."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from data_pipeline.errors import BadInput
 from data_pipeline.llm.server import Server, api_key, is_loopback
 from launch.models.local import SHOWN, GenerationInterrupted, LengthLimit, Sampling
-from launch.models.reasoning import Piece, Splitter
+from launch.models.reasoning import Pieces, Splitter
 
 _HOPELESS = (401, 402, 403, 404)  # key, account, permission, model or path: the next message would fare no better
 
@@ -54,7 +53,7 @@ def connect(server: Server) -> Connection:
     return connection
 
 
-def ask(connection: Connection, messages: list[dict], sampling: Sampling, prefilled: bool = False) -> Iterator[Piece]:
+def ask(connection: Connection, messages: list[dict], sampling: Sampling, prefilled: bool = False) -> Pieces:
     """Yields thought and reply of a server: from a field of their own (vLLM, DeepSeek) or out of the tags in the text.
 
     Raises Cut when the answer breaks off or cannot be had, BadInput for what the next message would suffer as well.

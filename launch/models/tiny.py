@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from data_pipeline.errors import BadInput
 
@@ -63,7 +64,7 @@ def make(folder: Path, texts: Iterable[str], seed: int, shape: dict) -> None:
         chat_template=template,
     )
     torch.manual_seed(seed)
-    config = Qwen2Config(
+    settings: dict[str, Any] = dict(
         vocab_size=len(tokenizer),
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -71,7 +72,7 @@ def make(folder: Path, texts: Iterable[str], seed: int, shape: dict) -> None:
         pad_token_id=tokenizer.pad_token_id,
         **shape,
     )
-    model = Qwen2ForCausalLM(config)
+    model = Qwen2ForCausalLM(Qwen2Config(**settings))
     ends = [tokenizer.eos_token_id, tokenizer.pad_token_id]
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
     partial = folder.with_name(folder.name + ".partial")

@@ -143,11 +143,11 @@ def check_grpo(plan: GrpoPlan) -> GrpoPlan:
             f"a mini batch of {plan.mini_batch} prompts x {plan.rollout_n} rollouts does not divide by {world} GPUs "
             f"(nearest actor_rollout_ref.rollout.n: {values})"
         )
-    elif plan.micro_batch and plan.mini_per_gpu % plan.micro_batch:
-        values = nearest(plan.micro_batch, lambda m: plan.mini_per_gpu % m == 0)
-        rollouts = nearest(plan.rollout_n, lambda n: plan.mini_batch * n % (world * plan.micro_batch) == 0)
+    elif (on_gpu := plan.micro_batch) and plan.mini_per_gpu % on_gpu:
+        values = nearest(on_gpu, lambda m: plan.mini_per_gpu % m == 0)
+        rollouts = nearest(plan.rollout_n, lambda n: plan.mini_batch * n % (world * on_gpu) == 0)
         wrong.append(
-            f"{actor}.ppo_micro_batch_size_per_gpu={plan.micro_batch} does not divide the {plan.mini_per_gpu} "
+            f"{actor}.ppo_micro_batch_size_per_gpu={on_gpu} does not divide the {plan.mini_per_gpu} "
             f"responses of a mini batch on one GPU (nearest: {values}; or actor_rollout_ref.rollout.n: {rollouts})"
         )
     per_gpu, rest = divmod(plan.responses, world)

@@ -49,9 +49,9 @@ def write(name: str, state: dict) -> dict:
 def _questions(name: str) -> tuple[dict, list, dict]:
     """Returns (parts of the summary, plots, content of the report) of a demo that ends in an evaluation."""
     folder = Path("runs") / name
-    found = json.loads((folder / "eval" / "metrics.json").read_text(encoding="utf-8"))
-    heldout, prompts = found["sets"]["heldout"], found["sets"]["grpo_prompts"]
-    gain, final = found["gains"]["grpo_prompts"]["sft -> grpo"], heldout["grpo"]
+    measured = json.loads((folder / "eval" / "metrics.json").read_text(encoding="utf-8"))
+    heldout, prompts = measured["sets"]["heldout"], measured["sets"]["grpo_prompts"]
+    gain, final = measured["gains"]["grpo_prompts"]["sft -> grpo"], heldout["grpo"]
     grpo, merge = (finished_manifest(name, stage, "bash launch/demo.sh")["counts"] for stage in ("grpo", "merge"))
     parts = {
         "sft": {"format_before": heldout["base"]["format_rate"], "format_after": heldout["sft"]["format_rate"]},
@@ -88,10 +88,10 @@ def _questions(name: str) -> tuple[dict, list, dict]:
     ]
     rows = {
         (checkpoint, name): [row for _, row in read_jsonl(folder / "eval" / f"responses.{checkpoint}.{name}.jsonl")]
-        for name, results in found["sets"].items()
+        for name, results in measured["sets"].items()
         for checkpoint in results
     }
-    return parts, plots, report.page(f"run {name}", found, rows)
+    return parts, plots, report.page(f"run {name}", measured, rows)
 
 
 def _conversation(folder: Path) -> tuple[dict, list, dict]:

@@ -6,6 +6,7 @@ A kill while a checkpoint is written, or a full disk, leaves a folder that the f
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from data_pipeline.errors import BadInput
 
@@ -38,24 +39,24 @@ def _safetensors_size(path: Path) -> int | None:
 
 def numbered(folder: Path, prefix: str) -> dict[int, Path]:
     """Returns {step: folder} of the checkpoints named PREFIX and a number, oldest first."""
-    found = {p.name.removeprefix(prefix): p for p in folder.glob(f"{prefix}*") if p.is_dir()}
-    return {int(step): found[step] for step in sorted((s for s in found if s.isdigit()), key=int)}
+    by_suffix = {p.name.removeprefix(prefix): p for p in folder.glob(f"{prefix}*") if p.is_dir()}
+    return {int(step): by_suffix[step] for step in sorted((s for s in by_suffix if s.isdigit()), key=int)}
 
 
 def prepare_sft(output: Path) -> list[str]:
-    """Sets the newest checkpoints aside while they are cut off; returns a line for each (what, why, what follows)."""
-    lines = []
+    """Sets the newest checkpoints aside while they are cut off; returns a note on each (what, why, what follows)."""
+    notes = []
     for step, folder in reversed(numbered(output, "checkpoint-").items()):
         why = f"{LAST_FILE} is missing or cut off" if not _is_json(folder / LAST_FILE) else fault(folder)
         if why is None:
             break
-        lines.append(_set_aside(folder, step, why))
-    return lines
+        notes.append(_set_aside(folder, step, why))
+    return notes
 
 
 def prepare_grpo(folder: Path) -> list[str]:
     """As `prepare_sft` for verl's checkpoints; the tracker file then names the newest whole one."""
-    lines, tracker = [], folder / TRACKER
+    notes, tracker = [], folder / TRACKER
     whole = 0
     for step, path in reversed(numbered(folder, "global_step_").items()):
         if step > last_step(folder):
@@ -64,13 +65,13 @@ def prepare_grpo(folder: Path) -> list[str]:
         if why is None:
             whole = step
             break
-        lines.append(_set_aside(path, step, why))
-    if lines:
+        notes.append(_set_aside(path, step, why))
+    if notes:
         if whole:
             tracker.write_text(str(whole))
         else:
             tracker.unlink()
-    return lines
+    return notes
 
 
 def last_step(folder: Path) -> int:
@@ -113,7 +114,7 @@ def load_shards(actor: Path) -> dict:
     for name in ranks[0]:
         parts = [rank[name] for rank in ranks]
         if isinstance(parts[0], DTensor):
-            placement = parts[0].placements[-1]
+            placement: Any = parts[0].placements[-1]  # of one of two kinds of shard, or none
             local = [part._local_tensor for part in parts]
             full[name] = torch.cat(local, placement.dim) if placement.is_shard() else local[0]
         else:

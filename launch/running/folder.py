@@ -14,11 +14,13 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipeline.errors import BadInput
 from launch.cli.arguments import REPOSITORY, Command, Stage
+from launch.cli.configuration import as_dict, load_config
 
 RUNS = Path("runs")
 PACKAGES = ("llamafactory", "verl", "torch", "transformers", "ray", "vllm", "deepspeed", "datasets", "pyarrow")
@@ -32,10 +34,10 @@ class StageFolder:
 
     path: Path
     manifest: dict
+    lock: TextIO
     done: bool = False
     resumed: bool = False
     started: float = field(default_factory=time.monotonic)
-    lock: object = None
 
     def finish(self, outputs: dict[str, Path], counts: dict, **more) -> None:
         """Hashes the outputs and marks the manifest finished."""
@@ -63,7 +65,7 @@ def open_stage(stage: Stage, config: DictConfig, inputs: dict[str, Path], comman
     configuration or other inputs (naming what differs; `resume=force` goes on and is recorded).
     """
     path = RUNS / config.run / stage.name
-    resolved = {k: v for k, v in OmegaConf.to_container(config).items() if k not in VOLATILE}
+    resolved = {k: v for k, v in as_dict(config).items() if k not in VOLATILE}
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = open(path / ".lock", "a+")
@@ -73,7 +75,7 @@ def open_stage(stage: Stage, config: DictConfig, inputs: dict[str, Path], comman
 
     described = describe(inputs)
     manifest = read_manifest(config.run, stage.name)
-    folder = StageFolder(path, manifest or {}, lock=lock)
+    folder = StageFolder(path, manifest or {}, lock)
     if manifest is not None:
         differences = _differences(_stored_config(path), resolved)
         differences += [
@@ -114,7 +116,7 @@ def open_stage(stage: Stage, config: DictConfig, inputs: dict[str, Path], comman
     return folder
 
 
-def _hold(lock, path: Path) -> None:
+def _hold(lock: TextIO, path: Path) -> None:
     """Takes the folder's lock and writes our process id into it; raises BadInput when another process has it.
 
     A killed stage's trainer holds the lock until it has ended too, so that one is waited for.
@@ -153,11 +155,12 @@ def read_manifest(run: str, stage: str) -> dict | None:
     if not whole:
         raise BadInput(f"{path}: not a manifest of ours (edited, or cut off); delete {path.parent} to start anew")
     if manifest.get("layout") != LAYOUT:
-        commit = manifest["code"]["commit"]
+        commit, model = manifest["code"]["commit"], manifest.get("model")
         raise BadInput(
-            f"{path.parent}: made by another version of PsyForge, whose run folders this one cannot go on with. Start "
-            f"anew under another run=NAME; a model in it can be used as base_model={path.parent}/model"
-            + (f"; the version that made it: git checkout {commit}" if commit else "")
+            f"{path.parent}: made by another version of PsyForge, whose run folders this one cannot go on with; start "
+            "anew under another run=NAME"
+            + (f", from its model by base_model={model}" if model else "")
+            + (f". The version that made it: git checkout {commit}" if commit else "")
         )
     return manifest
 
@@ -197,7 +200,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _stored_config(path: Path) -> dict:
     try:
-        return OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
+        return as_dict(load_config(path / "config.yaml"))
     except FileNotFoundError:
         return {}
 
