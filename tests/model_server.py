@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from aiohttp import web
 
@@ -49,10 +50,16 @@ class Call:
     at: float  # time.monotonic()
 
 
+class Plan(Protocol):
+    """A dictionary of answers by last message, or what looks like one."""
+
+    def get(self, text: str, usual: list[Answer], /) -> list[Answer]: ...
+
+
 class ModelServer:
     """Runs in a thread of this process between `with` and its end; `url`, `calls` and `most_in_flight` are to read."""
 
-    def __init__(self, latency: float = 0.0, plan: dict[str, list[Answer]] | None = None, port: int = 0) -> None:
+    def __init__(self, latency: float = 0.0, plan: Plan | None = None, port: int = 0) -> None:
         self.latency, self.plan, self.port = latency, plan or {}, port
         self.url = ""
         self.calls: list[Call] = []
@@ -138,6 +145,7 @@ async def serve(latency: float, port: int) -> None:
 
 
 if __name__ == "__main__":
+    assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")

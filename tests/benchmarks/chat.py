@@ -34,8 +34,9 @@ answer(sys.stdin.readline(), max_new_tokens=80, streamer=TextStreamer(tokenizer,
 
 def seconds(line: list[str]) -> float:
     """Returns the seconds from a message, sent when the command is ready, to the first of its answer."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(line, **pipes) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdin and process.stdout and process.stderr
         told = ""
         while not any(sign in told for sign in ("ready", "研究用工具")):
             told = process.stderr.readline().decode()

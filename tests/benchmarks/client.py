@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import openai
 
@@ -22,10 +23,10 @@ from data_pipeline.llm import Server, run_all
 from data_pipeline.records import Request
 
 REQUESTS, SEQUENTIAL, CONCURRENCY, LATENCY = 1000, 100, 32, 0.05
-PARAMS = {"temperature": 0.7, "top_p": 0.95, "max_tokens": 1024}
+PARAMS: dict[str, Any] = {"temperature": 0.7, "top_p": 0.95, "max_tokens": 1024}
 
 
-def messages(row: int) -> list[dict]:
+def messages(row: int) -> list[Any]:
     case = "我最近总是睡不着，白天也没有精神，工作的时候常常走神，不知道该怎么办。" * 5
     return [{"role": "system", "content": "你是一名心理咨询师。"}, {"role": "user", "content": f"{case}（{row}）"}]
 
@@ -54,7 +55,7 @@ def sequential(url: str) -> None:
 def ours(url: str) -> None:
     requests = [Request("benchmark", str(row), 0, messages(row), PARAMS) for row in range(REQUESTS)]
     with tempfile.TemporaryDirectory() as folder:
-        limits = {"requests_per_minute": 1e6, "tokens_per_minute": 1e10}  # on, and never reached
+        limits: dict[str, Any] = {"requests_per_minute": 1e6, "tokens_per_minute": 1e10}  # on, and never reached
         server = Server(url, "tiny", concurrency=CONCURRENCY, **limits, input_price=1, output_price=1)
         replies = run_all(server, requests, Path(folder) / "ledger.sqlite", "benchmark", budget=1000)
     assert all(reply.finish == "stop" for reply in replies)
@@ -69,6 +70,7 @@ def rate(function, count: int = REQUESTS) -> float:
 def main(rounds: int) -> None:
     command = [sys.executable, "-m", "tests.model_server", "--latency", str(LATENCY)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
         try:
             url = process.stdout.readline().strip()
             rates = []

@@ -63,12 +63,12 @@ def plain_jaccard(a: Question, b: Question, n: int = 3) -> float:
     return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
 
 
-def near_copy(question: Question, least: float, rng: random.Random) -> Question | None:
-    """Returns a copy whose Jaccard index is `least` or somewhat more, options shuffled; None if none was found."""
+def near_copy(question: Question, least: float, rng: random.Random) -> Question:
+    """Returns a copy whose Jaccard index is `least` or somewhat more, options shuffled."""
     copy = replace(question, id=f"copy/{question.id}", meta={})
     for _ in range(100):
         parts = [copy.stem, *copy.options]
-        place = rng.choices(range(len(parts)), weights=map(len, parts))[0]
+        place = rng.choices(range(len(parts)), weights=[len(part) for part in parts])[0]
         text, at = parts[place], rng.randrange(len(parts[place]))
         edit = rng.choice(("replace", "drop", "double"))
         middle = {"replace": rng.choice(CHARACTERS), "drop": "", "double": 2 * text[at]}[edit]
@@ -87,7 +87,7 @@ def near_copy(question: Question, least: float, rng: random.Random) -> Question 
 def datasketch_candidates(questions: list[Question], settings: Settings) -> list[list[int]]:
     """Returns each question's candidates by datasketch's fast paths: MinHash.bulk, an insertion session, queries."""
     try:
-        from datasketch import MinHash, MinHashLSH
+        from datasketch import MinHash, MinHashLSH  # pyright: ignore[reportMissingImports]
     except ImportError:
         sys.exit("datasketch, the peer of this benchmark, is not installed: pip install datasketch")
     permutations = settings.bands * settings.rows

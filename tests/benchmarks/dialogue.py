@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import openai
 
@@ -26,7 +27,7 @@ from data_pipeline.steps import plan_dialogue
 from data_pipeline.synthesis import run
 from launch.cli import arguments, configuration
 from tests.data_pipeline import counsellor
-from tests.data_pipeline.test_faults import FAULTS
+from tests.data_pipeline.llm.test_faults import FAULTS
 from tests.model_server import Answer
 
 POSTS, SEQUENTIAL, CONCURRENCY, LATENCY, TIMEOUT, TRIES = 200, 100, 64, 0.05, 1.0, 8
@@ -68,7 +69,7 @@ def sequential(url: str, tries: int) -> tuple[int, int]:
     done = 0
     with openai.OpenAI(base_url=url, api_key="none", timeout=TIMEOUT, max_retries=0) as client:
         for post in counsellor.posts(SEQUENTIAL):
-            text = plan_dialogue._messages(post, plan_dialogue.Settings())
+            text: Any = plan_dialogue._messages(post, plan_dialogue.Settings())
             for _ in range(tries):
                 try:
                     reply = client.chat.completions.create(model="tiny", messages=text, temperature=0)
@@ -90,12 +91,15 @@ def measure(faults: bool, rounds: int) -> None:
     found = {"ours": [], "sequential": [], "sequential, tries as ours": []}
     for _ in range(rounds):
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
             url = process.stdout.readline().strip()
             found["ours"].append(timed(ours, url))
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
             url = process.stdout.readline().strip()
             found["sequential"].append(timed(sequential, url, 1))
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
             url = process.stdout.readline().strip()
             found["sequential, tries as ours"].append(timed(sequential, url, TRIES))
     rates = {name: median(rate for rate, _ in runs) for name, runs in found.items()}

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import openai
 from omegaconf import OmegaConf
@@ -22,6 +23,7 @@ from data_pipeline.records import Question
 from eval import responses
 from eval.benchmarks import heldout
 from eval.items import Item
+from launch.eval import generator
 
 ITEMS, AT_ONCE, ROUNDS = 1000, 32, 3
 CONFIG = OmegaConf.create({"max_new_tokens": 64, "seed": 1, "elastic_rule": "subset", "think_prefilled": False})
@@ -34,7 +36,7 @@ def items() -> list[Item]:
     ]
 
 
-async def bare(url: str, conversations: list[list[dict]]) -> None:
+async def bare(url: str, conversations: list[Any]) -> None:
     async with openai.AsyncOpenAI(base_url=url, api_key="-", http_client=openai.DefaultAioHttpClient()) as client:
         left = list(conversations)
 
@@ -51,6 +53,7 @@ def main() -> int:
     line = [sys.executable, "-m", "tests.model_server", "--latency", "0.05"]
     rates = {"bare": [], "ours": []}
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
         try:
             url = process.stdout.readline().strip()
             server = Server(url, "tiny", concurrency=AT_ONCE)
@@ -62,7 +65,8 @@ def main() -> int:
                 with tempfile.TemporaryDirectory() as folder:
                     started = time.perf_counter()
                     ledger = Path(folder) / "ledger.sqlite"
-                    replies = responses.ask(asked, OmegaConf.create(), CONFIG, "tiny", server, ledger, "benchmark")
+                    generate = generator(CONFIG, "tiny", server, ledger, "benchmark")
+                    replies = responses.ask(asked, OmegaConf.create({}), generate)
                     responses.store(Path(folder) / "responses.jsonl", asked, replies, CONFIG)
                     heldout.score(asked, replies)
                     rates["ours"].append(ITEMS / (time.perf_counter() - started))

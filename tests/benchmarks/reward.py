@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from math_verify import StringExtractionConfig, math_metric, parse, verify
+from math_verify import StringExtractionConfig, math_metric, parse, verify  # pyright: ignore[reportMissingImports]
 
 from reward.psyche import compute_score
 
@@ -46,7 +46,7 @@ def metric(response: str) -> float:
 
 
 def barest(response: str) -> float:
-    return float(verify(KEY, parse(response, STRINGS, parsing_timeout=None), timeout_seconds=None))
+    return float(verify(KEY, parse(response, STRINGS, parsing_timeout=None), timeout_seconds=None))  # pyright: ignore[reportArgumentType]
 
 
 def rate(function: Callable[[str], float], response: str, seconds: float) -> float:

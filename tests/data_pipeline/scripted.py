@@ -18,6 +18,7 @@ class _Plan:
     server: ModelServer | None = None
 
     def get(self, _text: str, _default: list) -> list[Answer]:
+        assert self.server is not None
         reply = self.reply(self.server.calls[-1].body["messages"])
         if isinstance(reply, Answer):
             return [reply]

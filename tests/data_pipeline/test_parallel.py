@@ -76,6 +76,7 @@ def test_no_process_outlives_the_one_it_works_for(tmp_path, how):
     with subprocess.Popen(
         [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     ) as process:
+        assert process.stdout
         worker = int(process.stdout.readline())
         process.send_signal(how)
         if how == signal.SIGINT:

@@ -1,6 +1,7 @@
 """What all benchmarks share: responses fit the items, failures stay in, a changed benchmark is noticed."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -58,11 +59,11 @@ def test_the_fingerprint_is_of_the_content_not_of_the_folder():
 
 
 def test_another_version_is_refused_and_a_part_is_noted():
-    notes = compare("x", ITEMS, [Reject("r", "x row 3", "no answer")], {"a": 3, "b": 1})
+    notes = compare(Path("x"), ITEMS, [Reject("r", "x row 3", "no answer")], {"a": 3, "b": 1})
     assert notes[:2] == ["partial: a has 2 of 3 items", "partial: b has 0 of 1 items"]
     assert "1 no answer" in notes[2]
     with pytest.raises(BadInput, match="another version of the benchmark: it holds a 2 instead of 1, c 1 instead of 0"):
-        compare("x", [*ITEMS, item("q3", "c")], [], {"a": 1})
+        compare(Path("x"), [*ITEMS, item("q3", "c")], [], {"a": 1})
 
 
 def test_failures_are_wrong_counted_and_never_dropped():

@@ -47,7 +47,9 @@ def test_the_bootstrap_interval_covers_the_mean_as_often_as_it_says():
     draw, covered = random.Random(1), 0
     for trial in range(200):
         sample = [float(draw.random() < 0.3) for _ in range(60)]
-        low, high = metrics.bootstrap(sample, 300, trial)
+        interval = metrics.bootstrap(sample, 300, trial)
+        assert interval is not None
+        low, high = interval
         covered += low <= 0.3 <= high
     assert 180 <= covered <= 199
 
@@ -98,7 +100,9 @@ def test_a_thought_that_the_server_split_off_is_a_thought():
 def test_the_average_of_groups_resamples_within_them():
     draw = random.Random(3)
     groups = [[float(draw.random() < p) for _ in range(n)] for p, n in ((0.2, 400), (0.8, 100))]
-    value, (low, high) = metrics.average(groups, 2000, 0)
+    value, interval = metrics.average(groups, 2000, 0)
+    assert interval is not None
+    low, high = interval
     assert value == pytest.approx(sum(sum(g) / len(g) for g in groups) / 2)
     spread = math.sqrt(sum(p * (1 - p) / n for p, n in ((0.2, 400), (0.8, 100)))) / 2
     assert (high - low) / 2 == pytest.approx(1.96 * spread, rel=0.15)

@@ -3,6 +3,7 @@
 import logging
 import random
 import time
+from typing import Any
 
 import jieba
 import pytest
@@ -31,10 +32,10 @@ OWN = [
 ]
 
 
-def peers(response: str, reference: str) -> dict[str, float]:
+def peers(response: str, reference: str) -> dict[str, Any]:
     """What LLaMA-Factory's ComputeSimilarity and EmoLLM's compute_metrics do with one pair, without rounding."""
     cut, cut_ref = " ".join(jieba.cut(response)), " ".join(jieba.cut(reference))
-    rouge = Rouge().get_scores(cut, cut_ref)[0]
+    rouge: Any = Rouge().get_scores(cut, cut_ref)[0]
     smoothing = SmoothingFunction()
     unspaced, unspaced_ref = (" ".join(jieba.cut(t.replace(" ", ""))).split(" ") for t in (response, reference))
     return {

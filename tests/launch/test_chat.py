@@ -1,57 +1,23 @@
-"""Talking to a model through the real command: pipes, a terminal, a server that fails, the crisis gate."""
+"""Talking to a model through the real command: pipes, a server that fails, settings."""
 
-import contextlib
 import json
 import os
-import pty
 import re
-import select
 import shlex
 import shutil
-import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from data_pipeline.errors import BadInput
-from data_pipeline.prompts import render
-from data_pipeline.safety.crisis import crisis_flags
 from launch import chat as talking
 from launch.cli import arguments, configuration
-from launch.models import reasoning
-from tests.conftest import REPOSITORY, launch, real_data, refused
-from tests.launch import tiny_model
+from tests.conftest import REPOSITORY, launch, refused
+from tests.launch.chatting import THOUGHT, chat, contents
 from tests.launch.stream_server import StreamServer, Told
-
-HELP = "【求助信息"
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
-    return tiny_model.make(tmp_path_factory.mktemp("model"))
-
-
-def chat(server: StreamServer, said: str | bytes, *words: str, env: dict | None = None):
-    """Pipes `said` into the command, which talks to `server`; recipe demo has no system prompt."""
-    said = said.encode() if isinstance(said, str) else said
-    words = words if any(word.startswith("recipe=") for word in words) else ("recipe=demo", *words)
-    done = subprocess.run(
-        [sys.executable, "-m", "launch.chat", f"endpoint={server.url}", *words],
-        input=said, capture_output=True, timeout=120, cwd=REPOSITORY, env={**os.environ, **(env or {})},
-    )  # fmt: skip
-    done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
-    return done
-
-
-def contents(body: dict) -> list[tuple[str, str]]:
-    return [(m["role"], m["content"]) for m in body["messages"]]
-
 
 # The model in this process
 
@@ -61,6 +27,7 @@ def test_a_model_in_this_process_answers_while_the_pipe_is_open(tiny):
     process = subprocess.Popen(
         line, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
+    assert process.stdin and process.stdout and process.stderr
     try:
         assert b"\xe7\xa0\x94\xe7\xa9\xb6" in process.stderr.readline()  # the banner: start-up is finished
         process.stdin.write("什么是记忆？\n".encode())
@@ -108,9 +75,6 @@ def test_models_that_cannot_talk_are_refused(tiny, tmp_path):
 
 
 # Histories and thoughts
-
-
-THOUGHT = Told(["<thi", "nk>\n他很", "累。\n</th", "ink>\n\n听起来", "很辛苦。"])
 
 
 def test_earlier_thoughts_stay_out_of_the_history_or_in_it_as_the_recipe_says():
@@ -266,240 +230,3 @@ def test_dry_run_and_help_touch_nothing():
     assert "max_new_tokens: 32768" in done.stdout and not Path("runs/nobody-ever").exists()
     done = launch("chat", "--help")
     assert done.returncode == 0 and "Talks to a model" in done.stdout and "keep_thoughts" in done.stdout
-
-
-# The crisis gate
-
-
-def test_guidance_stands_before_the_answer_to_a_message_in_crisis():
-    with StreamServer({"*": THOUGHT}) as server:
-        done = chat(server, "我不想活了\n今天天气不错\nI want to kill myself\n")
-        assert done.returncode == 0
-        first, second, third = re.split("听起来很辛苦。\n\n", done.stdout)[:3]
-        assert first.startswith(HELP) and first.index("12356") < first.index("<think>") and "2024-12-25" in first
-        assert second.startswith("<think>")
-        assert third.startswith("[Getting help") and "12356" in third
-        assert [contents(body)[-1][1] for body in server.asked] == [
-            "我不想活了",
-            "今天天气不错",
-            "I want to kill myself",
-        ]
-        assert not any(HELP in content for body in server.asked for _, content in contents(body))
-        assert "988" in chat(server, "I want to kill myself\n", "country=us").stdout
-        own = "helplines=[{name: 校心理中心, number: '8001', source: 学校公告, date: '2026-01-01'}]"
-        done = chat(server, "我不想活了\n", own)
-        assert "校心理中心 8001" in done.stdout and "12356" not in done.stdout
-        assert "当地" in chat(server, "我不想活了\n", "country=none").stdout
-
-
-def test_guidance_stands_before_the_clause_of_a_reply_that_speaks_of_crisis():
-    with StreamServer(
-        {"*": Told(["<think>\n他想自杀吗\n</think>\n\n我明白，", "你是不是", "想自", "杀？", "我在。"])}
-    ) as server:
-        done = chat(server, "我很累\n")
-        said, after = done.stdout.split(HELP)
-        assert said.endswith("我明白，\n") and "你是不是想自杀？我在。" in after
-        assert done.stdout.count(HELP) == 1
-
-
-def test_the_gate_flags_real_messages_exactly_as_the_rules_do():
-    rows = json.loads((real_data("psysuicide") / "valid.json").read_text())
-    texts = [" ".join((row["text"] if isinstance(row, dict) else row[0]).split()) for row in rows]
-    texts = [text for text in texts if text and not text.startswith("/")]
-    flagged = [text for text in texts if crisis_flags(text)][:40]
-    texts = flagged + [text for text in texts if not crisis_flags(text)][:40]
-    assert len(texts) == 80
-    with StreamServer({"*": Told(["好。"])}) as server:
-        done = chat(server, "".join(f"{text}\n" for text in texts))
-        assert done.returncode == 0, done.stderr
-    shown = [HELP in turn or "[Getting help" in turn for turn in done.stdout.split("好。\n\n")[:-1]]
-    assert shown == [True] * 40 + [False] * 40
-
-
-def test_a_guard_model_adds_to_the_rules_and_fails_towards_showing_guidance():
-    def guarded(answer: Told) -> str:
-        with StreamServer({"*": Told(["嗯，", "好。"])}) as server, StreamServer({"*": answer}) as guard:
-            done = chat(
-                server, "我把东西都送人了\n", f"guard.base_url={guard.url}", "guard.attempts=1", "guard.timeout_s=2"
-            )
-            assert done.returncode == 0, done.stderr
-            assert "我把东西都送人了" in guard.asked[0]["messages"][-1]["content"]
-            return done.stdout
-
-    assert not crisis_flags("我把东西都送人了")
-    assert guarded(Told(["否"])) == "嗯，好。\n\n"
-    for answer in (Told(["是"]), Told(["否，但是"]), Told(status=500), Told(["否"], dies=True), Told([]), Told(wait=3)):
-        assert guarded(answer).startswith(HELP), answer
-    replies = {"*": Told(["否"])}
-    with StreamServer({"*": Told(["我也", "把东西送人。"])}) as server, StreamServer(replies) as guard:
-        guard.plan[render("crisis_guard", text="我也把东西送人。")] = Told(["是"])
-        done = chat(server, "你好\n", f"guard.base_url={guard.url}")
-        assert done.stdout.startswith(HELP) and done.stdout.endswith("我也把东西送人。\n\n")
-
-
-# A terminal
-
-
-class Terminal:
-    """The command on a pseudo-terminal; `until(text)` reads on until the text has come.
-
-    Keys that come before readline has taken the terminal can be lost, Ctrl-D above all, so `answer` awaits the prompt.
-    """
-
-    def __init__(self, *words: str, term: str = "xterm", output=None) -> None:
-        self.leader, follower = pty.openpty()
-        env = {**os.environ, "TERM": term, "COLUMNS": "200"}
-        env.pop("NO_COLOR", None)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "launch.chat", "recipe=demo", *words],
-            stdin=follower, stdout=output or follower, stderr=follower, cwd=REPOSITORY, env=env,
-            start_new_session=True, preexec_fn=self._own_terminal,
-        )  # fmt: skip
-        os.close(follower)
-        self.seen, self.read = "", 0
-
-    @staticmethod
-    def _own_terminal() -> None:
-        import fcntl
-        import termios
-
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C becomes SIGINT, as in a shell
-
-    def __enter__(self) -> "Terminal":
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        os.close(self.leader)
-
-    def type(self, text: str | bytes) -> None:
-        os.write(self.leader, text.encode() if isinstance(text, str) else text)
-
-    def answer(self, text: str | bytes) -> None:
-        """Types `text` at the next prompt."""
-        self.until("> ")
-        self.type(text)
-
-    def leave(self, text: str) -> None:
-        self.answer(text)
-        assert self.process.wait(60) == 0
-
-    def interrupt(self, text: str) -> None:
-        """Presses Ctrl-C until `text` comes: between showing its prompt and waiting for a key, readline loses one."""
-        while True:
-            self.type("\x03")
-            with contextlib.suppress(TimeoutError):
-                return self.until(text, 1)
-
-    def until(self, text: str, seconds: float = 60) -> str:
-        begun, end = self.read, time.monotonic() + seconds
-        while text not in self.seen[begun:]:
-            ready, _, _ = select.select([self.leader], [], [], max(0, end - time.monotonic()))
-            if not ready:
-                raise TimeoutError(f"{text!r} did not come; seen: {self.seen[-800:]!r}")
-            try:
-                self.seen += os.read(self.leader, 65536).decode(errors="replace")
-            except OSError:
-                raise AssertionError(f"it ended before {text!r}: {self.seen[-800:]!r}") from None
-        self.read = self.seen.index(text, begun) + len(text)
-        return self.seen[begun : self.read]
-
-
-def test_ctrl_c_stops_the_answer_and_not_the_program():
-    slow = Told(["<think>\n", *["想一想。"] * 3, "\n</think>\n\n", *["慢慢说，"] * 200], wait=0.05)
-    with StreamServer({"慢": slow}) as server, Terminal(f"endpoint.base_url={server.url}") as terminal:
-        terminal.until("医疗器械")
-        terminal.answer("慢\n")
-        said = terminal.until("慢慢说，慢慢说，")
-        assert "\x1b[2m想一想。" in said and "<think>" not in said
-        terminal.type("\x03")
-        terminal.until("stopped; what was said is kept")
-        terminal.until("> ")
-        terminal.interrupt("/exit or Ctrl-D ends")
-        terminal.answer("快\n")
-        terminal.until("答：快")
-        earlier = contents(server.asked[-1])[1]
-        assert earlier[0] == "assistant" and 2 <= earlier[1].count("慢慢说，") < 100
-        terminal.leave("/exit\n")
-
-
-def test_ctrl_c_stops_a_model_in_this_process(tiny):
-    with Terminal(f"base_model={tiny}", "max_new_tokens=1000", "seed=2") as terminal:
-        for _ in range(2):
-            terminal.answer("什么是记忆？\n")
-            terminal.until("\n")
-            terminal.until("的")
-            terminal.type("\x03")
-            terminal.until("stopped")
-        terminal.leave("\x04")
-
-
-def test_a_terminal_that_is_none_gets_no_escapes_and_a_file_no_prompts(tmp_path):
-    with StreamServer({"*": Told(["<think>\n想\n</think>\n\n", "\x1b[2J好。"])}) as server:
-        with Terminal(f"endpoint.base_url={server.url}", term="dumb") as terminal:
-            terminal.answer("好\n")
-            said = terminal.until("好。")
-            assert "<think>" in said and "\x1b" not in said.replace("\x1b[?2004l", "")
-            terminal.answer(b"\xff\xfe\n")
-            terminal.until("not UTF-8")
-            terminal.answer("/nothing\n")
-            terminal.until("is no command")
-            terminal.leave("\x04")
-        with (tmp_path / "out").open("w") as out:
-            with Terminal(f"endpoint.base_url={server.url}", output=out) as terminal:
-                terminal.answer("好\n")
-                terminal.leave("/exit\n")
-        assert (tmp_path / "out").read_text() == "<think>\n想\n</think>\n\n\x1b[2J好。\n"
-
-
-# Thoughts and stop words in pieces
-
-
-def split(pieces: list[str], prefilled: bool = False) -> dict[str, str]:
-    splitter, found = reasoning.Splitter(prefilled), {"thought": "", "reply": ""}
-    for piece in pieces:
-        for kind, text in splitter.feed(piece):
-            if kind == "late":
-                found = {"thought": found["reply"], "reply": ""}
-            else:
-                found[kind] += text
-    for kind, text in splitter.end():
-        found[kind] += text
-    return found
-
-
-@pytest.mark.parametrize(
-    ("text", "prefilled", "expected"),
-    [
-        ("<think>\n想\n</think>\n\n答", False, ("想\n", "答")),
-        ("想</think>答", True, ("想", "答")),
-        ("想</think>答", False, ("想", "答")),
-        ("<think>想</think>答</think>完", False, ("想", "答完")),
-        ("<think>想", False, ("想", "")),
-        ("答 <thin 完", False, ("", "答 <thin 完")),
-        ("<think></think>答", False, ("", "答")),
-    ],
-)
-def test_thoughts_are_told_from_replies_however_they_arrive(text, prefilled, expected):
-    for size in (1, 2, 3, len(text)):
-        found = split([text[i : i + size] for i in range(0, len(text), size)], prefilled)
-        assert (found["thought"], found["reply"]) == expected, size
-
-
-@given(st.lists(st.sampled_from(["<think>", "</think>", "<", "think", ">", "甲", "\n", "</"]), max_size=12), st.data())
-def test_the_pieces_of_a_text_do_not_change_what_is_thought(parts, data):
-    text = "".join(parts)
-    cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=6)) | {0, len(text)})
-    assert split([text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]) == split([text])
-
-
-@given(st.text("ab停", max_size=20), st.lists(st.text("ab停", min_size=1, max_size=3), max_size=3), st.data())
-def test_a_stop_word_ends_the_text_before_it(text, stops, data):
-    cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=6)) | {0, len(text)})
-    pieces = [text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
-    whole = "".join(reasoning.until(pieces, stops))
-    assert text.startswith(whole) and not any(word in whole for word in stops)
-    if whole != text:
-        assert any(text.startswith(word, len(whole)) for word in stops)

@@ -55,6 +55,11 @@ def answers(questions, right: float, seed: int = 0) -> dict[str, list[Answer]]:
     return plan
 
 
+def content(answer: Answer) -> str:
+    assert isinstance(answer.body, dict)
+    return answer.body["choices"][0]["message"]["content"]
+
+
 def evaluate(name: str, server: ModelServer, *more: str):
     return launch("eval", *WORDS, f"run={name}", f"endpoint.base_url={server.url}", "endpoint.model=tiny", *more)
 
@@ -71,7 +76,7 @@ def test_a_served_model_is_scored_with_counts_and_intervals(data, named):
         assert len(server.calls) == 40
         assert server.calls[0].body["max_tokens"] == 64
     found = metrics(name)
-    right = sum("答案：" + q.answer in a[0].body["choices"][0]["message"]["content"]
+    right = sum("答案：" + q.answer in content(a[0])
                 for q, a in zip(data, answers(data, 0.7).values(), strict=True))  # fmt: skip
     assert found["accuracy"] == right / 40
     assert found["accuracy_ci"][0] < found["accuracy"] < found["accuracy_ci"][1]

@@ -7,21 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
 
 from launch.models.tiny import CHAT_TEMPLATE
 from tests.conftest import REPOSITORY, launch, refused
-from tests.launch import tiny_model
 
 HELLO = [{"role": "user", "content": "什么是记忆？"}]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
-    return tiny_model.make(tmp_path_factory.mktemp("model"))
 
 
 def start(*words: str, **env: str) -> tuple[subprocess.Popen, str]:
@@ -31,6 +25,7 @@ def start(*words: str, **env: str) -> tuple[subprocess.Popen, str]:
         cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **env},
         preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGTERM),
     )  # fmt: skip
+    assert process.stdout
     said = []
     for line in process.stdout:
         said.append(line)
@@ -59,7 +54,7 @@ def complete(client: openai.OpenAI, **words):
     return client.chat.completions.create(**words)
 
 
-def streamed(client: openai.OpenAI, **words) -> tuple[str, str, object]:
+def streamed(client: openai.OpenAI, **words) -> tuple[str, str | None, Any]:
     text, finish, usage = "", None, None
     for chunk in complete(client, stream=True, stream_options={"include_usage": True}, **words):
         usage = chunk.usage or usage
@@ -156,7 +151,7 @@ def test_a_key_is_asked_for_and_the_server_ends_with_its_signal(tiny):
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(20) in (0, 130, -signal.SIGINT)
-    assert "geheim" not in process.stdout.read()
+    assert process.stdout and "geheim" not in process.stdout.read()
 
 
 def test_bad_words_are_refused_before_anything_loads(tiny, tmp_path):

@@ -5,6 +5,7 @@ import json
 from functools import cache
 
 import pytest
+from omegaconf import OmegaConf
 
 from data_pipeline.dialogues import messages
 from data_pipeline.export import llama_factory
@@ -83,7 +84,7 @@ def rendered(model, tmp_path_factory):
         count = llama_factory.write(folder, [], map(dialogue, TURNS), thoughts=thoughts)
         rows = [json.loads(line) for line in (folder / "sft.jsonl").read_text(encoding="utf-8").splitlines()]
         keys = {"template": template, "mask_history": thoughts == "last"} | keys
-        found = template_check.trained_rows(rows, str(model), keys, folder)
+        found = template_check.trained_rows(rows, str(model), OmegaConf.create(keys), folder)
         assert len(found) == len(rows) == count
         return {row["id"]: pair for row, pair in zip(rows, found, strict=True)}
 
@@ -159,7 +160,7 @@ def test_without_thinking_the_empty_thought_is_in_the_prompt_and_not_trained(ren
 
 def test_a_dialogue_of_200_turns_is_rendered_whole(model, tmp_path, tokenizer):
     rows = llama_factory.dialogue_rows(dialogue(100), SYSTEM)
-    ids, _ = template_check.trained_rows(rows, str(model), {"template": "qwen"}, tmp_path)[0]
+    ids, _ = template_check.trained_rows(rows, str(model), OmegaConf.create({"template": "qwen"}), tmp_path)[0]
     assert tokenizer.decode(ids).count("<think>") == 100
     assert len(llama_factory.dialogue_rows(dialogue(100), SYSTEM, "last")) == 100
 

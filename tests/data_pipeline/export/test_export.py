@@ -206,6 +206,7 @@ def test_a_mode_that_is_none_is_refused():
 
 def test_an_evaluation_set_of_dialogues_is_refused_as_training_data(tmp_path):
     item = next(cpsycoun.read(real_data("cpsycoun/CPsyCounE")))
+    assert isinstance(item, Dialogue)
     with pytest.raises(BadInput, match="CPsyCounE is a benchmark.*train_on_benchmark=true") as error:
         llama_factory.write(tmp_path, [], [item])
     assert item.meta["where"] in str(error.value)

@@ -1,16 +1,9 @@
 """The client of model servers and its ledger, against a real HTTP server with planned faults."""
 
-import asyncio
 import json
-import logging
 import re
-import signal
 import socket
-import sqlite3
-import subprocess
-import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -18,40 +11,12 @@ import pytest
 
 from data_pipeline import llm
 from data_pipeline.errors import BadInput
-from data_pipeline.llm import Server, server_from
-from data_pipeline.llm.ledger import Ledger
+from data_pipeline.llm import Server
 from data_pipeline.records import Request, Response
-from tests.conftest import REPOSITORY
+from tests.data_pipeline.llm.conftest import KEY, requests, rows
 from tests.model_server import Answer, ModelServer, completion
 
-KEY = "sk-test-5e0c9a7d41"
 OK = Answer()
-
-
-def requests(*texts: str, step: str = "step", **params) -> list[Request]:
-    return [Request(step, text, 0, [{"role": "user", "content": text}], params) for text in texts]
-
-
-def rows(count: int) -> list[str]:
-    return [f"row {number}" for number in range(count)]
-
-
-@pytest.fixture
-def ledger(tmp_path):
-    return tmp_path / "ledger.sqlite"
-
-
-@pytest.fixture
-def ask(ledger):
-    """Asks a server (or the one of these settings) the texts and returns the responses."""
-
-    def run(model_server, *texts, on_reply=None, params=None, budget=None, **settings) -> list[Response]:
-        server = Server(**{"base_url": getattr(model_server, "url", model_server), "model": "tiny"} | settings)
-        return llm.run_all(server, requests(*texts, **(params or {})), ledger, "the test", on_reply, budget)
-
-    return run
-
-
 # What a server may do wrong, and what the error of a request says that meets it at every attempt.
 FAULTS = {
     "500": (Answer(b"boom", status=500), "HTTP 500: boom"),
@@ -269,106 +234,6 @@ def test_a_failure_is_asked_again_by_the_next_run(ask, ledger):
     assert (total["calls"], total["failures"]) == (1, 1)
 
 
-def test_totals_count_calls_tokens_and_cost_by_step_and_model(ledger):
-    plan = {"b": [Answer(completion("", usage=(10, 0))), Answer(completion("yes", usage=(10, 20)))]}
-    assert llm.totals(ledger) == []
-    with ModelServer(plan=plan) as server:
-        priced = Server(server.url, "tiny", input_price=1.0, output_price=10.0)
-        llm.run_all(priced, requests("a", "b", step="first"), ledger, "first")
-        llm.run_all(Server(server.url, "free"), requests("c", step="second"), ledger, "second")
-    first, second = llm.totals(ledger)
-    assert first == {
-        "step": "first",
-        "model": "tiny",
-        "calls": 2,
-        "failures": 0,
-        "prompt_tokens": 20,
-        "completion_tokens": 25,
-        "cost": pytest.approx((10 + 50 + 10 + 10 + 200) / 1e6),  # the empty answer was paid for as well
-    }
-    assert (second["step"], second["model"], second["cost"]) == ("second", "free", None)
-
-
-# A request of these tests: about 12 tokens of prompt (guessed), 5 of the reply; paid are 10 and 5.
-PRICES = {"input_price": 1e6, "output_price": 1e6}  # a token costs 1
-
-
-def test_a_budget_stops_before_the_request_that_would_exceed_it_and_a_larger_one_goes_on(ask, ledger):
-    with ModelServer(latency=0.01) as server:
-        settings = {**PRICES, "concurrency": 4, "params": {"max_tokens": 20}}
-        with pytest.raises(llm.BudgetSpent) as stop:
-            ask(server, *rows(20), **settings, budget=100)
-        spent = llm.totals(ledger)[0]["cost"]
-        assert len(server.calls) == spent / 15  # what was in flight has finished and is in the ledger
-        assert 60 < spent <= 100  # one more, of 12 + 20 tokens, would not have fitted
-        left = 20 - len(server.calls)
-        assert f"the test: the budget of 100 is spent ({spent:.4f} in {ledger}): {left} of 20 requests are" in str(
-            stop.value
-        )
-        with pytest.raises(llm.BudgetSpent):  # it holds over runs, not per run
-            ask(server, *rows(20), **settings, budget=spent)
-        assert len(server.calls) == spent / 15
-        replies = ask(server, *rows(20), **settings, budget=1000)
-    assert [reply.text for reply in replies] == [f"reply to {row}" for row in rows(20)]
-    assert set(server.counts().values()) == {1}
-
-
-def test_a_budget_counts_what_is_in_flight(ask, ledger):
-    with ModelServer(latency=0.2) as server, pytest.raises(llm.BudgetSpent):
-        ask(server, *rows(50), **PRICES, params={"max_tokens": 20}, budget=100)
-    assert server.most_in_flight <= 100 // 32 and llm.totals(ledger)[0]["cost"] <= 100
-
-
-def test_a_budget_of_0_asks_nothing_but_replays(ask):
-    with ModelServer() as server:
-        for prices in ({}, PRICES, {"input_price": 0, "output_price": 0}):
-            with pytest.raises(llm.BudgetSpent, match="the test: the budget is 0: 2 of 2 requests are not asked"):
-                ask(server, "a", "b", **prices, budget=0)
-        assert not server.calls
-        replies = ask(server, "a")
-        assert ask(server, "a", budget=0) == replies and len(server.calls) == 1
-        with pytest.raises(llm.BudgetSpent, match="1 of 2 requests"):
-            ask(server, "a", "b", budget=0)
-
-
-def test_free_calls_never_spend_a_budget(ask):
-    with ModelServer() as server:
-        assert len(ask(server, *rows(5), input_price=0, output_price=0, budget=0.01)) == 5
-
-
-@pytest.mark.parametrize("budget", [-1, float("nan"), float("inf"), True, "10"])
-def test_a_wrong_budget_is_refused(ask, budget):
-    with pytest.raises(BadInput, match="the test: budget: .* is not a sum of money"):
-        ask("http://127.0.0.1:9/v1", "a", **PRICES, budget=budget)
-
-
-def test_a_budget_needs_prices(ask):
-    with pytest.raises(BadInput, match="budget=10 needs prices: set input_price and output_price of 'tiny'"):
-        ask("http://127.0.0.1:9/v1", "a", budget=10)
-
-
-def test_an_estimate_counts_what_the_ledger_does_not_have_and_asks_nothing(ask, ledger):
-    wanted = requests(*rows(10), "row 1", max_tokens=20)
-    nowhere = Server("http://127.0.0.1:9/v1", "tiny", api_key_env="NOT_SET", **PRICES)
-    estimate = llm.estimate(nowhere, wanted, ledger)
-    assert (estimate.calls, estimate.tokens) == (10, 200)  # equal requests are one call
-    assert estimate.cost == estimate.prompt_tokens + 200 and 50 < estimate.prompt_tokens < 200
-    assert not ledger.exists()
-    with ModelServer(plan={"row 0": [Answer(b"", status=400)]}) as server:
-        ask(server, *rows(4), params={"max_tokens": 20})
-    assert llm.estimate(nowhere, wanted, ledger).calls == 7  # the failed one is asked again
-    free = llm.estimate(Server(nowhere.base_url, "tiny"), requests("new"), ledger)
-    assert (free.calls, free.tokens, free.cost) == (1, 0, None)
-
-
-def test_asker_is_the_callable_of_a_step(ledger):
-    with ModelServer() as server:
-        ask = llm.asker(Server(server.url, "tiny", **PRICES), ledger, "the step", budget=20)
-        assert ask(requests("a"))[0].text == "reply to a"
-        with pytest.raises(llm.BudgetSpent, match="^the step: "):
-            ask(requests("b", max_tokens=20))
-
-
 def test_generate_gives_samples_per_conversation_with_seeds_of_their_own(ledger):
     talks = [[{"role": "user", "content": text}] for text in ("a", "b")]
     settings = {"step": "rollout", "rows": ["a", "b"], "ledger_path": ledger}
@@ -381,46 +246,6 @@ def test_generate_gives_samples_per_conversation_with_seeds_of_their_own(ledger)
         assert [call.body["seed"] for call in server.calls[6:]] == [7] * 4
 
 
-def test_an_unset_key_is_named_before_anything_is_asked(ask, monkeypatch):
-    monkeypatch.delenv("NOT_SET_HERE", raising=False)
-    with pytest.raises(BadInput, match="NOT_SET_HERE is not set: put the key of https://api.invalid/v1"):
-        ask("https://api.invalid/v1", "a", api_key_env="NOT_SET_HERE")
-    with ModelServer() as server:  # this machine's own server may do without
-        assert ask(server, "a", api_key_env="NOT_SET_HERE")[0].finish == "stop"
-
-
-def test_a_key_goes_only_where_its_variable_is_named(ask, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with ModelServer() as server:
-        ask(server, "a")
-        ask(server, "b", api_key_env="OPENAI_API_KEY")
-    assert KEY not in str(server.calls[0])
-    assert server.calls[1].headers["Authorization"] == f"Bearer {KEY}"
-
-
-def test_the_key_never_leaks(ask, ledger, monkeypatch, caplog, capfd):
-    monkeypatch.setenv("TEST_KEY", KEY + "\n")
-    caplog.set_level(logging.DEBUG)
-    parrot = completion(f"you sent {KEY}", reasoning=f"a key: {KEY}")
-    plan = {
-        "echo": [Answer(status=500, echo=True)],
-        "refused": [Answer(status=400, echo=True)],
-        "no choices": [Answer(echo=True)],
-        "cut": [Answer(json.dumps(parrot).encode()[:-3])],
-        "parrot": [Answer(parrot)],
-    }
-    with ModelServer(plan=plan) as server:
-        settings = {"api_key_env": "TEST_KEY", "attempts": 1}
-        replies = ask(server, *plan, **settings)
-        assert server.calls[0].headers["Authorization"] == f"Bearer {KEY}"
-    assert all("***" in reply.error + reply.text for reply in replies)
-    files = b"".join(file.read_bytes() for file in ledger.parent.iterdir())
-    assert b"you sent ***" in files
-    output = "".join(capfd.readouterr())
-    for told in (str(replies), files.decode("latin-1"), caplog.text, output, repr(Server(server.url, "t", "TEST_KEY"))):
-        assert KEY not in told
-
-
 def test_strange_unicode_is_kept_and_half_a_character_is_a_failure(ask, ledger):
     strange = "a\x00b\u2028𝒳😀👨‍👩‍👧\ufeff ﷽"
     halves = json.dumps(completion("pair \ud83d\ude00 half \ud83d end", reasoning="\udc00")).encode()
@@ -431,171 +256,3 @@ def test_strange_unicode_is_kept_and_half_a_character_is_a_failure(ask, ledger):
     assert replies[1].finish == "failed" and "lone surrogate" in replies[1].error
     assert (replies[2].text, replies[2].reasoning) == ("pair 😀 half \ufffd end", "\ufffd")
     assert len(server.calls) == 2 and llm.totals(ledger)[0]["failures"] == 1
-
-
-def test_a_file_that_is_no_ledger_is_refused_and_left_alone(ask, ledger):
-    ledger.write_bytes(b"no database at all, but long enough to look at" * 100)
-    with pytest.raises(BadInput, match=r"the test: ledger .*ledger.sqlite: file is not a database; move"):
-        ask("http://127.0.0.1:9/v1", "a")
-    ledger.unlink()
-    with sqlite3.connect(ledger) as db:
-        db.execute("CREATE TABLE notes (text)")
-    db.close()
-    with pytest.raises(BadInput, match="not a ledger of version 1"):
-        llm.totals(ledger)
-    with pytest.raises(BadInput, match="unable to open"):
-        llm.totals(ledger.parent)
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"base_ulr": "x"}, r"recipe llm: unknown setting base_ulr; known are base_url, model"),
-        ({"api_key": KEY}, "unknown setting api_key; known are"),
-        ({"model": None}, "recipe llm: model missing"),
-        ({"base_url": "127.0.0.1:8000"}, "base_url: '127.0.0.1:8000' is not an address"),
-        ({"base_url": "http://h:port/v1"}, "is not an address"),
-        ({"base_url": f"https://user:{KEY}@h/v1"}, "base_url: credentials"),
-        ({"base_url": f"https://h/v1?key={KEY}"}, "base_url: credentials or a query"),
-        ({"api_key_env": KEY}, "api_key_env: not the name of an environment variable"),
-        ({"concurrency": 0}, "concurrency: 0 is not a whole number from 1 to 1000"),
-        ({"concurrency": "8"}, "concurrency: '8' is not"),
-        ({"attempts": True}, "attempts: True is not"),
-        ({"timeout_s": None}, "timeout_s: None is not a number"),
-        ({"requests_per_minute": -1}, "requests_per_minute: -1 is not"),
-        ({"input_price": 1}, "only one is set"),
-        ({"json_schema": "yes"}, "json_schema: 'yes' is not true or false"),
-        ({"extra_body": "top_k"}, "extra_body: 'top_k' is not a mapping"),
-    ],
-)
-def test_a_wrong_setting_is_refused(change, expected):
-    with pytest.raises(BadInput, match=expected) as error:
-        server_from({"base_url": "http://127.0.0.1:8000/v1", "model": "tiny"} | change, "recipe llm")
-    assert KEY not in str(error.value)
-
-
-BATCH = """
-import sys
-from pathlib import Path
-from data_pipeline import llm
-
-url, ledger, first, last = sys.argv[1:]
-texts = [f"row {number}" for number in range(int(first), int(last))]
-requests = [llm.Request("step", text, 0, [{"role": "user", "content": text}]) for text in texts]
-server = llm.Server(url, "tiny", concurrency=8)
-llm.run_all(server, requests, Path(ledger), "batch", lambda request, *_: print(request.row, flush=True))
-"""
-
-
-def batch(url: str, ledger, first: int, last: int) -> subprocess.Popen:
-    """Starts a process that asks rows first to last and prints each row that is finished."""
-    words = [sys.executable, "-c", BATCH, url, str(ledger), str(first), str(last)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, cwd=REPOSITORY)
-
-
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_a_batch_that_was_ended_goes_on_without_repeating_what_was_finished(ask, ledger, end):
-    with ModelServer(latency=0.02) as server:
-        with batch(server.url, ledger, 0, 150) as process:
-            told = {process.stdout.readline().strip() for _ in range(50)}
-            process.send_signal(end)
-            process.communicate()
-        assert process.returncode != 0
-        time.sleep(0.1)  # for requests that the server still has
-        (total,) = llm.totals(ledger)
-        kept, before = total["calls"], len(server.calls)
-        assert 50 <= kept <= before < 150
-        replies = ask(server, *rows(150))
-        assert len(server.calls) == before + 150 - kept
-        assert all(server.counts()[row] == 1 for row in told)
-    assert replies == [Response(f"reply to {row}", "stop", 5, prompt_tokens=10) for row in rows(150)]
-
-
-def test_processes_share_a_ledger(ask, ledger):
-    with ModelServer(latency=0.02) as server:
-        with batch(server.url, ledger, 0, 150) as other:
-            other.stdout.readline()  # it has begun
-            ask(server, *rows(300)[100:], concurrency=8)
-            _, errors = other.communicate(timeout=60)
-        assert other.returncode == 0, errors
-        asked = len(server.calls)
-        ask(server, *rows(300))
-        assert len(server.calls) == asked
-    db = sqlite3.connect(ledger)
-    assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert db.execute("SELECT COUNT(DISTINCT key) FROM calls").fetchone() == (300,)
-    assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    db.close()
-
-
-def test_a_ledger_can_be_made_by_many_at_once(ledger):
-    def make(_: int) -> None:
-        with Ledger(ledger):
-            pass
-
-    with ThreadPoolExecutor(16) as threads:
-        list(threads.map(make, range(64)))
-    assert llm.totals(ledger) == []
-
-
-def one_by_one(model_server, ledger, *texts: str, **settings) -> list:
-    """Asks each text by a task of its own over one connection; returns responses and what was raised."""
-
-    async def run() -> list:
-        server = Server(**{"base_url": model_server.url, "model": "tiny"} | settings)
-        async with llm.connected(server, ledger) as ask:
-            return await asyncio.gather(*(ask(request) for request in requests(*texts)), return_exceptions=True)
-
-    return asyncio.run(run())
-
-
-def test_tasks_of_one_loop_share_a_connection_its_limits_and_equal_requests(ledger, ask):
-    with ModelServer(latency=0.05) as server:
-        replies = one_by_one(server, ledger, *rows(20), *rows(20), concurrency=4)
-        assert [reply.text for reply in replies] == [f"reply to {text}" for text in rows(20)] * 2
-        assert server.most_in_flight == 4 and len(server.calls) == 20
-        assert one_by_one(server, ledger, "row 3", "new") == [replies[3], Response("reply to new", "stop", 5, "", 10)]
-        assert ask(server, "row 3", "new")[0] == replies[3] and len(server.calls) == 21
-
-
-def test_a_refused_request_of_a_task_does_not_touch_the_others(ledger, monkeypatch, tmp_path):
-    plan = {"unknown": [Answer(b"no such model", status=404)], "bad": [Answer(b"too long", status=400)]}
-    with ModelServer(plan=plan, latency=0.02) as server:
-        unknown, bad, good = one_by_one(server, ledger, "unknown", "bad", "good")
-        assert isinstance(unknown, BadInput) and "no such model" in str(unknown)
-        assert (bad.finish, good.finish) == ("failed", "stop")
-        with pytest.raises(BadInput, match="unable to open"):
-            one_by_one(server, tmp_path, "good")
-    (total,) = llm.totals(ledger)
-    assert (total["calls"], total["failures"]) == (1, 1)
-
-
-def test_one_of_two_who_ask_the_same_may_be_cancelled(ledger):
-    async def run(url: str) -> Response:
-        async with llm.connected(Server(url, "tiny"), ledger) as ask:
-            (request,) = requests("a")
-            first, second = asyncio.create_task(ask(request)), asyncio.create_task(ask(request))
-            await asyncio.sleep(0.1)
-            first.cancel()
-            return await second
-
-    with ModelServer(latency=0.3) as server:
-        assert asyncio.run(run(server.url)).text == "reply to a" and len(server.calls) == 1
-
-
-def test_a_ledger_that_another_process_holds_does_not_hold_up_the_event_loop(ledger):
-    async def run(url: str) -> Response:
-        async with llm.connected(Server(url, "tiny"), ledger) as ask:
-            other = sqlite3.connect(ledger, isolation_level=None)
-            other.execute("BEGIN IMMEDIATE")
-            task = asyncio.create_task(ask(*requests("a")))
-            for _ in range(20):  # a loop that is held up would come back when the ledger gives up, and fail there
-                await asyncio.sleep(0.02)
-            assert not task.done()
-            other.execute("COMMIT")
-            other.close()
-            return await task
-
-    with ModelServer() as server:
-        assert asyncio.run(run(server.url)).text == "reply to a"

@@ -129,6 +129,7 @@ def kill_at(server: ModelServer, calls: int, folder: Path) -> int:
     """Kills a run when the server has so many calls; returns how many of its calls are not in the ledger."""
     before = len(server.calls) - finished(folder)
     with start(server.url, folder) as process:
+        assert process.stderr
         while len(server.calls) < calls:
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.002)
@@ -218,7 +219,9 @@ def test_a_truncated_ledger_is_refused_with_the_cure_that_saves_the_rest(tmp_pat
         command = [sys.executable, "-m", "data_pipeline.llm.ledger", "recover", str(ledger)]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        saved = int(re.search(r": (\d+) calls saved", done.stdout)[1])
+        told = re.search(r": (\d+) calls saved", done.stdout)
+        assert told, done.stdout
+        saved = int(told[1])
         assert 50 < saved < 100 and (tmp_path / "ledger.sqlite.broken").stat().st_size == size
         assert ask_rows(server.url, ledger, 100) == replies
         assert len(server.calls) == 200 - saved

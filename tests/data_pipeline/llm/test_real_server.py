@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -29,7 +30,7 @@ def model_server(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("served")
     model, log = folder / "model", folder / "serve.log"
-    shape = OmegaConf.to_container(OmegaConf.load("recipes/demo/sft.yaml").psyforge.random_model)
+    shape: Any = OmegaConf.to_container(OmegaConf.load("recipes/demo/sft.yaml").psyforge.random_model)
     texts = [row["stem"] for _, row in read_jsonl(Path("data_pipeline/samples/questions.jsonl"))]
     tiny.make(model, texts, 42, shape)
     sampling = model / "generation_config.json"  # as real models bring it: greedy, random weights repeat one token

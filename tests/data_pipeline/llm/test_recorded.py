@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -44,8 +45,9 @@ def test_a_row_without_a_reply_is_named_with_the_line_to_add(tmp_path):
     message = str(error.value)
     assert "step filter, row q2, sample 3 (and 1 further requests have none)" in message
     assert str(tmp_path / "filter.jsonl") in message and "llm=openai" in message
-    line = re.search(r"\{.*\}", message)[0]
-    write(tmp_path, "added.jsonl", line)
+    line = re.search(r"\{.*\}", message)
+    assert line, message
+    write(tmp_path, "added.jsonl", line[0])
     assert recorded.asker(tmp_path)([request("filter", "q2", 3)]) == [Response("...", "stop", 0)]
 
 
@@ -88,7 +90,8 @@ def test_every_recipe_of_who_answers_is_whole(file):
         return
     if OmegaConf.is_missing(config.llm, "model"):
         config.llm.model = "given"
-    server = server_from(OmegaConf.to_container(config.llm), str(file))
+    settings: Any = OmegaConf.to_container(config.llm)
+    server = server_from(settings, str(file))
     assert (server.input_price, server.output_price) == (None, None)  # prices change: they are the user's to fill in
 
 

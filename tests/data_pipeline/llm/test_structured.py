@@ -156,10 +156,12 @@ def test_a_prompt_tells_its_language_whatever_it_is_filled_with():
 def test_repairs_are_a_setting(tmp_path):
     ask = replies(tmp_path, ("step", "a", "{"), ("step.repair1", "a", "[]"), ("step.repair2", "a", TEXT))
     results, counts = ask_json(ask, requests("a"), Item, repairs=0)
-    assert results[0].reason.startswith("not JSON") and counts == {"asked": 1, "invalid": 1, "repaired": 0, "failed": 1}
+    assert isinstance(results[0], Failure) and results[0].reason.startswith("not JSON")
+    assert counts == {"asked": 1, "invalid": 1, "repaired": 0, "failed": 1}
     assert ask_json(ask, requests("a"), Item)[0] == [Failure("not a JSON object but list", "[]")]
     results, counts = ask_json(ask, requests("a"), Item, repairs=3)
-    assert results[0].answer == "A" and counts == {"asked": 1, "invalid": 1, "repaired": 1, "failed": 0}
+    assert isinstance(results[0], Item) and results[0].answer == "A"
+    assert counts == {"asked": 1, "invalid": 1, "repaired": 1, "failed": 0}
 
 
 def test_no_request_asks_nothing(tmp_path):
@@ -184,6 +186,7 @@ def test_a_repair_shows_the_reply_and_its_error_and_is_paid_once(tmp_path):
     assert [m["role"] for m in repair["messages"]] == ["user", "assistant", "user"]
     assert repair["messages"][1]["content"] == WRONG
     assert "the answer names B, which is no option" in repair["messages"][2]["content"]
+    assert isinstance(results[0], Failure) and isinstance(results[1], Failure)
     assert results[0].reason.startswith("not JSON")  # "reply to ..." to the repair
     assert results[1].reason.startswith("cut off at max_tokens: not JSON")
     assert results[2] == Failure("no reply: HTTP 400: too long")
@@ -196,7 +199,7 @@ def test_a_server_with_json_schema_gets_the_schema_and_others_do_not(tmp_path):
         for has in (True, False):
             ask = llm.asker(Server(server.url, "tiny", json_schema=has), tmp_path / "ledger.sqlite", "the test")
             results, _ = ask_json(ask, requests("a"), Item)
-            assert results[0].model_dump() == GOOD
+            assert isinstance(results[0], Item) and results[0].model_dump() == GOOD
     assert len(server.calls) == 2  # another request, another key
     sent = server.calls[0].body["response_format"]
     schema = sent["json_schema"]["schema"]

@@ -3,8 +3,8 @@ alone finds.
 """
 
 import re
-from re import _constants as sre
-from re import _parser as parser
+from re import _constants as sre  # pyright: ignore[reportAttributeAccessIssue]  # typeshed has no stub of the two
+from re import _parser as parser  # pyright: ignore[reportAttributeAccessIssue]
 
 import pytest
 from hypothesis import given, settings

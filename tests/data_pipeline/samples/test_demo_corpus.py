@@ -34,7 +34,7 @@ PSYLLM = ("plan_dialogue", "write_dialogue", "reason_reply", "validate_dialogue"
 FACES = ("😭", "╥", "ω", "T_T", "💔", "🍜")
 
 
-def read(reader, path):
+def read(reader, path) -> list:
     rows = list(reader.read(str(path)))
     assert [row for row in rows if isinstance(row, Reject)] == []
     return rows

@@ -44,12 +44,13 @@ def test_columns_and_replies_that_are_objects(tmp_path):
     rows = [{"标题": "失眠", "正文": "睡不着", "回答": [{"内容": "第二", "赞": 1}, {"内容": "第一", "赞": "9"}]}]
     columns = {"title": "标题", "text": "正文", "replies": "回答", "reply_text": "内容", "reply_score": "赞"}
     (post,) = read(write(tmp_path / "p.jsonl", rows), columns=columns)
+    assert isinstance(post, Post)
     assert (post.id, post.title, post.text, post.replies) == ("p/1", "失眠", "睡不着", ["第一", "第二"])
     rows = [{"text": "睡不着", "答一": "好", "答二": None}]
     (post,) = read(write(tmp_path / "q.jsonl", rows), columns={"replies": ["答一", "答二"]})
-    assert post.replies == ["好"]
+    assert isinstance(post, Post) and post.replies == ["好"]
     (post,) = read(write(tmp_path / "r.jsonl", [{"text": "睡不着", "replies": [{"content": "好"}]}]))
-    assert post.replies == ["好"]
+    assert isinstance(post, Post) and post.replies == ["好"]
 
 
 def test_rows_that_cannot_be_read_are_rejected(tmp_path):

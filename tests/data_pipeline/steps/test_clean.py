@@ -219,4 +219,4 @@ def test_a_datum_in_a_removed_advertisement_is_not_reported_in_clear():
 def test_half_a_character_and_rows_of_another_type():
     assert clean_text("我很累\ud83d，真的").text.startswith("我很累")
     with pytest.raises(BadInput, match="row 1 is a Question; it takes posts, passages and dialogues"):
-        run([Question("q", "table", "", "open", "?", [], "")], Settings())
+        run([Question("q", "table", "", "open", "?", [], "")], Settings())  # pyright: ignore[reportArgumentType]

@@ -139,7 +139,8 @@ def test_a_drifting_chain_is_not_merged_by_hearsay():
 
 def plain(rows, a: str, b: str) -> float:
     texts = [next(row.text for row in rows if row.id == id) for id in (a, b)]
-    return plain_jaccard(*(question(text, text, []) for text in texts))
+    first, second = (question(text, text, []) for text in texts)
+    return plain_jaccard(first, second)
 
 
 def test_posts_passages_and_dialogues_merge_by_their_texts():

@@ -70,5 +70,8 @@ def test_no_row_is_lost_whatever_the_replies(tmp_path):
 
 
 def test_passages_of_another_run_are_refused():
+    def nobody(requests: list) -> list:
+        raise AssertionError("they are refused before anything is asked")
+
     with pytest.raises(BadInput, match="'b1/q1' was made from the passage 'b1', which is not among the 1 given"):
-        run([question("b1/q1", passage="b1")], Settings(), None, [Passage("b2", "book", "", "文")])
+        run([question("b1/q1", passage="b1")], Settings(), nobody, [Passage("b2", "book", "", "文")])

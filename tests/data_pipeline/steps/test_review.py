@@ -5,6 +5,7 @@ import io
 import random
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from nltk.metrics.agreement import AnnotationTask
@@ -271,7 +272,8 @@ def test_a_file_that_is_no_verdict_file_is_refused(tmp_path, name, content, expe
 
 
 def test_settings_that_make_no_sense_are_refused(tmp_path):
-    for wrong in ({"size": 0}, {"undecided": "maybe"}):
+    wrongs: list[dict[str, Any]] = [{"size": 0}, {"undecided": "maybe"}]
+    for wrong in wrongs:
         with pytest.raises(BadInput, match=next(iter(wrong))):
             Settings(**wrong)
     path = judge(tmp_path / "li.csv", sample_rows(QUESTIONS), "李", {"q1": ("接受",)})

@@ -1,6 +1,7 @@
 """Replies become a counselor's, checked by rules and by a model; a crisis post always ends in guidance to help."""
 
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 
@@ -140,15 +141,20 @@ def test_a_crisis_post_is_answered_with_guidance_whatever_happens(tmp_path, rewr
     assert ALONE.endswith(GUIDE) and all("危机" in text for text in asked)
 
 
+def helplines(given: Any) -> tuple:
+    """Returns the help lines of settings as YAML gives them."""
+    return Settings(helplines=given).helplines
+
+
 def test_helplines_are_the_recipes():
     own = {"name": "某地热线", "number": "0000", "source": "某地公告", "date": "2025-01-02"}
-    text = guidance("zh", Settings(helplines=[own]).helplines, alone=True)
+    text = guidance("zh", helplines([own]), alone=True)
     assert "某地热线 0000。" in text and "12356" not in text
-    none = guidance("zh", Settings(helplines=[]).helplines, alone=True)
+    none = guidance("zh", helplines([]), alone=True)
     assert not any(c.isdigit() for c in none) and "当地的心理援助热线" in none
     for wrong in ([own | {"source": " "}], "12356", None):
         with pytest.raises(BadInput, match=f"^{STEP}: helplines"):
-            Settings(helplines=wrong)
+            helplines(wrong)
 
 
 @pytest.mark.parametrize("settings", [{"min_chars": 700}, {"max_chars": "600"}, {"min_chars": -1}])

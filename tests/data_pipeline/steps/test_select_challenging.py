@@ -1,5 +1,7 @@
 """What several models answer decides where a question trains, and a failed request decides nothing."""
 
+from typing import Any
+
 import pytest
 
 from data_pipeline.errors import BadInput
@@ -137,7 +139,7 @@ def test_bounds_on_the_solve_rate_choose_what_grpo_gets(answers, bounds, rationa
 
 
 def test_a_failed_request_decides_nothing_under_bounds_either():
-    bounds = {"min_solve_rate": 0.25, "max_solve_rate": 0.5}
+    bounds: dict[str, Any] = {"min_solve_rate": 0.25, "max_solve_rate": 0.5}
     row, result = one(("A", "B", "B", FAILED), **bounds)  # a quarter or a half: GRPO either way
     assert row.meta["selection"]["split"] == "grpo" and row.meta["selection"]["solve_rate"] == 0.3333
     assert one(("A", "A", "B", FAILED), **bounds)[0].reason.startswith("selector failed")  # a half or three quarters

@@ -1,6 +1,7 @@
 """Our files as the frameworks' own code reads them: nothing dropped, tokens and labels as pinned."""
 
 import json
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -11,23 +12,23 @@ from data_pipeline.sources import cpsyexam as released
 from data_pipeline.sources import table
 from launch.frameworks.llama_factory import without_torchaudio
 from launch.models import local, tiny
+from tests.conftest import REPOSITORY
 
 SHAPE = {"vocab_size": 600, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
          "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 2048}  # fmt: skip
 
 
 def sample() -> list[Question]:
-    return list(table.read("data_pipeline/samples/questions.jsonl"))
+    questions = [q for q in table.read(REPOSITORY / "data_pipeline/samples/questions.jsonl") if isinstance(q, Question)]
+    assert len(questions) == 192
+    return questions
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A random model whose tokenizer knows the sample."""
     folder = tmp_path_factory.mktemp("model") / "base"
-    from tests.conftest import REPOSITORY
-
-    questions = list(table.read(REPOSITORY / "data_pipeline/samples/questions.jsonl"))
-    texts = [m["content"] for q in questions for m in llama_factory.question_row(q)["messages"]]
+    texts = [m["content"] for q in sample() for m in llama_factory.question_row(q)["messages"]]
     tiny.make(folder, texts, 42, SHAPE)
     return folder
 
@@ -48,8 +49,8 @@ def converted(folder, model, template="qwen"):
     )  # fmt: skip
     module = load_tokenizer(model_args)
     template = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
-    rows = get_dataset(template, model_args, data_args, training_args, stage="sft", **module)["train_dataset"]
-    return rows, module["tokenizer"]
+    sets: Any = get_dataset(template, model_args, data_args, training_args, stage="sft", **module)
+    return sets["train_dataset"], module["tokenizer"]
 
 
 def test_llama_factorys_own_converter_keeps_every_row(model, tmp_path):
@@ -117,6 +118,7 @@ def test_verl_calls_our_reward_with_its_options(tmp_path):
             "path": "reward/psyche.py", "name": "compute_score", "reward_kwargs": {"format_weight": 0.2}}}}
     )  # fmt: skip
     score = get_custom_reward_fn(config)
+    assert score is not None
     found = score(
         data_source="x", solution_str="<think>a</think>答案：B", ground_truth="A", extra_info={"options": ["a", "b"]}
     )

@@ -71,7 +71,8 @@ def test_rows_that_would_be_cut_are_named():
 def test_a_model_that_the_machine_cannot_carry_is_refused(model):
     assert parameters("Qwen/Qwen2.5-0.5B-Instruct") == 0.5e9
     assert parameters("owner/name") is None
-    assert 10_000 < parameters(str(model)) < 100_000
+    counted = parameters(str(model))
+    assert counted is not None and 10_000 < counted < 100_000
     checks.check_memory_on_cpu(str(model), "base_model")
     checks.check_memory_on_cpu("owner/name", "base_model")
     with pytest.raises(BadInput, match="1000.0B parameters takes about 14901 GiB.*recipe=demo"):

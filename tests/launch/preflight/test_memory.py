@@ -13,6 +13,12 @@ from launch.preflight import memory
 from tests.launch.frameworks.test_frameworks import SHAPE
 
 
+def shape(model: str) -> memory.Shape:
+    found = memory.shape(model)
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize(
     ("model", "parameters"),  # as safetensors on the hub count them
     [
@@ -22,7 +28,7 @@ from tests.launch.frameworks.test_frameworks import SHAPE
     ],
 )
 def test_parameters_agree_with_the_published_counts(model, parameters):
-    assert abs(memory.shape(model).parameters / parameters - 1) < 1e-3
+    assert abs(shape(model).parameters / parameters - 1) < 1e-3
 
 
 def test_a_local_models_own_configuration_is_read(tmp_path):
@@ -31,14 +37,14 @@ def test_a_local_models_own_configuration_is_read(tmp_path):
 
     with safe_open(tmp_path / "m" / "model.safetensors", "pt") as file:
         counted = sum(file.get_tensor(name).numel() for name in file.keys())
-    assert abs(memory.shape(str(tmp_path / "m")).parameters / counted - 1) < 0.01
+    assert abs(shape(str(tmp_path / "m")).parameters / counted - 1) < 0.01
     (tmp_path / "m" / "config.json").write_text(json.dumps({"d_model": 3}))
     assert memory.shape(str(tmp_path / "m")) is None
     assert memory.shape("owner/name") is None
 
 
 def test_states_are_sharded_and_frozen_weights_are_not_trained():
-    model = memory.shape("Qwen/Qwen2.5-7B-Instruct")
+    model = shape("Qwen/Qwen2.5-7B-Instruct")
     whole = memory.sft_memory(model, 1, 1, sharded=False, lora=False, fused_loss=False).states
     assert round(whole / 1e9) == 122  # "about 112 GB for 7B": 16 bytes each
     assert memory.sft_memory(model, 1, 8, sharded=True, lora=False, fused_loss=False).states == whole / 8
