@@ -39,7 +39,7 @@ def run(config: DictConfig, command: Command) -> None:
     if config.dry_run:
         rows = len(checks.read_grpo_rows(train)) if train.is_file() else None
         plan = plan_grpo(config, rows)
-        notes = plan.lines() + ["rows unknown: the data stage has not run"] * (rows is None)
+        notes = plan.notes() + ["rows unknown: the data stage has not run"] * (rows is None)
         notes += memory.for_grpo(config, model, plan.steps, longest(config), check=False)
         settings = as_dict(config)
         show_plan({**verl.our_part(settings), **verl.changed_keys(settings)}, argv, env, notes)
@@ -58,7 +58,7 @@ def run(config: DictConfig, command: Command) -> None:
         return
     checkpoint_folder = Path(config.trainer.default_local_dir)
     lengths, told = prompt_lengths(rows, model, config.data.max_prompt_length)
-    for note in plan.lines() + notes + told + checkpoints.prepare_grpo(checkpoint_folder):
+    for note in plan.notes() + notes + told + checkpoints.prepare_grpo(checkpoint_folder):
         console.print(f"  {note}")
     plan = plan_of_kept(plan, config, lengths)
     metrics = folder / f"metrics.{len(list(folder.glob('metrics.*.jsonl'))) + 1}.jsonl"  # verl would overwrite one file

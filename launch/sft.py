@@ -39,7 +39,7 @@ def run(config: DictConfig, command: Command) -> None:
     if config.dry_run:
         rows = sum(1 for _ in data.open("rb")) if data.is_file() else None
         plan = plan_sft(config, rows)
-        notes = plan.lines() + ["rows unknown: the data stage has not run"] * (rows is None)
+        notes = plan.notes() + ["rows unknown: the data stage has not run"] * (rows is None)
         notes += memory.for_sft(config, base, plan.steps, config.cutoff_len, check=False)
         show_plan(as_dict(config), argv, env, notes)
         return
@@ -97,7 +97,7 @@ def check_plan_and_machine(config: DictConfig, base: str, rows: int) -> list[str
         checks.check_memory_on_cpu(base, "base_model")
     if config.psyforge.nodes > 1:
         checks.check_port_free(os.environ.get("MASTER_PORT", "29500"), "MASTER_PORT")
-    return plan.lines() + memory.for_sft(config, base, plan.steps, config.cutoff_len, check=True)
+    return plan.notes() + memory.for_sft(config, base, plan.steps, config.cutoff_len, check=True)
 
 
 def write_settings(file: Path, config: DictConfig, base: str) -> None:

@@ -36,7 +36,7 @@ class SftPlan:
         batches = ceil(self.rows / (self.per_device_batch * self.world_size))
         return ceil(max(1, ceil(batches / self.accumulation)) * self.epochs)
 
-    def lines(self) -> list[str]:
+    def notes(self) -> list[str]:
         return [
             f"batch plan: effective batch {self.effective_batch} = {self.per_device_batch} per device x "
             f"{self.accumulation} accumulation x {self.world_size} devices",
@@ -81,7 +81,7 @@ class GrpoPlan:
             return self.total_steps
         return None if self.rows is None else self.rows // self.train_batch * self.epochs
 
-    def lines(self) -> list[str]:
+    def notes(self) -> list[str]:
         micro = f"micro batches of {self.micro_batch}" if self.micro_batch else "dynamic micro batches"
         updates = None if self.steps is None else self.steps * self.updates_per_step
         return [

@@ -126,12 +126,12 @@ def cut_rows(lengths: list[int], limit: int, names: list[str], key: str) -> list
     if not lengths:
         return []
     longest = max(lengths)
-    lines = [f"token lengths: mean {sum(lengths) / len(lengths):.0f}, longest {longest}, {key}={limit}"]
+    notes = [f"token lengths: mean {sum(lengths) / len(lengths):.0f}, longest {longest}, {key}={limit}"]
     cut = [name for name, length in zip(names, lengths, strict=True) if length > limit]
     if cut:
         shown = ", ".join(cut[:5]) + (f" and {len(cut) - 5} more" if len(cut) > 5 else "")
-        lines.append(f"WARNING: {len(cut)} of {len(lengths)} rows are longer and lose their end: {shown}; raise {key}")
-    return lines
+        notes.append(f"WARNING: {len(cut)} of {len(lengths)} rows are longer and lose their end: {shown}; raise {key}")
+    return notes
 
 
 def check_defines(file: Path, name: str, key: str) -> None:

@@ -44,11 +44,11 @@ def shape(model: str) -> Shape | None:
     """Returns the model's shape from its config.json or recipes/published/models.yaml, None when neither knows it."""
     path = Path(model) / "config.json"
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        described = json.loads(path.read_text(encoding="utf-8"))
     else:
-        found = yaml.safe_load((RECIPES / "published" / "models.yaml").read_text(encoding="utf-8")).get(model, {})
+        described = yaml.safe_load((RECIPES / "published" / "models.yaml").read_text(encoding="utf-8")).get(model, {})
     try:
-        return Shape(**{name: found.get(name) for name in Shape.__dataclass_fields__ if name in found})
+        return Shape(**{name: described.get(name) for name in Shape.__dataclass_fields__ if name in described})
     except TypeError:
         return None  # another architecture
 
@@ -60,7 +60,7 @@ class Memory:
     states: float
     activations: float
 
-    def line(self) -> str:
+    def note(self) -> str:
         total = self.states + self.activations
         return (
             f"memory per GPU, estimated: {total / GIB:.0f} GiB = {self.states / GIB:.0f} weights, gradients and "
@@ -102,12 +102,12 @@ def gpu_memory() -> list[int]:
 
 def check_gpu_memory(memory: Memory, gpus: list[int], cure: str) -> list[str]:
     """Returns the estimate, with a warning when it exceeds the smallest GPU; BadInput when the states alone do."""
-    lines = [memory.line()]
+    notes = [memory.note()]
     if gpus and memory.states > min(gpus):
-        raise BadInput(f"{lines[0]}, and the smallest GPU has {min(gpus) / GIB:.0f} GiB; {cure}")
+        raise BadInput(f"{notes[0]}, and the smallest GPU has {min(gpus) / GIB:.0f} GiB; {cure}")
     if gpus and memory.states + memory.activations > min(gpus):
-        lines.append(f"WARNING: the smallest GPU has {min(gpus) / GIB:.0f} GiB; {cure}")
-    return lines
+        notes.append(f"WARNING: the smallest GPU has {min(gpus) / GIB:.0f} GiB; {cure}")
+    return notes
 
 
 def checkpoint_bytes(model: Shape, optimizer: bool, weight_bytes: int) -> int:
@@ -131,47 +131,47 @@ def check_disk(folder: Path, needed: float, key: str) -> str:
 
 def for_sft(config, model: str, steps: int | None, longest: int, check: bool) -> list[str]:
     """Returns what an SFT run takes of GPUs and disk; with `check` it is held against this machine (BadInput)."""
-    found = shape(model)
-    if found is None:
+    model_shape = shape(model)
+    if model_shape is None:
         return []
-    lora, lines = config.finetuning_type != "full", []
+    lora, notes = config.finetuning_type != "full", []
     if not config.get("use_cpu"):
         tokens = config.per_device_train_batch_size * longest
         world = config.psyforge.processes * config.psyforge.nodes
         memory = sft_memory(
-            found, tokens, world, bool(config.get("deepspeed")), lora, bool(config.get("enable_liger_kernel"))
+            model_shape, tokens, world, bool(config.get("deepspeed")), lora, bool(config.get("enable_liger_kernel"))
         )
         cure = "use recipe=psyche_r1_lora, more GPUs with hardware=, or a smaller base_model="
-        lines += check_gpu_memory(memory, gpu_memory() if check else [], cure)
+        notes += check_gpu_memory(memory, gpu_memory() if check else [], cure)
     if check and not lora:
         per_epoch = config.get("save_strategy", "steps") == "epoch"
         saves = ceil(config.get("num_train_epochs", 3.0)) if per_epoch else (steps or 0) // config.save_steps + 1
         kept = min(saves, (config.get("save_total_limit") or saves)) + 1  # one more while it is written
         width = 2 if config.get("bf16") else 4
-        needed = kept * checkpoint_bytes(found, not config.get("save_only_model"), width)
-        lines.append(check_disk(Path(config.output_dir), needed, "save_total_limit=2, or save_only_model=true"))
-    return lines
+        needed = kept * checkpoint_bytes(model_shape, not config.get("save_only_model"), width)
+        notes.append(check_disk(Path(config.output_dir), needed, "save_total_limit=2, or save_only_model=true"))
+    return notes
 
 
 def for_grpo(config, model: str, steps: int | None, longest: int, check: bool) -> list[str]:
     """As `for_sft`, for verl; `longest` is the longest prompt with its response, in tokens."""
-    found = shape(model)
-    if found is None:
+    model_shape = shape(model)
+    if model_shape is None:
         return []
-    actor, lines = config.actor_rollout_ref.actor, []
+    actor, notes = config.actor_rollout_ref.actor, []
     lora = config.actor_rollout_ref.model.lora_rank > 0
     if config.trainer.device == "cuda":
         tokens = actor.ppo_max_token_len_per_gpu
         if not actor.use_dynamic_bsz:
             tokens = actor.ppo_micro_batch_size_per_gpu * longest
         world = config.trainer.n_gpus_per_node * config.trainer.nnodes
-        memory = grpo_memory(found, tokens, world, lora, config.actor_rollout_ref.model.use_fused_kernels)
+        memory = grpo_memory(model_shape, tokens, world, lora, config.actor_rollout_ref.model.use_fused_kernels)
         cure = "use recipe=psyche_r1_lora or psyche_r1_fast, more GPUs with hardware=, or a smaller base_model="
-        lines += check_gpu_memory(memory, gpu_memory() if check else [], cure)
+        notes += check_gpu_memory(memory, gpu_memory() if check else [], cure)
     if check and not lora:
         saves = (steps or 0) // config.trainer.save_freq + 1 if config.trainer.save_freq > 0 else 1
         kept = min(saves, config.trainer.max_actor_ckpt_to_keep or saves) + 1
-        needed = kept * checkpoint_bytes(found, True, 4)
+        needed = kept * checkpoint_bytes(model_shape, True, 4)
         key = "trainer.max_actor_ckpt_to_keep=1"
-        lines.append(check_disk(Path(config.trainer.default_local_dir), needed, key))
-    return lines
+        notes.append(check_disk(Path(config.trainer.default_local_dir), needed, key))
+    return notes

@@ -63,7 +63,7 @@ def _cost_table(costs: list[dict]) -> dict:
 
 def _subject_table(questions: list[Question], dialogues: list[Dialogue]) -> dict:
     kinds = Counter((q.subject or "(none)", q.kind) for q in questions)
-    subjects = sorted({subject for subject, _ in kinds}, key=lambda s: -kinds[s, "single"] - kinds[s, "multi"])
+    subjects = sorted({subject for subject, _ in kinds}, key=lambda s: (-kinds[s, "single"] - kinds[s, "multi"], s))
     rows = [[s, str(kinds[s, "single"]), str(kinds[s, "multi"])] for s in subjects]
     if dialogues:
         rows.append([f"dialogues: {len(dialogues)}", "", ""])

@@ -32,7 +32,7 @@ def test_a_fitting_grpo_batch(changes, responses, mini_per_gpu, updates, steps):
     plan = check_grpo(grpo(**changes))
     assert (plan.responses, plan.mini_per_gpu, plan.updates_per_step, plan.steps) == (
         responses, mini_per_gpu, updates, steps)  # fmt: skip
-    assert str(responses) in plan.lines()[0]
+    assert str(responses) in plan.notes()[0]
 
 
 IMPOSSIBLE = [

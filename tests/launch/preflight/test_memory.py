@@ -56,7 +56,7 @@ def test_states_are_sharded_and_frozen_weights_are_not_trained():
 
 def test_a_gpu_that_cannot_hold_the_states_is_refused_and_a_tight_one_is_warned_of():
     tight = memory.Memory(states=60 * 2**30, activations=30 * 2**30)
-    assert memory.check_gpu_memory(tight, [], "x") == [tight.line()]
+    assert memory.check_gpu_memory(tight, [], "x") == [tight.note()]
     assert len(memory.check_gpu_memory(tight, [141 * 2**30], "x")) == 1
     assert "WARNING: the smallest GPU has 80 GiB; use less" in memory.check_gpu_memory(
         tight, [141 * 2**30, 80 * 2**30], "use less"
