@@ -10,6 +10,7 @@ from typing import Any
 
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Dialogue, Reject, Turn, parse_json, read_jsonl
+from reward.thought import CLOSE, OPEN, join_thought
 
 # The names that are understood. Any other one, such as "therapist", rejects the dialogue and is named: nothing is
 # guessed about who speaks.
@@ -29,7 +30,7 @@ ROLES = {
 }
 MESSAGE_ROLES = {"system": "system", "client": "user", "counselor": "assistant"}
 # Inside a text they would end a thought or a turn in Qwen's templates, in training and at inference.
-MARKS = ("<think>", "</think>", "<|im_start|>", "<|im_end|>")
+MARKS = (OPEN, CLOSE, "<|im_start|>", "<|im_end|>")
 
 
 def dialogue(
@@ -100,15 +101,18 @@ def _clean(text: str) -> str:
 
 def with_thought(turn: Turn) -> str:
     """Returns the turn's text as Qwen3's chat template writes it: the thought, if any, in <think></think> before it."""
-    return f"<think>\n{turn.thought}\n</think>\n\n{turn.content}" if turn.thought else turn.content
+    return join_thought(turn.thought, turn.content)
 
 
-def split_thought(text: object) -> tuple[object, str | None]:
-    """Returns (reply, thought) of a text that begins with <think>...</think>; (text, None) of any other."""
-    if isinstance(text, str) and text.lstrip().startswith("<think>") and "</think>" in text:
-        thought, _, reply = text.lstrip().removeprefix("<think>").partition("</think>")
-        return reply, thought
-    return text, None
+def leading_thought(text: object) -> tuple[str | None, object]:
+    """Returns (thought, reply) of a text that begins with a closed thought; (None, text) of any other.
+
+    A tag that is left in either of them is found by `fault`, which names it.
+    """
+    if isinstance(text, str) and text.lstrip().startswith(OPEN) and CLOSE in text:
+        thought, _, reply = text.lstrip().removeprefix(OPEN).partition(CLOSE)
+        return thought, reply
+    return None, text
 
 
 def messages(turns: list[Turn]) -> list[dict[str, str]]:
@@ -128,7 +132,7 @@ def message_turns(row: list) -> Iterator[tuple]:
         name = message.get("role", message.get("from"))
         text, thought = message.get("content", message.get("value")), message.get("reasoning_content") or None
         if thought is None and ROLES.get(name if isinstance(name, str) else "") == "counselor":
-            text, thought = split_thought(text)
+            thought, text = leading_thought(text)
         yield name, text, thought
 
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Question, Response
-from reward.answer import read_answer, split_thought
+from reward.answer import read_answer
 from reward.psyche import credit, is_well_formed
+from reward.thought import join_thought, split_thought
 
 VERSION = "2"
 ELASTIC_RULES = {  # the papers publish elastic accuracy, not its formula (README of PsycoLLM)
@@ -20,7 +21,7 @@ ELASTIC_RULES = {  # the papers publish elastic accuracy, not its formula (READM
 
 def whole_text(response: Response) -> str:
     """Returns the response with its thought in tags, also where the server has split the thought off."""
-    return f"<think>\n{response.reasoning}\n</think>\n\n{response.text}" if response.reasoning else response.text
+    return join_thought(response.reasoning, response.text)
 
 
 def answer_part(response: Response, think_prefilled: bool = False) -> str:

@@ -31,7 +31,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from data_pipeline.dialogues import split_thought
+from data_pipeline.dialogues import leading_thought
 from data_pipeline.errors import BadInput
 from data_pipeline.export import llama_factory
 from data_pipeline.records import Dialogue, Turn, write_jsonl
@@ -219,7 +219,7 @@ def trained_answers(labels: list[int], messages: list[dict]) -> list[Answer]:
 
 def without_thought(learnt: list[Answer], messages: list[dict]) -> list[int]:
     """Returns the turns that are trained without a thought in a row where another answer has one."""
-    thinks = {place: split_thought(m["content"])[1] is not None for place, m in enumerate(messages)}
+    thinks = {place: leading_thought(m["content"])[0] is not None for place, m in enumerate(messages)}
     return [answer.turn for answer in learnt if any(thinks.values()) and not thinks[answer.place]]
 
 
@@ -247,7 +247,7 @@ def compare(
 
 
 def _bare(message: dict) -> dict:
-    reply, _ = split_thought(message["content"])
+    _, reply = leading_thought(message["content"])
     return {**message, "content": str(reply).lstrip("\n")}
 
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from reward import wording
+from reward.thought import split_thought
 from reward.wording import normalise
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -26,22 +27,6 @@ class Reading(NamedTuple):
     letters: str | None  # sorted, or None: unreadable
     why: str
     statements: tuple[Statement, ...] = ()
-
-
-def split_thought(response: str, think_prefilled: bool = False) -> tuple[str | None, str | None]:
-    """Returns (thought, answer part). The thought is None without one; the answer part is None when the thought is
-    not closed, or when there are several. With `think_prefilled` the chat template has opened the thought already.
-    Text before the thought belongs to the answer part: it must not contradict what follows.
-    """
-    text = ("<think>" + response) if think_prefilled and not response.lstrip().startswith("<think>") else response
-    opened, closed = text.count("<think>"), text.count("</think>")
-    if opened == closed == 0:
-        return None, text
-    if opened != 1 or closed != 1 or text.index("<think>") > text.index("</think>"):
-        return None, None
-    before, rest = text.split("<think>")
-    thought, answer = rest.split("</think>")
-    return thought, (answer if not before.strip() else f"{before}\n{answer}")
 
 
 def read_answer(response: str, options: list[str], think_prefilled: bool = False) -> str | None:

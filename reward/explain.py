@@ -18,8 +18,9 @@ import re
 import sys
 from typing import Any, cast
 
-from reward.answer import LETTERS, MAX_ANSWER_CHARS, Reading, read_parts, split_thought
+from reward.answer import LETTERS, MAX_ANSWER_CHARS, Reading, read_parts
 from reward.psyche import MULTI_RULES, compute_score, credit, is_well_formed
+from reward.thought import split_thought
 
 DEFAULTS = {"multi_rule": "strict", "format_weight": 0.1, "format_gate": False, "think_prefilled": False}
 KNOWN = ("options", "key", *DEFAULTS)

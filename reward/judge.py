@@ -21,13 +21,15 @@ import jinja2
 
 from data_pipeline import llm
 from reward import psyche
-from reward.answer import MAX_ANSWER_CHARS, split_thought
+from reward.answer import MAX_ANSWER_CHARS
+from reward.thought import split_thought
 
 if TYPE_CHECKING:
     from data_pipeline.llm.client import AskOne
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROMPTS = REPOSITORY / "data_pipeline" / "prompts"
+JUDGED = {"open": "judge_open_answer", "dialogue": "judge_empathy"}  # kinds of rows and their prompts
 PATIENCE = {"timeout_s": 60, "attempts": 3}  # ours, unless the recipe says otherwise: a rollout waits for its reward
 FENCED = re.compile(r"```(?:json)?\s*(\{.*\})\s*```", re.DOTALL)
 
@@ -44,7 +46,7 @@ async def compute_score(
     extra_info: dict[str, Any] | None = None,
     judge: Mapping[str, Any] | None = None,
     judge_weight: float = 1.0,
-    prompt: str = "judge_open_answer",
+    prompt: str | None = None,
     ledger: str = "runs/judge.sqlite",
     format_weight: float = 0.1,
     format_gate: bool = False,
@@ -53,11 +55,12 @@ async def compute_score(
 ) -> dict[str, float]:
     """Returns psyche's keys with `judge` in [0, 1] and `judge_failed`, the same for every sample.
 
-    Questions with options score as in psyche.py. An open one (`extra_info["kind"]`), with the reference answer as its
-    ground truth: score = format_weight * format + (1 - format_weight) * judge_weight * judge, where `judge_weight` in
-    [0, 1] is how much a judge's word counts beside a rule's; `acc` and `elastic` are 0, and `readable` means that
-    there is something to judge. `judge` holds the settings of `data_pipeline.llm.Server`, `prompt` names a file
-    judge_*.jinja of data_pipeline/prompts. Raises BadInput or ValueError for settings that cannot be.
+    Questions with options score as in psyche.py. An open one, or a reply in a dialogue (`extra_info["kind"]`), has a
+    reference as its ground truth: score = format_weight * format + (1 - format_weight) * judge_weight * judge, where
+    `judge_weight` in [0, 1] is how much a judge's word counts beside a rule's; `acc` and `elastic` are 0; `readable`
+    means that there is something to judge. `judge` holds the settings of `data_pipeline.llm.Server`, `prompt` names a
+    file judge_*.jinja of data_pipeline/prompts; JUDGED says which without one. Raises BadInput or ValueError for
+    settings that cannot be.
     """
     kwargs: dict[str, Any] = {
         "format_weight": format_weight,
@@ -66,14 +69,15 @@ async def compute_score(
         **rule,
     }
     info = extra_info or {}
-    if info.get("kind") != "open":
+    kind = info.get("kind")
+    if kind not in JUDGED:
         score = psyche.compute_score(data_source, solution_str, ground_truth, extra_info, **kwargs)
         return score | {"judge": 0.0, "judge_failed": 0.0}
     if not 0 <= judge_weight <= 1:
         raise ValueError(f"judge_weight={judge_weight!r}: must be a number from 0 to 1")
     if judge is None:
         raise ValueError("reward_kwargs.judge is missing: an open question needs the judge's base_url and model")
-    settings, template = json.dumps(judge, sort_keys=True, default=_plain), _template(prompt)
+    settings, template = json.dumps(judge, sort_keys=True, default=_plain), _template(prompt or JUDGED[kind])
     server = _server(settings)
 
     score = psyche.compute_score(data_source, solution_str, "", None, **kwargs)  # without a key: the format alone

@@ -6,7 +6,8 @@ Every rule with an example: reward/rules.md. How one response is scored: `python
 
 from typing import Any
 
-from reward.answer import read_parts, split_thought
+from reward.answer import read_parts
+from reward.thought import split_thought
 
 MULTI_RULES = ("strict", "subset", "jaccard")
 

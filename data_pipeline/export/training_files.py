@@ -48,9 +48,10 @@ class Export:
         write_jsonl(out / "grpo.jsonl", self.grpo)
         write_jsonl(out / "heldout.jsonl", self.heldout)
         llama_factory.write(out, self.sft, self.dialogues, "sft", train_on_benchmark, thoughts, system)
-        verl.write(out / "grpo_train.parquet", self.grpo, "train", train_on_benchmark, open_questions=True)
-        validation = self.heldout or self.grpo
-        verl.write(out / "grpo_validation.parquet", validation, "validation", True, open_questions=True)
+        train = verl.question_rows(self.grpo, "train", train_on_benchmark, open_questions=True)
+        verl.write(out / "grpo_train.parquet", train)
+        validation = verl.question_rows(self.heldout or self.grpo, "validation", True, open_questions=True)
+        verl.write(out / "grpo_validation.parquet", validation)
         return {name: out / name for name in FILES}
 
     def counts(self, total: int) -> dict:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
+from data_pipeline.dialogues import MESSAGE_ROLES
 from data_pipeline.export import exportable
 from data_pipeline.prompts import question_messages
-from data_pipeline.records import Question
+from data_pipeline.records import Dialogue, Question, Turn
 
 _TEXT = pyarrow.string()
 SCHEMA = pyarrow.schema(
@@ -23,6 +24,7 @@ SCHEMA = pyarrow.schema(
                 "id": _TEXT,
                 "kind": _TEXT,
                 "subject": _TEXT,
+                "question": _TEXT,  # what a judge reads: case and stem, or the talk
                 "options": pyarrow.list_(_TEXT),
                 "split": _TEXT,
                 "index": pyarrow.int64(),
@@ -32,26 +34,22 @@ SCHEMA = pyarrow.schema(
 )
 
 
-def _for_judge(question: Question) -> str:
-    """Returns what reward/judge.py gets: verl hands a reward no prompt, so the question stands before its reference."""
-    asked = "\n".join(filter(None, (question.context, question.stem)))
-    return f"问题：{asked}\n\n参考答案：{question.reference}"
-
-
 def question_row(question: Question, split: str, index: int) -> dict:
-    """Returns the row that verl's dataset reads; `reward/psyche.py` gets `ground_truth` and `extra_info` from it."""
+    """Returns the row that verl's dataset reads; a reward gets `ground_truth` and `extra_info` of it, and no prompt."""
+    is_open = question.kind == "open"
     return {
         "data_source": f"psyforge/{question.source}",
         "prompt": question_messages(question),
         "ability": "psychology",
         "reward_model": {
-            "style": "model" if question.kind == "open" else "rule",
-            "ground_truth": _for_judge(question) if question.kind == "open" else question.answer,
+            "style": "model" if is_open else "rule",
+            "ground_truth": question.reference if is_open else question.answer,
         },
         "extra_info": {
             "id": question.id,
             "kind": question.kind,
             "subject": question.subject,
+            "question": "\n".join(filter(None, (question.context, question.stem))),
             "options": question.options,
             "split": split,
             "index": index,
@@ -59,16 +57,46 @@ def question_row(question: Question, split: str, index: int) -> dict:
     }
 
 
-def write(
-    path: Path,
-    questions: Iterable[Question],
-    split: str,
-    train_on_benchmark: bool = False,
-    open_questions: bool = False,
-) -> int:
-    """Writes the parquet file in one move and returns its number of rows; raises BadInput as `exportable` does."""
-    rows = [question_row(q, split, i) for i, q in enumerate(exportable(questions, train_on_benchmark, open_questions))]
+def dialogue_row(dialogue: Dialogue, split: str, index: int, system: str = "") -> dict:
+    """Returns the row by which a dialogue's last reply is written anew and judged (reward/judge.py).
+
+    Its prompt is the talk up to the client's last words that were answered, without thoughts, and `system` where the
+    dialogue has none; the reply that stands there is the reference.
+    """
+    last = max(place for place, turn in enumerate(dialogue.turns) if turn.role == "counselor")
+    said = dialogue.turns[:last]
+    if system and said[0].role != "system":
+        said = [Turn("system", system), *said]
+    talk = [turn for turn in said if turn.role != "system"]
+    names = {"client": "来访者：", "counselor": "咨询师："} if len(talk) > 1 else {"client": ""}
+    return {
+        "data_source": f"psyforge/{dialogue.source}",
+        "prompt": [{"role": MESSAGE_ROLES[turn.role], "content": turn.content} for turn in said],
+        "ability": "counselling",
+        "reward_model": {"style": "model", "ground_truth": dialogue.turns[last].content},
+        "extra_info": {
+            "id": dialogue.id,
+            "kind": "dialogue",
+            "subject": "",
+            "question": "\n".join(names[turn.role] + turn.content for turn in talk),
+            "options": [],
+            "split": split,
+            "index": index,
+        },
+    }
+
+
+def write(path: Path, rows: list[dict]) -> int:
+    """Writes the parquet file in one move and returns its number of rows."""
     partial = path.with_name(path.name + ".partial")
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=SCHEMA), partial)
     os.replace(partial, path)
     return len(rows)
+
+
+def question_rows(
+    questions: Iterable[Question], split: str, train_on_benchmark: bool = False, open_questions: bool = False
+) -> list[dict]:
+    """Returns the rows of the questions; raises BadInput as `exportable` does."""
+    allowed = exportable(questions, train_on_benchmark, open_questions)
+    return [question_row(question, split, index) for index, question in enumerate(allowed)]

@@ -32,4 +32,5 @@ def _turns(rounds: list[dict]) -> Iterator[tuple]:
         if (system := round.get("system")) and (number == 0 or system != rounds[0].get("system")):
             yield "system", system, None
         yield "client", round.get("input"), None
-        yield "counselor", *dialogues.split_thought(round.get("output"))
+        thought, reply = dialogues.leading_thought(round.get("output"))
+        yield "counselor", reply, thought

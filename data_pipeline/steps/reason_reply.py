@@ -31,7 +31,7 @@ from data_pipeline.safety.guidance import (
 )
 from data_pipeline.safety.reply_rules import find_forbidden, named_diagnoses
 from data_pipeline.steps import Result
-from reward.answer import split_thought
+from reward.thought import split_thought
 
 STEP = "reason_reply"
 

@@ -24,7 +24,8 @@ from data_pipeline.prompts import prompt_hash, question_messages, render
 from data_pipeline.records import LETTERS, Ask, Question, Reject, Request, Response, note
 from data_pipeline.steps import Result
 from data_pipeline.steps.filter_quality import open_questions
-from reward.answer import read_answer, split_thought
+from reward.answer import read_answer
+from reward.thought import split_thought
 
 STEP, OPTIMISE, COMPARE = "write_rationales", "optimise_prompt", "compare_rationales"
 QUOTE = 4  # characters of a right option's text from which on a candidate prompt that holds it quotes it; ours

@@ -17,7 +17,7 @@ from data_pipeline.records import LETTERS, Question, Reject, Response
 from data_pipeline.sources import cpsyexam as source
 from eval import metrics
 from eval.items import Item, Loaded, by_subject, check, compare, fingerprint, group_by, score_all
-from reward.answer import split_thought
+from reward.thought import split_thought
 
 CELLS = ("KG_single", "KG_multi", "CA_single", "CA_multi")
 QA_CELLS = ("QA_knowledge", "QA_analyse")

@@ -16,6 +16,7 @@ from launch.conversation.crisis_gate import CrisisGate
 from launch.conversation.terminal import Terminal
 from launch.models.local import GenerationInterrupted, LengthLimit
 from launch.models.reasoning import Pieces
+from reward.thought import join_thought
 
 HELP = "/reset forgets the conversation, /save FILE writes it to a file, /exit ends; Ctrl-C stops an answer"
 _CLAUSE = re.compile(r"[，,。；;！!？?、…\n]")
@@ -61,7 +62,7 @@ class Session:
             answer.show()
         self.terminal.end()
         thought, reply = answer.thought.strip(), answer.reply.strip()
-        kept = f"<think>\n{thought}\n</think>\n\n{reply}" if thought and self.config.keep_thoughts else reply
+        kept = join_thought(thought, reply) if self.config.keep_thoughts else reply
         if reply:  # an empty turn is no turn: two messages of the user in a row break many templates
             self.history += [asked, {"role": "assistant", "content": kept}]
         entry = {"role": "assistant", "content": reply, "thought": thought, "cut": answer.cut, "crisis": answer.flags}

@@ -11,7 +11,8 @@ from rich.progress import track
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Response
 from launch.models.find import parameters
-from launch.models.reasoning import OPEN, Pieces, Splitter
+from launch.models.reasoning import Pieces
+from reward.thought import OPEN, ThoughtStream
 
 SHOWN = 300  # characters of somebody else's message
 
@@ -154,7 +155,7 @@ def stream(loaded: Loaded, text: str, sampling: Sampling, usage: Usage | None = 
 def answer(loaded: Loaded, messages: list[dict], sampling: Sampling, template: dict) -> Pieces:
     """Yields thought and reply of a model in this process; raises as `stream` does."""
     text = prompt(loaded, messages, template)
-    splitter = Splitter(prefilled=text.rstrip().endswith(OPEN))
+    splitter = ThoughtStream(prefilled=text.rstrip().endswith(OPEN))
     try:
         for piece in stream(loaded, text, sampling):
             yield from splitter.feed(piece)

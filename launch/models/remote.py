@@ -7,7 +7,8 @@ from typing import Any
 from data_pipeline.errors import BadInput
 from data_pipeline.llm.server import Server, api_key, is_loopback
 from launch.models.local import SHOWN, GenerationInterrupted, LengthLimit, Sampling
-from launch.models.reasoning import Pieces, Splitter
+from launch.models.reasoning import Pieces
+from reward.thought import ThoughtStream
 
 _HOPELESS = (401, 402, 403, 404)  # key, account, permission, model or path: the next message would fare no better
 
@@ -60,7 +61,7 @@ def ask(connection: Connection, messages: list[dict], sampling: Sampling, prefil
     """
     import openai
 
-    splitter, finish = Splitter(prefilled), None
+    splitter, finish = ThoughtStream(prefilled), None
     body = {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p}
     try:
         with connection.client.chat.completions.create(

@@ -44,9 +44,17 @@ def main(folder: Path) -> None:
             pandas.DataFrame([verl.question_row(q, "train", i) for i, q in enumerate(questions)]).to_parquet(out / "p")
 
         read = best(lambda: list(cpsyexam.read(folder)))
+
+        def verl_rows() -> int:
+            return verl.write(out / "q", verl.question_rows(questions, "train"))
+
         ours = {
             "llama_factory": (best(lambda: llama_factory.write(out, rows)), best(plain_jsonl), len(rows)),
-            "verl": (best(lambda: verl.write(out / "q", questions, "train")), best(plain_parquet), len(questions)),
+            "verl": (
+                best(verl_rows),
+                best(plain_parquet),
+                len(questions),
+            ),
         }
     print(f"read: {read:.2f} s for {len(questions)} questions")
     for name, (seconds, plain, count) in ours.items():

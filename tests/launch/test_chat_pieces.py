@@ -5,10 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launch.models import reasoning
+from reward.thought import ThoughtStream
 
 
 def split(pieces: list[str], prefilled: bool = False) -> dict[str, str]:
-    splitter, found = reasoning.Splitter(prefilled), {"thought": "", "reply": ""}
+    splitter, found = ThoughtStream(prefilled), {"thought": "", "reply": ""}
     for piece in pieces:
         for kind, text in splitter.feed(piece):
             if kind == "late":

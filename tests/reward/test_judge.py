@@ -10,6 +10,8 @@ import pytest
 
 from data_pipeline import llm
 from data_pipeline.errors import BadInput
+from data_pipeline.export import verl
+from data_pipeline.records import Dialogue, Turn
 from reward import judge, psyche
 from tests.model_server import Answer, ModelServer, completion
 
@@ -212,6 +214,16 @@ def test_a_reply_to_a_client_is_judged_for_empathy(score):
         assert score(server, "听起来你很累。", info=info, reference="", prompt="judge_empathy")["judge"] == 0.8
         asked = server.calls[0].text
     assert "督导师" in asked and '"我最近总是睡不着。"' in asked and "参考的回应" not in asked
+
+
+def test_a_row_of_a_dialogue_is_judged_for_empathy_without_being_told(score):
+    talk = [Turn("client", "我睡不着。"), Turn("counselor", "这很熬人。")]
+    row = verl.dialogue_row(Dialogue("d", "own", talk), "train", 0)
+    with Judge(GOOD) as server:
+        reference = row["reward_model"]["ground_truth"]
+        assert score(server, RESPONSE, info=row["extra_info"], reference=reference)["judge"] == 0.8
+        asked = server.calls[0].text
+    assert "督导师" in asked and '"我睡不着。"' in asked and '"这很熬人。"' in asked
 
 
 def test_settings_may_be_the_mappings_that_verl_hands_over(score):

@@ -36,14 +36,34 @@ def test_a_question_with_a_rationale_becomes_a_thought_and_an_answer(tmp_path):
 
 def test_verl_rows_have_one_schema_whatever_they_hold(tmp_path):
     for name, questions in {"a": [question()], "b": [question(options=["甲", "乙"], subject="")], "none": []}.items():
-        assert verl.write(tmp_path / name, questions, "train") == len(questions)
+        assert verl.write(tmp_path / name, verl.question_rows(questions, "train")) == len(questions)
         assert pyarrow.parquet.read_schema(tmp_path / name).equals(verl.SCHEMA)
     row = pyarrow.parquet.read_table(tmp_path / "a").to_pylist()[0]
     assert row["reward_model"] == {"style": "rule", "ground_truth": "AC"}
     assert row["extra_info"] == {
-        "id": "q1", "kind": "multi", "subject": "普通心理学", "options": ["视觉", "思维", "听觉"],
-        "split": "train", "index": 0,
+        "id": "q1", "kind": "multi", "subject": "普通心理学", "question": "下列属于感觉的有",
+        "options": ["视觉", "思维", "听觉"], "split": "train", "index": 0,
     }  # fmt: skip
+
+
+def test_an_open_question_and_a_dialogue_become_rows_that_a_judge_can_read(tmp_path):
+    asked = question(
+        kind="open", options=[], answer="", reference="设身处地", context="一位女士。", stem="什么是共情？"
+    )
+    talk = [Turn("client", "我睡不着。"), Turn("counselor", "多久了？", "先了解"), Turn("client", "一个月。")]
+    dialogue = Dialogue("d", "own", [*talk, Turn("counselor", "这很熬人。", "共情"), Turn("client", "嗯。")])
+    rows = [*verl.question_rows([asked], "train", open_questions=True), verl.dialogue_row(dialogue, "train", 1, "你是")]
+    verl.write(tmp_path / "rows", rows)
+    first, second = pyarrow.parquet.read_table(tmp_path / "rows").to_pylist()
+    assert first["reward_model"] == {"style": "model", "ground_truth": "设身处地"}
+    assert first["extra_info"]["question"] == "一位女士。\n什么是共情？"
+    assert [m["role"] for m in second["prompt"]] == ["system", "user", "assistant", "user"]
+    assert [m["content"] for m in second["prompt"]] == ["你是", "我睡不着。", "多久了？", "一个月。"]
+    assert second["reward_model"] == {"style": "model", "ground_truth": "这很熬人。"}
+    assert second["extra_info"]["kind"] == "dialogue"
+    assert second["extra_info"]["question"] == "来访者：我睡不着。\n咨询师：多久了？\n来访者：一个月。"
+    alone = verl.dialogue_row(Dialogue("e", "own", dialogue.turns[:2]), "train", 0)
+    assert alone["extra_info"]["question"] == "我睡不着。" and len(alone["prompt"]) == 1
 
 
 def test_the_prompt_says_nothing_of_key_or_rationale():
@@ -69,7 +89,7 @@ def test_a_benchmark_is_refused_as_training_data(pceb, tmp_path):
     item = next(q for q in benchmark.read(pceb) if isinstance(q, Question) and q.kind == "single")
     for write in (
         lambda **k: llama_factory.write(tmp_path, [item], **k),
-        lambda **k: verl.write(tmp_path / "x", [item], "train", **k),
+        lambda **k: len(verl.question_rows([item], "train", **k)),
     ):
         with pytest.raises(BadInput, match="train_on_benchmark=true") as error:
             write()

@@ -97,7 +97,7 @@ def test_verls_own_dataset_reads_the_parquet(model, tmp_path):
     from verl.utils.dataset.rl_dataset import RLHFDataset
 
     questions = sample()[:20]
-    verl.write(tmp_path / "题 (1).parquet", questions, "train")
+    verl.write(tmp_path / "题 (1).parquet", verl.question_rows(questions, "train"))
     tokenizer = local.load_tokenizer(str(model))
     config = OmegaConf.create(
         {"max_prompt_length": 1024, "filter_overlong_prompts": True, "filter_overlong_prompts_workers": 1}

@@ -1,0 +1,74 @@
+"""Thought and answer of one text: joined as training writes them, split again, and told apart while a text arrives.
+
+The tags are Qwen3's and Psyche-R1's. Whoever reads or writes them does it here.
+"""
+
+from collections.abc import Iterable, Iterator
+
+OPEN, CLOSE = "<think>", "</think>"
+Piece = tuple[str, str]  # ("thought" or "reply", text); ("late", ""): all that came as reply was a thought
+
+
+def join_thought(thought: str, answer: str) -> str:
+    """Returns the text that holds both, as Qwen3's chat template writes it; the answer alone without a thought."""
+    return f"{OPEN}\n{thought}\n{CLOSE}\n\n{answer}" if thought else answer
+
+
+def split_thought(response: str, think_prefilled: bool = False) -> tuple[str | None, str | None]:
+    """Returns (thought, answer part). The thought is None without one; the answer part is None when the thought is
+    not closed, or when there are several. With `think_prefilled` the chat template has opened the thought already.
+    Text before the thought belongs to the answer part: it must not contradict what follows.
+    """
+    text = OPEN + response if think_prefilled and not response.lstrip().startswith(OPEN) else response
+    opened, closed = text.count(OPEN), text.count(CLOSE)
+    if opened == closed == 0:
+        return None, text
+    if opened != 1 or closed != 1 or text.index(OPEN) > text.index(CLOSE):
+        return None, None
+    before, rest = text.split(OPEN)
+    thought, answer = rest.split(CLOSE)
+    return thought, (answer if not before.strip() else f"{before}\n{answer}")
+
+
+class ThoughtStream:
+    """Takes a text in pieces and gives it back as thought and reply, without the tags and the empty lines around them.
+
+    `prefilled`: the prompt has opened the thought already. A `</think>` that nothing opened makes what came before it
+    a thought, once; after a thought it is no tag and left out.
+    """
+
+    def __init__(self, prefilled: bool = False) -> None:
+        self.inside, self.closed, self.begun, self.held = prefilled, False, False, ""
+
+    def feed(self, text: str) -> Iterator[Piece]:
+        """Yields what can be told apart so far; a tail that may be the beginning of a tag waits."""
+        self.held += text
+        while tags := sorted((self.held.find(tag), tag) for tag in (OPEN, CLOSE) if tag in self.held):
+            at, tag = tags[0]
+            yield from self._give(self.held[:at])
+            self.held = self.held[at + len(tag) :]
+            if tag == CLOSE:
+                if not self.inside and not self.closed:
+                    yield "late", ""
+                self.closed = True
+            self.inside, self.begun = tag == OPEN, False
+        keep = beginning(self.held, (OPEN, CLOSE))
+        yield from self._give(self.held[: len(self.held) - keep])
+        self.held = self.held[len(self.held) - keep :]
+
+    def end(self) -> Iterator[Piece]:
+        """Yields what was waiting."""
+        yield from self._give(self.held)
+        self.held = ""
+
+    def _give(self, text: str) -> Iterator[Piece]:
+        text = text if self.begun else text.lstrip("\n")
+        if text:
+            self.begun = True
+            yield "thought" if self.inside else "reply", text
+
+
+def beginning(text: str, words: Iterable[str]) -> int:
+    """Returns how many characters at the end of `text` may be the beginning of one of `words`."""
+    sizes = (n for word in words for n in range(min(len(word) - 1, len(text)), 0, -1) if text.endswith(word[:n]))
+    return max(sizes, default=0)
