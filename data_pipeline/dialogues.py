@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Dialogue, Reject, Turn, parse_json, read_jsonl
+from data_pipeline.records import Dialogue, Fault, Reject, Turn, parse_json, read_jsonl
 from reward.thought import CLOSE, OPEN, join_thought
 
 # The names that are understood. Any other one, such as "therapist", rejects the dialogue and is named: nothing is
@@ -36,7 +36,7 @@ MARKS = (OPEN, CLOSE, "<|im_start|>", "<|im_end|>")
 def dialogue(
     id: str, source: str, where: str, turns: Iterable, merge: bool = False, thoughts: bool = False, **meta
 ) -> Dialogue | Reject:
-    """Returns the Dialogue that `turns` make, or a Reject whose reason names the turn.
+    """Returns the Dialogue that `turns` make, or a Reject whose detail names the turn.
 
     `turns` are (name of the role, text, thought); the thought is None where there is none, and empty where the data
     set has a place for one with nothing in it, which is a fault. With `thoughts` every counselor turn needs one.
@@ -49,12 +49,13 @@ def dialogue(
         at = f"turn {number} ({role})"
         if role is None:
             known = ", ".join(ROLES)
-            return Reject(id, where, f"a role that is not understood: {name!r}, turn {number}; understood are {known}")
+            detail = f"{name!r}, turn {number}; understood are {known}"
+            return Reject(id, where, "a role that is not understood", detail)
         for what, value in (("text", text), ("thought", "" if thought is None else thought)):
             if not isinstance(value, str):
-                return Reject(id, where, f"not a string: the {what} of {at} is {type(value).__name__}")
+                return Reject(id, where, "not a string", f"the {what} of {at} is {type(value).__name__}")
         if (role == "counselor" and thoughts and thought is None) or (thought is not None and not thought.strip()):
-            return Reject(id, where, f"an empty thought: {at}")
+            return Reject(id, where, "an empty thought", at)
         turn = Turn(role, _clean(text), _clean(thought or ""))
         if merge and kept and kept[-1].role == role != "system" and turn.content:
             kept[-1].content += "\n" + turn.content
@@ -62,37 +63,38 @@ def dialogue(
             merged += 1
         else:
             kept.append(turn)
-    if reason := fault(kept):
-        return Reject(id, where, reason)
+    if found := fault(kept):
+        return Reject(id, where, *found)
     return Dialogue(id, source, kept, {"where": where, **meta, **({"merged_turns": merged} if merged else {})})
 
 
-def fault(turns: list[Turn]) -> str:
-    """Returns why the turns are no usable dialogue ("kind: which turn", numbered from 1), or "" when they are."""
+def fault(turns: list[Turn]) -> Fault | None:
+    """Returns the Fault for which the turns are no usable dialogue (its detail names the turn, from 1), or None."""
     for number, turn in enumerate(turns, 1):
         at = f"turn {number} ({turn.role})"
         if not turn.content.strip():
-            return f"an empty turn: {at}"
+            return Fault("an empty turn", at)
         if turn.thought and turn.role != "counselor":
-            return f"a thought that is not the counselor's: {at}"
+            return Fault("a thought that is not the counselor's", at)
         for what, text in (("reply" if turn.role == "counselor" else "text", turn.content), ("thought", turn.thought)):
             for mark in MARKS:
                 if mark in text:
-                    return f"{mark} inside a {what}: {at}"
+                    return Fault(f"{mark} inside a {what}", at)
     first = 1 if turns and turns[0].role == "system" else 0
     spoken = turns[first:]
     if not spoken:
-        return "no turn"
+        return Fault("no turn")
     if spoken[0].role == "counselor":
-        return "starts with the counselor"
+        return Fault("starts with the counselor")
     for number, (turn, after) in enumerate(zip(spoken, spoken[1:], strict=False), first + 1):
         if after.role == "system":
-            return f"a system turn in the middle: turn {number + 1}"
+            return Fault("a system turn in the middle", f"turn {number + 1}")
         if turn.role == after.role:
-            return f"two {turn.role} turns in a row: {number} and {number + 1}; merge=true joins split turns"
+            detail = f"{number} and {number + 1}; merge=true joins split turns"
+            return Fault(f"two {turn.role} turns in a row", detail)
     if len(spoken) == 1:
-        return "no counselor turn"
-    return ""
+        return Fault("no counselor turn")
+    return None
 
 
 def _clean(text: str) -> str:

@@ -5,10 +5,10 @@ Readers in `data_pipeline/sources/` yield these records; exporters in `data_pipe
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jsonlines
 import orjson
@@ -16,6 +16,36 @@ import orjson
 from data_pipeline.errors import BadInput
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+# The keys of a record's `meta`, and who sets them.
+META = (
+    # readers
+    "where",  # file and row or passage
+    "file",  # the file's own name, in its folder or archive
+    "released_id",  # the id that the data set gives the row
+    "post_id",  # the post that an OpenR1-Psy dialogue is about
+    "category",  # CPsyExam's, from its mapping.json: "CA-单项选择题"
+    "family",  # CPsyExam's kind of question: "knowledge", "analyse"
+    "cell",  # PCEB's section: "cases", "moral", "theory"
+    "topic",  # what a dialogue is about, as the data set says
+    "benchmark",  # of dialogues: the evaluation set that they are, which is no training data
+    "encoding",  # of the text file of a passage
+    "heading",  # above a passage
+    "merged_turns",  # turns that were joined to the one before, of the same speaker
+    # steps
+    "trail",  # what each step did: see `note`
+    "parents",  # ids of the records that this one was made from
+    "passage",  # id of the passage that a question was made from
+    "crisis",  # flags of crisis content in what the client or the passage says
+    "crisis_replies",  # and in what replies say
+    "quality",  # filter_quality's verdict
+    "rationale",  # write_rationales: prompt and round
+    "selection",  # select_challenging: split, why, counts
+    "original",  # the reply before rewrite_empathy
+    "check",  # rewrite_empathy's verdict on its rewriting
+    "plan",  # plan_dialogue: emotion, rounds, themes; None for a crisis post without one
+    "answer",  # of a crisis dialogue: "guidance" or "rewritten"
+    "validation",  # validate_dialogue's verdict
+)
 
 
 @dataclass(slots=True)
@@ -30,7 +60,7 @@ class Question:
     context: str = ""  # case introduction
     reference: str = ""  # model answer of an open question
     rationale: str = ""
-    meta: dict = field(default_factory=dict)  # provenance
+    meta: dict = field(default_factory=dict)  # provenance; its keys are META
 
 
 @dataclass(slots=True)
@@ -81,7 +111,25 @@ class Response:
 class Reject:
     id: str
     where: str  # file and row
-    reason: str
+    code: str  # why: one of the few phrases that a reader or step has, which are counted
+    detail: str = ""  # of this one: what was found, which turn, what a model said
+
+    @property
+    def reason(self) -> str:
+        """For people: code and detail."""
+        return Fault(self.code, self.detail).reason
+
+
+class Fault(NamedTuple):
+    """Why a record cannot be used: code and detail of the Reject that it becomes."""
+
+    code: str
+    detail: str = ""
+
+    @property
+    def reason(self) -> str:
+        """For people: code and detail."""
+        return f"{self.code}: {self.detail}" if self.detail else self.code
 
 
 @dataclass(frozen=True)
@@ -96,49 +144,57 @@ class Request:
     shape: type | None = None  # pydantic model of a JSON reply; its schema is sent where the server has `json_schema`
 
 
-Ask = Callable[[list[Request]], list[Response]]  # in the order of the requests; a failed one has finish "failed"
+# Awaited by a step; gives the responses in the order of the requests, a failed one with finish "failed".
+Ask = Callable[[list[Request]], Awaitable[list[Response]]]
 
 
 # Punctuation and blanks that stand between letters of a key, as in "A、B、D" or "ABD\xa0".
 _SEPARATORS = re.compile(r"[\s,，、;；./|]+")
 
 
-def check_question(kind: str, stem: str, options: dict[str, str], key: object) -> tuple[list[str], str] | str:
-    """Returns (option texts by position, sorted answer letters), or the reason why the question cannot be trusted.
+def check_question(kind: str, stem: str, options: dict[str, str], key: object) -> tuple[list[str], str] | Fault:
+    """Returns (option texts by position, sorted answer letters), or the Fault for which the question is not trusted.
 
     `options` maps letters to texts; empty texts are options that the paper did not print. Nothing is repaired: only
     blanks and separators between the letters of the key are read over.
     """
     if not stem.strip():
-        return "no question text"
+        return Fault("no question text")
     given = {letter.strip().upper(): text.strip() for letter, text in options.items() if text and text.strip()}
     letters = sorted(given)
     if len(letters) < 2:
-        return f"fewer than two options: {''.join(letters) or 'none'}"
+        return Fault("fewer than two options", "".join(letters) or "none")
     if letters != list(LETTERS[: len(letters)]):
-        return f"a gap in the option letters: {''.join(letters)}"
+        return Fault("a gap in the option letters", "".join(letters))
     if not isinstance(key, str) or not key.strip():
-        return "no answer"
+        return Fault("no answer")
     answer = _SEPARATORS.sub("", key).upper()
     if not re.fullmatch("[A-Z]+", answer):
-        return f"the answer is not letters alone: {key.strip()!r}"
+        return Fault("the answer is not letters alone", repr(key.strip()))
     if beyond := sorted(set(answer) - set(letters)):
-        return (
-            f"the answer names a letter beyond the options: {''.join(beyond)} of {answer}, options A to {letters[-1]}"
-        )
+        detail = f"{''.join(beyond)} of {answer}, options A to {letters[-1]}"
+        return Fault("the answer names a letter beyond the options", detail)
     if len(set(answer)) != len(answer):
-        return f"the answer repeats a letter: {answer}"
+        return Fault("the answer repeats a letter", answer)
     if kind == "single" and len(answer) > 1:
-        return f"several letters on a single-answer question: {answer}"
+        return Fault("several letters on a single-answer question", answer)
     return [given[letter] for letter in letters], "".join(sorted(answer))
 
 
 def parse_json(where: object, content: bytes) -> Any:
     """Returns the JSON value; raises BadInput with `where`, line and column for anything else."""
+    value = json_or_fault(content)
+    if isinstance(value, Fault):
+        raise BadInput(f"{where}: {value.code} at {value.detail}")
+    return value
+
+
+def json_or_fault(content: bytes) -> object:
+    """Returns the JSON value, or a Fault whose detail is line, column and what is wrong there."""
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise BadInput(f"{where}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
+        return Fault("broken JSON", f"line {error.lineno}, column {error.colno}: {error.msg}")
 
 
 def _dumps(row: dict) -> str:

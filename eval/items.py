@@ -54,9 +54,9 @@ def compare(path: Path, items: Sequence[Item], rejects: Sequence[Reject], releas
     if more := [f"{c} {n} instead of {release.get(c, 0)}" for c, n in found.items() if n > release.get(c, 0)]:
         raise BadInput(f"{path}: another version of the benchmark: it holds {', '.join(more)} items; get the release")
     notes = [f"partial: {c} has {found[c]} of {full} items" for c, full in release.items() if found[c] < full]
-    reasons = Counter(r.reason.split(":")[0] for r in rejects)
+    codes = Counter(r.code for r in rejects)
     if rejects:
-        why = ", ".join(f"{n} {reason}" for reason, n in reasons.items())
+        why = ", ".join(f"{n} {code}" for code, n in codes.items())
         notes.append(f"{len(rejects)} items are left out, since they cannot be asked or have no usable key: {why}")
     return notes
 

@@ -20,15 +20,17 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.table import Table
 
-from data_pipeline import llm
+from data_pipeline import llm, sources
 from data_pipeline.errors import BadInput
 from data_pipeline.export.training_files import Export, count_reasons
 from data_pipeline.prompts import prompt_text
 from data_pipeline.records import Dialogue, Question, Reject
-from data_pipeline.sources import find_reader
-from data_pipeline.steps.decontaminate import decontaminate
 from data_pipeline.synthesis import cost_plan, splits
 from data_pipeline.synthesis import run as synthesis
+from data_pipeline.synthesis.configuration import READS, Configuration, configuration
+from data_pipeline.synthesis.decontaminate import decontaminate
+from data_pipeline.synthesis.models import find_models
+from launch.cli import recipe_files
 from launch.cli.arguments import DATA, Command
 from launch.cli.configuration import as_dict
 from launch.cli.entry import StageFailed, console, run_stage, show_plan
@@ -40,19 +42,20 @@ def run(config: DictConfig, command: Command) -> None:
     """Runs the stage; raises BadInput when nothing usable is left, StageFailed when the budget is spent."""
     prompt_text(config.system, "system")  # a wrong name is told before anything is read or paid
     if config.source == "synthesis":
-        synthesise(config, command)
+        with recipe_files.named(command, "data"):
+            synthesise(config, command)
         return
-    reader = find_reader(config.source)
+    sources.find_reader(config.source)
     if not config.source_path:
         raise BadInput(
             f"source_path has no value: say source_path=..., the file or folder that source={config.source} reads"
         )
     if config.dry_run:
         there = Path(config.source_path).exists()
-        show_plan(as_dict(config), ["python", "-m", "launch.data"], {}, ["rows unknown"] * (not there))
+        show_plan(as_dict(config), in_earnest(command), {}, ["rows unknown"] * (not there))
         return
     started = time.monotonic()
-    questions, rejects = read(reader, config)
+    questions, rejects = read(config)
     total = len(questions) + len(rejects)
     questions, overlaps = clean_of_benchmarks(questions, rejects, config)
     questions = splits.take(questions, rejects, config.select, config.seed, config.open_questions)
@@ -67,8 +70,8 @@ def run(config: DictConfig, command: Command) -> None:
 def synthesise(config: DictConfig, command: Command) -> None:
     """Makes questions and dialogues from passages and posts, then exports them; runs what is not done yet."""
     if config.dry_run:
-        notes = cost_plan.plan(config, Path("runs") / config.run / "data" / "ledger.sqlite")
-        show_plan(as_dict(config), ["python", "-m", "launch.data"], {}, notes)
+        notes = cost_plan.lines(cost_plan.plan(configuration(as_dict(config))))
+        show_plan(as_dict(config), in_earnest(command), {}, notes)
         return
     if config.source_path:
         raise BadInput(
@@ -76,12 +79,14 @@ def synthesise(config: DictConfig, command: Command) -> None:
             "questions), source=cpsyexam, or passages= and posts="
         )
     started = time.monotonic()
-    synthesis.wanted_steps(config)
-    folder = open_stage(DATA, config, {**raw_texts(config), **benchmarks(config)}, command)
+    asked = configuration(as_dict(config))
+    paths = raw_texts(asked)
+    find_models(asked, Path("runs") / config.run / "data" / "ledger.sqlite")  # before there is a folder
+    folder = open_stage(DATA, config, {**paths, **benchmarks(config)}, command)
     if is_done(folder, config.run):
         return
     try:
-        made = synthesis.run(config, folder.path, lambda text: console.print(f"  {text}"))
+        made = synthesis.run(asked, folder.path, lambda text: console.print(f"  {text}"))
     except llm.BudgetSpent as error:
         raise StageFailed(str(error)) from None
     if not made.finished:
@@ -99,10 +104,17 @@ def synthesise(config: DictConfig, command: Command) -> None:
     finish(folder, export, export.counts(total) | {"steps": made.counts}, config, started)
 
 
-def raw_texts(config: DictConfig) -> dict[str, Path]:
+def in_earnest(command: Command) -> list[str]:
+    """Returns the command of a dry run without its dry_run=true."""
+    group = f"+{command.words['recipe']}="
+    words = [word for word in command.overrides if word != "dry_run=true" and not word.startswith(group)]
+    words = [word.removeprefix("+") if word.startswith("+llm=") else word for word in words]
+    return ["python", "-m", "launch.data", f"recipe={command.words['recipe']}", *words]
+
+
+def raw_texts(asked: Configuration) -> dict[str, Path]:
     """Returns {key: path} of the raw texts that are given; raises BadInput for a path that is not there."""
-    given = {k: config[k] for k in ("passages", "posts", "dialogues") if config[k]}
-    paths = {k: Path(v if isinstance(v, str) else v.get("path", "")) for k, v in given.items()}
+    paths = {READS[name]: Path(source.path) for name, source in asked.sources().items()}
     for name, path in paths.items():
         if not path.exists():
             raise BadInput(f"{name}={path}: no such file or folder")
@@ -159,15 +171,11 @@ def finish(folder: StageFolder, export: Export, counts: dict, config: DictConfig
     show_status(config.run)
 
 
-def read(reader, config: DictConfig) -> tuple[list[Question], list[Reject]]:
+def read(config: DictConfig) -> tuple[list[Question], list[Reject]]:
     """Returns the questions without exact repetitions, and the rejects so far."""
-    options = as_dict(config.source_options)
-    try:
-        records = reader.read(config.source_path, **options)
-    except TypeError as error:
-        raise BadInput(f"source_options: {str(error).replace('read() ', '')} (reader {config.source})") from None
     questions, rejects, seen = [], [], {}
-    for record in records:
+    options = _options(as_dict(config.source_options), "source_options")
+    for record in sources.read(config.source, config.source_path, **options):
         if not isinstance(record, Question | Reject):
             raise BadInput(
                 f"source={config.source} reads {type(record).__name__.lower()}s, not questions; they go through the "
@@ -176,11 +184,18 @@ def read(reader, config: DictConfig) -> tuple[list[Question], list[Reject]]:
         if isinstance(record, Question):
             key = (record.context, record.stem, *record.options)
             if key in seen:
-                record = Reject(record.id, record.meta["where"], f"repeats another question: {seen[key]}")
+                record = Reject(record.id, record.meta["where"], "repeats another question", seen[key])
             else:
                 seen[key] = record.id
         (rejects if isinstance(record, Reject) else questions).append(record)
     return questions, rejects
+
+
+def _options(given: object, key: str) -> dict[str, Any]:
+    """Returns a reader's options by name, names that YAML took for numbers too; BadInput for what is no dictionary."""
+    if not isinstance(given, dict):
+        raise BadInput(f"{key}={given}: takes a dictionary, {{OPTION: VALUE}}")
+    return {str(name): value for name, value in given.items()}
 
 
 def clean_of_benchmarks(rows: list[Any], rejects: list[Reject], config: DictConfig) -> tuple[list[Any], dict]:
@@ -198,7 +213,8 @@ def clean_of_benchmarks(rows: list[Any], rejects: list[Reject], config: DictConf
     for entry in settings["against"]:
         if not isinstance(entry, dict) or not {"source", "path"} <= set(entry) <= {"source", "path", "options"}:
             raise BadInput(f"decontaminate.against: {entry}; each takes source, path and, if needed, options")
-        records = find_reader(entry["source"]).read(entry["path"], **entry.get("options", {}))
+        options = _options(entry.get("options", {}), "decontaminate.against.options")
+        records = sources.read(entry["source"], entry["path"], "decontaminate.against.source", **options)
         benchmark += [record for record in records if isinstance(record, Question)]
     kept, overlapping, report = decontaminate(rows, benchmark, settings["n"], settings["threshold"])
     rejects += overlapping

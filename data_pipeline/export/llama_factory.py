@@ -78,8 +78,8 @@ def dialogue_rows(dialogue: Dialogue, system: str, thoughts: str = "every") -> l
     where = dialogue.meta.get("where", dialogue.id)
     if thoughts not in THOUGHTS:
         raise BadInput(f"thoughts={thoughts}: must be one of {', '.join(THOUGHTS)}")
-    if reason := checks.fault(dialogue.turns):
-        raise BadInput(f"{where}: {dialogue.id!r} cannot be trained on: {reason}")
+    if fault := checks.fault(dialogue.turns):
+        raise BadInput(f"{where}: {dialogue.id!r} cannot be trained on: {fault.reason}")
     turns = dialogue.turns
     if system and turns[0].role != "system":
         turns = [Turn("system", system), *turns]

@@ -4,8 +4,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_pipeline.export import exportable, llama_factory, verl
+from data_pipeline.export import exportable, llama_factory
 from data_pipeline.records import Dialogue, Question, Reject, write_jsonl
+from data_pipeline.synthesis.splits import LEFT_OUT
 
 FILES = (
     "questions.jsonl",
@@ -47,6 +48,8 @@ class Export:
         write_jsonl(out / "overlaps.jsonl", self.overlaps["hits"])
         write_jsonl(out / "grpo.jsonl", self.grpo)
         write_jsonl(out / "heldout.jsonl", self.heldout)
+        from data_pipeline.export import verl  # here, so that a dry run stays quick: it imports pyarrow
+
         llama_factory.write(out, self.sft, self.dialogues, "sft", train_on_benchmark, thoughts, system)
         train = verl.question_rows(self.grpo, "train", train_on_benchmark, open_questions=True)
         verl.write(out / "grpo_train.parquet", train)
@@ -73,5 +76,5 @@ class Export:
 
 
 def count_reasons(rejects: list[Reject]) -> Counter:
-    """Returns how often each reason stands; what follows its colon is detail."""
-    return Counter(r.reason if r.reason.startswith("left out") else r.reason.split(":")[0] for r in rejects)
+    """Returns how often each code stands; what the recipe left out is counted by its detail too."""
+    return Counter(r.reason if r.code == LEFT_OUT else r.code for r in rejects)

@@ -7,7 +7,8 @@ is one object, bare or in one ```json fence, after a thought that ends in </thin
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -28,32 +29,66 @@ class Failure:
     text: str = ""  # the last reply
 
 
-def ask_json(
-    ask: Callable[[list[Request]], list[Response]], requests: list[Request], shape: type[Shape], repairs: int = 1
-) -> tuple[list[Shape | Failure], dict[str, int]]:
-    """Returns (an object or a Failure per request, in order; counts "asked", "invalid", "repaired", "failed").
+async def ask_json(ask: Ask, request: Request, shape: type[Shape], repairs: int = 1) -> tuple[Shape | Failure, Counter]:
+    """Returns (an object or a Failure; counts "asked", "invalid", "repaired", "failed").
 
     An invalid reply is asked again up to `repairs` times (1 is ours), with the reply and its error, as the request of
     the same row and sample in step "STEP.repair1", so that ledger and recorded replies know it. Not repaired are calls
-    that failed and replies cut off at max_tokens: asked again they end the same. "failed" is the number of Failures:
-    failed calls + invalid - repaired. Raises what `ask` raises.
+    that failed and replies cut off at max_tokens: asked again they end the same. Raises what `ask` raises.
     """
-    replies = ask([replace(request, shape=shape) for request in requests])
-    results = [_result(reply, shape) for reply in replies]
-    pairs = zip(replies, results, strict=True)
-    bad = sum(isinstance(result, Failure) and reply.finish != "failed" for reply, result in pairs)
-    counts = {"asked": len(requests), "invalid": bad, "repaired": 0}
-    invalid = _repairable(range(len(requests)), replies, results)
+    reply = (await ask([replace(request, shape=shape)]))[0]
+    result, counts = _result(reply, shape), Counter(asked=1)
+    counts["invalid"] = int(isinstance(result, Failure) and reply.finish != "failed")
     for number in range(1, repairs + 1):
-        if not invalid:
+        if not isinstance(result, Failure) or reply.finish in ("failed", "length"):
             break
-        replies = ask([_repair(requests[place], failure, shape, number) for place, failure in invalid.items()])
-        for place, reply in zip(invalid, replies, strict=True):
-            results[place] = _result(reply, shape)
-            counts["repaired"] += not isinstance(results[place], Failure)
-        invalid = _repairable(invalid, replies, results)
-    counts["failed"] = sum(isinstance(result, Failure) for result in results)
-    return results, counts
+        reply = (await ask([_repair(request, result, shape, number)]))[0]
+        result = _result(reply, shape)
+        counts["repaired"] += not isinstance(result, Failure)
+    counts["failed"] = int(isinstance(result, Failure))
+    return result, counts
+
+
+async def ask_again(
+    ask: Ask, request: Request, shape: type[Shape], fault: Callable[[Shape], str] = lambda reply: ""
+) -> tuple[Shape | Failure, int, Counter]:
+    """Returns as `ask_json`, and the sample of the result between.
+
+    What is unreadable, or of which `fault(object)` gives a reason, is asked once more as sample 1 (ours) and counted as
+    "again". A failed call is not: the client has tried it.
+    """
+    result, counts = await ask_json(ask, request, shape)
+    result, sample = _faulty(result, fault), 0
+    if isinstance(result, Failure) and result.text:
+        result, more = await ask_json(ask, once_more(request), shape)
+        result, sample = _faulty(result, fault), 1
+        counts.update(more)
+        counts["again"] = 1
+    counts["failed"] = int(isinstance(result, Failure))
+    return result, sample, counts
+
+
+def _faulty(result: Shape | Failure, fault: Callable[[Shape], str]) -> Shape | Failure:
+    if isinstance(result, Failure) or not (why := fault(result)):
+        return result
+    return Failure(why, result.model_dump_json())
+
+
+def once_more(request: Request) -> Request:
+    """Returns the request as sample 1; one at temperature 0, whose answer would be the same, at 1."""
+    params = request.params
+    return replace(request, sample=1, params=params | ({"temperature": 1.0} if params.get("temperature") == 0 else {}))
+
+
+def under(name: str, counts: Counter) -> Counter:
+    """Returns the counts of calls as those of an Outcome, for `calls_report(counts, name)`."""
+    return Counter({(name, key): number for key, number in counts.items()})
+
+
+def calls_report(counts: Counter, name: str = "calls") -> dict[str, int]:
+    """Returns the figures of a report on the calls that were counted under `name`."""
+    again = ("again",) if counts[name, "again"] else ()
+    return {key: counts[name, key] for key in ("asked", "invalid", "repaired", "failed", *again)}
 
 
 def parse(text: str, shape: type[Shape]) -> Shape:
@@ -112,15 +147,6 @@ def _result(reply: Response, shape: type[Shape]) -> Shape | Failure:
         return Failure(f"{cut}{error}", reply.text)
 
 
-def _repairable(places: Iterable[int], replies: list[Response], results: list) -> dict[int, Failure]:
-    """Returns the failures that asking again may mend, by their place; `replies` are those of `places`."""
-    return {
-        place: results[place]
-        for place, reply in zip(places, replies, strict=True)
-        if isinstance(results[place], Failure) and reply.finish not in ("failed", "length")
-    }
-
-
 def _repair(request: Request, failure: Failure, shape: type, number: int) -> Request:
     """The thought is not sent back, as servers' own templates do not send it. Asked in the request's language: Chinese
     if its last message holds any.
@@ -132,34 +158,3 @@ def _repair(request: Request, failure: Failure, shape: type, number: int) -> Req
     ]
     step = f"{request.step}.repair{number}"
     return replace(request, step=step, messages=[*request.messages, *shown], shape=shape)
-
-
-def ask_again(
-    ask: Ask, requests: list[Request], shape: type[Shape], fault: Callable[[int, Shape], str] = lambda place, reply: ""
-) -> tuple[list[Shape | Failure], list[int], dict]:
-    """Returns as `ask_json`, and the sample of each result between: what is unreadable, or of which `fault(place,
-    object)` gives a reason, is asked once more as sample 1 (ours). Failed calls are not: the client has tried them.
-    """
-    results, samples = [], [0] * len(requests)
-    found, counts = ask_json(ask, requests, shape)
-    for place, result in enumerate(found):
-        results.append(_faulty(result, place, fault))
-    again = [place for place, result in enumerate(results) if isinstance(result, Failure) and result.text]
-    if again:
-        found, more = ask_json(ask, [once_more(requests[place]) for place in again], shape)
-        for place, result in zip(again, found, strict=True):
-            results[place], samples[place] = _faulty(result, place, fault), 1
-        counts = {name: counts[name] + more[name] for name in counts} | {"again": len(again)}
-    return results, samples, counts | {"failed": sum(isinstance(result, Failure) for result in results)}
-
-
-def _faulty(result: Shape | Failure, place: int, fault: Callable) -> Shape | Failure:
-    if isinstance(result, Failure) or not (why := fault(place, result)):
-        return result
-    return Failure(why, result.model_dump_json())
-
-
-def once_more(request: Request) -> Request:
-    """Returns the request as sample 1; one at temperature 0, whose answer would be the same, at 1."""
-    params = request.params
-    return replace(request, sample=1, params=params | ({"temperature": 1.0} if params.get("temperature") == 0 else {}))

@@ -7,6 +7,9 @@ files["crisis"] of each step lists it for people.
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from typing import Annotated
+
+from pydantic import BeforeValidator, ValidationInfo
 
 from data_pipeline.errors import BadInput
 from data_pipeline.prompts import prompt_hash, render
@@ -14,23 +17,21 @@ from data_pipeline.records import Post, Turn, note
 from data_pipeline.safety.crisis import crisis_flags
 from data_pipeline.safety.helplines import HELPLINES, Helpline, check_helplines
 
-LANGUAGES = ("zh", "en")
 GUIDANCE = {"zh": "crisis_guidance", "en": "crisis_guidance.en"}  # prompts
 
 
-def check_language(step: str, language: object) -> None:
-    """Raises BadInput for a language without prompts."""
-    if language not in LANGUAGES:
-        raise BadInput(f"{step}: language={language!r}; there is {' and '.join(LANGUAGES)}")
-
-
-def helplines(step: str, given: list | tuple | None, language: str) -> tuple[Helpline, ...]:
-    """Returns the checked help lines; None: those of mainland China for Chinese, none for English (the country is
-    unknown). Raises BadInput for one without its source and date.
-    """
+def _checked(given: object, info: ValidationInfo) -> tuple[Helpline, ...]:
     if given is None:
-        return HELPLINES if language == "zh" else ()
-    return check_helplines(step, given)
+        return HELPLINES if info.data.get("language") == "zh" else ()
+    try:
+        return check_helplines("guidance", given)
+    except BadInput as error:
+        raise ValueError(str(error)) from None
+
+
+# Help lines in a step's settings, behind its `language`. None: those of mainland China for Chinese, none for English,
+# whose country is unknown. One without its source and date is refused.
+Helplines = Annotated[tuple[Helpline, ...], BeforeValidator(_checked)]
 
 
 def guidance(language: str, lines: tuple, alone: bool = False) -> str:

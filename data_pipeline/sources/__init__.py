@@ -1,10 +1,20 @@
-"""Readers, one file each: `read(path, **options)` yields records and Rejects in file order."""
+"""Readers, one file each: `read(path, **options)` yields records and Rejects in file order.
+
+Everybody else calls `read` of this module, which also sees to it that ids are unique from here on: later steps, files
+and people's verdicts name a record by its id.
+"""
 
 import importlib
+import inspect
 import pkgutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import ModuleType
 
 from data_pipeline.errors import BadInput, did_you_mean
+from data_pipeline.records import Dialogue, Passage, Post, Question, Reject
+
+Record = Question | Passage | Post | Dialogue
 
 
 def find_reader(name: str, key: str = "source") -> ModuleType:
@@ -13,3 +23,47 @@ def find_reader(name: str, key: str = "source") -> ModuleType:
     if name not in names:
         raise BadInput(f"{key}={name}: no such reader; there is {', '.join(names)}{did_you_mean(name, names)}")
     return importlib.import_module(f"data_pipeline.sources.{name}")
+
+
+def read(name: str, path: str | Path, key: str = "source", /, **options) -> Iterator[Record | Reject]:
+    """Returns an iterator over what the reader data_pipeline/sources/NAME.py finds at `path`, in its order, ids unique.
+
+    A record whose id stood before comes as a Reject. `key` is the setting that messages name. Raises BadInput for a
+    reader that there is not and for options that it does not take, here and now; and for what is wrong with the
+    files, while they are read. Raises TypeError for a reader that yields something else than records.
+    """
+    reader = find_reader(name, key).read
+    signature = inspect.signature(reader)
+    try:
+        signature.bind(path, **options)  # before the call, so that a TypeError of the reader's own stays one
+    except TypeError as error:
+        known = list(signature.parameters)[1:]
+        hint = next((did_you_mean(option, known) for option in options if option not in known), "")
+        taken = f"its options are {', '.join(known)}" if known else "it takes no options"
+        raise BadInput(f"{key}={name}: {error}; {taken}{hint}") from None
+    return _unique(_records(name, reader(path, **options)))
+
+
+def _records(name: str, found: Iterable) -> Iterator[Record | Reject]:
+    for record in found:
+        if not isinstance(record, Record | Reject):
+            raise TypeError(f"data_pipeline/sources/{name}.py: read yields a {type(record).__name__}, no record")
+        yield record
+
+
+def _unique(records: Iterable[Record | Reject]) -> Iterator[Record | Reject]:
+    """Yields the records; in place of one whose id an earlier one bears, a Reject that names both places.
+
+    An id that only a Reject bears is free: what was left out is mixed up with nothing.
+    """
+    stands: dict[str, str] = {}
+    for record in records:
+        if isinstance(record, Reject):
+            yield record
+            continue
+        where = record.meta.get("where", record.id)
+        if record.id in stands:
+            yield Reject(record.id, where, "the id stands already", stands[record.id])
+        else:
+            stands[record.id] = where
+            yield record

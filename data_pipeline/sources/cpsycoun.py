@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline import dialogues
-from data_pipeline.errors import BadInput
-from data_pipeline.records import Dialogue, Reject, parse_json
+from data_pipeline.records import Dialogue, Fault, Reject, json_or_fault
 
 _SPEAKERS = [name for name in dialogues.ROLES if not name.isascii()]
 # A line such as 督导师： begins a turn too, of a role that is not understood: no turn swallows another speaker.
@@ -30,31 +29,37 @@ def read(path: str | Path, merge: bool = False) -> Iterator[Dialogue | Reject]:
     for file in dialogues.files(root, ".txt", ".json"):
         name = file.relative_to(root) if root.is_dir() else Path(file.name)
         id, where = f"cpsycoun/{name.with_suffix('').as_posix()}", str(file)
-        try:
-            turns = _text(file.read_bytes()) if file.suffix == ".txt" else _list(parse_json(name, file.read_bytes()))
-        except (BadInput, ValueError) as error:
-            yield Reject(id, where, str(error))
+        turns = _text(file.read_bytes()) if file.suffix == ".txt" else _list(file.read_bytes())
+        if isinstance(turns, Fault):
+            yield Reject(id, where, *turns)
             continue
         meta: dict[str, Any] = {"benchmark": "CPsyCounE", "topic": file.parent.name} if file.suffix == ".json" else {}
         yield dialogues.dialogue(id, "cpsycoun", where, turns, merge, **meta)
 
 
-def _text(content: bytes) -> list[tuple]:
-    """Returns the turns of a text; raises ValueError for other encodings and for text before the first speaker."""
-    text = content.decode("utf-8-sig")
-    pieces = _TURN.split(text)
+def _text(content: bytes) -> list[tuple] | Fault:
+    """Returns the turns of a text, or the Fault of another encoding or of text before the first speaker."""
+    try:
+        pieces = _TURN.split(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        return Fault("not UTF-8", f"{error.reason} at byte {error.start}")
     if pieces[0].strip():
-        raise ValueError(f"text before the first speaker ({', '.join(_SPEAKERS)}): {pieces[0].strip()[:20]!r}")
+        speakers = ", ".join(_SPEAKERS)
+        return Fault("text before the first speaker", f"{pieces[0].strip()[:20]!r}; speakers are {speakers}")
     return [(name, text, None) for name, text in zip(pieces[1::2], pieces[2::2], strict=True)]
 
 
-def _list(strings: object) -> list[tuple]:
+def _list(content: bytes) -> list[tuple] | Fault:
+    """Returns the turns of a JSON list, or the Fault for which there are none."""
+    strings = json_or_fault(content)
+    if isinstance(strings, Fault):
+        return strings
     if not isinstance(strings, list) or not all(isinstance(s, str) for s in strings):
-        raise ValueError("expected a list of strings")
+        return Fault("expected a list of strings")
     turns = []
     for number, string in enumerate(strings, 1):
         prefix = _PREFIX.match(string)
         if not prefix:
-            raise ValueError(f"turn {number} does not begin with a speaker and a colon: {string[:20]!r}")
+            return Fault("a turn does not begin with a speaker and a colon", f"turn {number}, {string[:20]!r}")
         turns.append((prefix[1], string[prefix.end() :], None))
     return turns

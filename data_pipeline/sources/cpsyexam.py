@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Question, Reject, check_question, parse_json
+from data_pipeline.records import Fault, Question, Reject, check_question, parse_json
 
 KINDS = {"single": "single", "multi": "multi"}
 OPEN_KINDS = {"QA_Knowledge": "knowledge", "QA_Analyse": "analyse"}
@@ -69,13 +69,13 @@ def _question(row: object, id: str, where: str, file: str, category: str, withhe
         return Reject(id, where, "not an object with a question and options")
     kind = KINDS.get(row.get("question_type", ""))
     if kind is None:
-        return Reject(id, where, f"question_type is {row.get('question_type')!r}, expected single or multi")
+        return Reject(id, where, "a question_type other than single and multi", repr(row.get("question_type")))
     stem = row.get("question") or ""
     unanswered = withheld and not row.get("answer")
     # the options are checked all the same, with a key that every question could have
     checked = check_question(kind, stem, row["options"], "A" if unanswered else row.get("answer"))
-    if isinstance(checked, str):
-        return Reject(id, where, checked)
+    if isinstance(checked, Fault):
+        return Reject(id, where, *checked)
     options, answer = checked[0], "" if unanswered else checked[1]
     meta = {
         "where": where, "released_id": row.get("id"), "file": file, "category": category, "family": row.get("kind"),

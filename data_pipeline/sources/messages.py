@@ -17,20 +17,16 @@ from data_pipeline.records import Dialogue, Reject
 def read(path: str | Path, merge: bool = False) -> Iterator[Dialogue | Reject]:
     """Yields a Dialogue or Reject for every row, in order; `merge` joins split turns.
 
-    An id that stands already is rejected. Raises BadInput for a missing or broken file.
+    Raises BadInput for a missing or broken file.
     """
     path = Path(path)
-    seen: dict[str, int] = {}
     for number, row in dialogues.rows(path):
         where = f"{path} row {number}"
         named = row.get("id") if isinstance(row, dict) else None
         id = f"{path.stem}/{number}" if named is None else str(named)
         turns = row.get("messages", row.get("conversations")) if isinstance(row, dict) else None
-        if id in seen:
-            yield Reject(id, where, f"the id stands already in row {seen[id]}")
-        elif not isinstance(turns, list):
+        if not isinstance(turns, list):
             yield Reject(id, where, "not an object with a list under messages or conversations")
         else:
             head = [{"role": "system", "content": row["system"]}] if row.get("system") else []
-            seen[id] = number
             yield dialogues.dialogue(id, "messages", where, dialogues.message_turns(head + turns), merge)

@@ -22,7 +22,7 @@ _FRONT = re.compile(r"\A---\s*\n(.*?)\n(?:---|\.\.\.)\s*(?:\n|\Z)", re.S)
 
 
 class _Unreadable(Exception):
-    """Why a file gives no text; becomes the reason of its reject."""
+    """Why a file gives no text; its arguments are code and detail of the file's Reject."""
 
 
 def read(path: str | Path, size: int = SIZE, subject: str = "") -> Iterator[Passage | Reject]:
@@ -48,7 +48,7 @@ def read(path: str | Path, size: int = SIZE, subject: str = "") -> Iterator[Pass
         try:
             sections, facts = _sections(file)
         except _Unreadable as error:
-            yield Reject(id, str(file), str(error))
+            yield Reject(id, str(file), *error.args)
             continue
         parts = file.relative_to(root).parts
         theme = subject or facts.pop("subject", "") or (parts[0] if len(parts) > 1 else "")
@@ -94,7 +94,9 @@ def _sections(file: Path) -> tuple[list[tuple[str, list[str]]], dict]:
     """Returns [(heading or "", paragraphs)] and what is known of the file: encoding, title, subject."""
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
-        raise _Unreadable(f"cannot read {suffix or 'a file without suffix'}; passages are {', '.join(SUFFIXES)}")
+        raise _Unreadable(
+            "cannot read files of this kind", f"{suffix or 'no suffix'}; passages are {', '.join(SUFFIXES)}"
+        )
     if not file.stat().st_size:
         raise _Unreadable("the file is empty")
     if suffix == ".epub":
@@ -123,7 +125,7 @@ def decode(content: bytes) -> tuple[str, dict]:
     if found is None:
         found = from_bytes(content).best()
     if found is None:
-        raise _Unreadable("neither UTF-8 nor another known encoding; a binary file? Else save it as UTF-8")
+        raise _Unreadable("neither UTF-8 nor another known encoding", "a binary file? Else save it as UTF-8")
     return str(found), {"encoding": found.encoding}
 
 
@@ -186,7 +188,7 @@ def _epub(file: Path) -> tuple[list, dict]:
             spine = [places.get(i.get("idref"), "") for i in root.xpath("//*[local-name()='itemref']")]
             pages = [book.read(str(package.parent / place)) for place in spine if place]
     except (zipfile.BadZipFile, KeyError, etree.LxmlError, ValueError, RuntimeError, NotImplementedError) as error:
-        raise _Unreadable(f"not an EPUB that can be read: {error}") from None
+        raise _Unreadable("not an EPUB that can be read", str(error)) from None
     sections: list[tuple[str, list[str]]] = []
     for page in pages:
         if not page.strip():
@@ -216,15 +218,16 @@ def _pdf(file: Path) -> tuple[list, dict]:
     try:
         reader = pypdf.PdfReader(file)
         if reader.is_encrypted and not reader.decrypt(""):
-            raise _Unreadable("an encrypted PDF; save it without a password")
+            raise _Unreadable("an encrypted PDF", "save it without a password")
         pages = [page.extract_text() or "" for page in reader.pages]
         title = str((reader.metadata or {}).get("/Title") or "").strip()
     except _Unreadable:
         raise
     except Exception as error:  # pypdf raises what broken files provoke, of any type
-        raise _Unreadable(f"not a PDF that can be read: {type(error).__name__}: {str(error)[:120]}") from None
+        raise _Unreadable("not a PDF that can be read", f"{type(error).__name__}: {str(error)[:120]}") from None
     if sum(len(page.strip()) for page in pages) < 10 * len(pages):
-        raise _Unreadable(f"a PDF of {len(pages)} pages with hardly any text; scanned? Recognise its text (OCR) first")
+        detail = f"{len(pages)} pages; scanned? Recognise its text (OCR) first"
+        raise _Unreadable("a PDF with hardly any text", detail)
     paragraphs: list[str] = []
     unfinished = False
     for line in "\n".join(pages).split("\n"):  # a paragraph ends with a line that ends a sentence, or an empty one

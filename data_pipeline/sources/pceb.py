@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Question, Reject, check_question, parse_json
+from data_pipeline.records import Fault, Question, Reject, check_question, parse_json
 
 SUBJECTS = {"cases": "案例", "moral": "职业道德", "theory": "理论知识"}
 _PREFIX = re.compile(r"\s*(单选|多选)\s*[：:]\s*")
@@ -54,14 +54,14 @@ def _question(row: dict, section: str, form: str, context: str, id: str, where: 
     if form == "mix":
         prefix = _PREFIX.match(stem)
         if not prefix:
-            return Reject(id, where, f"a case question without 单选： or 多选：: {stem[:20]!r}")
+            return Reject(id, where, "a case question without 单选： or 多选：", repr(stem[:20]))
         kind, stem = {"单选": "single", "多选": "multi"}[prefix[1]], stem[prefix.end() :]
     else:
         kind = "single" if form == "single" else "multi"
     options = row.get("options")
     checked = check_question(kind, stem, options if isinstance(options, dict) else {}, row.get("answer"))
-    if isinstance(checked, str):
-        return Reject(id, where, checked)
+    if isinstance(checked, Fault):
+        return Reject(id, where, *checked)
     texts, answer = checked
     rationale = (row.get("analysis") or "").strip()
     return Question(kind=kind, stem=stem.strip(), options=texts, answer=answer, rationale=rationale, **common)

@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Post, Reject, parse_json, read_jsonl
+from data_pipeline.records import Fault, Post, Reject, parse_json, read_jsonl
 from data_pipeline.sources.table import check_columns, csv_rows
 
 COLUMNS = {"id": "id", "title": "title", "text": "text", "replies": "replies"}
@@ -37,7 +37,7 @@ def read(path: str | Path, columns: dict | None = None) -> Iterator[Post | Rejec
     for number, row in _rows(path):
         where = f"{path} row {number}"
         if not isinstance(row, dict):
-            yield Reject(f"{path.stem}/{number}", where, f"not an object: {type(row).__name__}")
+            yield Reject(f"{path.stem}/{number}", where, "not an object", type(row).__name__)
             continue
         if not checked:
             check_columns(path, row, {field: mapping[field] for field in COLUMNS}, columns, REQUIRED)
@@ -72,13 +72,13 @@ def _post(row: dict, mapping: dict, name: str, number: int, where: str) -> Post 
     if not body and not title:
         return Reject(id, where, "no text")
     replies = _replies(row, mapping)
-    if isinstance(replies, str):
-        return Reject(id, where, replies)
+    if isinstance(replies, Fault):
+        return Reject(id, where, *replies)
     return Post(id, "posts", title, body or title, replies, {"where": where})
 
 
-def _replies(row: dict, mapping: dict) -> list[str] | str:
-    """Returns the texts of the replies, best first, or the reason why the column cannot be read."""
+def _replies(row: dict, mapping: dict) -> list[str] | Fault:
+    """Returns the texts of the replies, best first, or the Fault for which the column cannot be read."""
     column = mapping["replies"]
     value = [row.get(name) for name in column] if isinstance(column, list) else row.get(column)
     if isinstance(value, str):
@@ -91,19 +91,20 @@ def _replies(row: dict, mapping: dict) -> list[str] | str:
     if value is None:
         return []
     if not isinstance(value, list):
-        return f"{column}: neither a text nor a list of replies: {type(value).__name__}"
+        return Fault("neither a text nor a list of replies", f"column {column} is {type(value).__name__}")
     if score := mapping.get("reply_score"):
         try:
             value = sorted(value, key=lambda reply: -float((isinstance(reply, dict) and reply.get(score)) or 0))
         except (TypeError, ValueError) as error:
-            return f"{column}: {score} is no number: {error}"
+            return Fault("a score of a reply is no number", f"{score} in {column}: {error}")
     texts = []
     for place, reply in enumerate(value, 1):
         if isinstance(reply, dict):
             keys = [mapping["reply_text"]] if "reply_text" in mapping else TEXT_KEYS
             found = next((reply[key] for key in keys if isinstance(reply.get(key), str)), None)
             if found is None:
-                return f"{column}: reply {place} has no text under {' or '.join(keys)} (it has {', '.join(reply)})"
+                detail = f"reply {place} of {column} has none under {' or '.join(keys)} (it has {', '.join(reply)})"
+                return Fault("a reply without a text", detail)
             reply = found
         if reply is not None and str(reply).strip():
             texts.append(str(reply).strip())

@@ -7,23 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipeline import dialogues
-from data_pipeline.errors import BadInput
-from data_pipeline.records import Dialogue, Reject, parse_json
+from data_pipeline.records import Dialogue, Fault, Reject, json_or_fault
 
 
 def read(path: str | Path, merge: bool = False) -> Iterator[Dialogue | Reject]:
-    """Yields a Dialogue or Reject for every file, names sorted; `path` is the folder or one file.
+    """Yields a Dialogue or Reject for every file, paths sorted; `path` is the folder or one file.
 
     `merge` joins split turns. A file that is not JSON is rejected; raises BadInput for a path without JSON files.
     """
-    for file in dialogues.files(path, ".json"):
-        id, where = f"smilechat/{file.stem}", str(file)
-        try:
-            turns = parse_json(file.name, file.read_bytes())
-        except BadInput as error:
-            yield Reject(id, where, str(error))
-            continue
-        if not isinstance(turns, list):
-            yield Reject(id, where, f"expected a list of turns, found {type(turns).__name__}")
-            continue
-        yield dialogues.dialogue(id, "smilechat", where, dialogues.message_turns(turns), merge)
+    root = Path(path)
+    for file in dialogues.files(root, ".json"):
+        name = file.relative_to(root) if root.is_dir() else Path(file.name)  # folders may have files of one name
+        id, where = f"smilechat/{name.with_suffix('').as_posix()}", str(file)
+        turns = json_or_fault(file.read_bytes())
+        if isinstance(turns, Fault):
+            yield Reject(id, where, *turns)
+        elif not isinstance(turns, list):
+            yield Reject(id, where, "expected a list of turns", f"found {type(turns).__name__}")
+        else:
+            yield dialogues.dialogue(id, "smilechat", where, dialogues.message_turns(turns), merge)

@@ -15,7 +15,7 @@ from typing import cast
 import orjson
 
 from data_pipeline.errors import BadInput
-from data_pipeline.records import LETTERS, Question, Reject, check_question, read_jsonl
+from data_pipeline.records import LETTERS, Fault, Question, Reject, check_question, read_jsonl
 
 COLUMNS = {
     "id": "id",
@@ -141,15 +141,19 @@ def _question(row: dict, mapping: dict, table: str, number: int, where: str) -> 
     id = text("id") or f"{table}/{number}"
     options = _options(row, mapping["options"])
     if options is None:
-        return Reject(id, where, f"{mapping['options']}: not a list of options, nor an object of letters and texts")
+        return Reject(
+            id, where, "options that are neither a list nor an object of letters and texts", mapping["options"]
+        )
     key = text("answer")
     word = text("kind")
     kind = KIND_WORDS.get(word) if word else ("multi" if len(set(key) & set(LETTERS)) > 1 else "single")
     if kind is None:
-        return Reject(id, where, f"{mapping['kind']} is {word!r}; known are {', '.join(KIND_WORDS)}")
+        return Reject(
+            id, where, "a kind that is not known", f"{mapping['kind']} is {word!r}; known are {', '.join(KIND_WORDS)}"
+        )
     checked = check_question(kind, text("stem"), options, key)
-    if isinstance(checked, str):
-        return Reject(id, where, checked)
+    if isinstance(checked, Fault):
+        return Reject(id, where, *checked)
     texts, answer = checked
     return Question(
         id=id,

@@ -1,39 +1,163 @@
-"""Steps of data synthesis, one file each, named as in the papers' figures.
+"""Steps of data synthesis, one file each, named as in the papers' figures; what a step is, and what it gives back.
 
-A step is a function `run(rows, settings, ask) -> Result`: pure but for its calls, which go through `ask` and so
-through the ledger (or through recorded replies); one that asks nobody does without. Every row that goes in comes out,
-is rejected with its reason, or is merged into another: `check_balance` holds that.
+A file `data_pipeline/steps/NAME.py` declares `STEP = Step(...)`: what it takes and makes, whom it asks, its settings
+with their bounds, and how many calls it can make. No other code names it; a recipe puts it into a pipeline.
 
-Provenance: `records.note` appends to `record.meta["trail"]` what a step did to a record. A call is named by (step, row,
-sample), under which the ledger has model and reply, and by the hash of its prompt.
+A *row step* is a function of one row. It may run in processes, on a cluster, and while other rows are still being read.
+A *set step* sees all rows at once: deduplication, review. Both leave their rows as they were and give back new ones.
 """
 
-from collections.abc import Iterable
+import dataclasses
+import importlib
+import pkgutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
-from data_pipeline.records import Reject
+from pydantic import BaseModel, ConfigDict
+
+from data_pipeline.errors import BadInput, did_you_mean
+from data_pipeline.records import Question, Reject
+
+
+class StepSettings(BaseModel):
+    """A step's settings: each a field with its bounds and, in a comment beside it, its source."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+@dataclass
+class Outcome:
+    """What became of one row: it is among `rows` (itself, or what names it in meta["parents"]), or among `rejects`."""
+
+    rows: list = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    files: dict[str, list[dict]] = field(default_factory=dict)  # further tables: edits, traces, what people look at
+    counts: Counter = field(default_factory=Counter)  # for the report: additive, keyed by a name or a tuple
 
 
 @dataclass
 class Result:
-    """What a step gives back. `report` holds figures and examples for people and may hold "merged": a number of rows.
-
-    `files` are further tables under their names (edits, clusters, traces), each a list of dicts.
+    """What a set step gives back, or a row step for all rows. `merged`: ids that another row stands for now, once for
+    each row that was merged. `report` holds figures and examples for people, `files` further tables.
     """
 
     rows: list
     rejects: list[Reject] = field(default_factory=list)
     report: dict = field(default_factory=dict)
     files: dict[str, list[dict]] = field(default_factory=dict)
+    merged: list[str] = field(default_factory=list)
 
 
-def check_balance(step: str, ids: Iterable[str], result: Result) -> None:
-    """Raises AssertionError, naming the ids, unless every id that went in is among the rows (itself, or as their
-    `meta["parents"]`), the rejects, or `report["merged_ids"]`.
+@dataclass(frozen=True)
+class Size:
+    """How much comes in, for the plan of calls: rows, characters and counselor turns of all of them together."""
+
+    rows: float
+    chars: float = 0
+    turns: float = 0
+
+
+@dataclass(frozen=True)
+class Calls:
+    """How often a step asks: as a rule, and at most whatever the models reply; and what then goes on."""
+
+    expected: float
+    most: float
+    out: Size  # as a rule
+    most_out: Size
+    prompt_chars: float  # of one call, without what the prompt's own file says
+    reply_chars: float  # of one reply, as a rule; ours
+
+
+def passes_on(size: Size) -> "Calls":
+    """Returns the plan of a step that asks nobody and lets every row pass."""
+    return Calls(0, 0, size, size, 0, 0)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step says of itself. Exactly one of `row` and `rows` is given.
+
+    `row(record, settings)`, a coroutine function `row(record, settings, ask)` where it asks; `rows(records, settings)`.
+    What it `needs` comes as a keyword: `needs=("passages",)` gets {id: record} of the passages that came before.
     """
-    seen = {r.id for r in result.rejects} | set(result.report.get("merged_ids", ()))
-    for row in result.rows:
-        seen.add(row.id)
-        seen.update(row.meta.get("parents", ()))
-    if lost := [id for id in ids if id not in seen]:
-        raise AssertionError(f"{step}: {len(lost)} rows were lost, first {', '.join(lost[:5])}")
+
+    takes: tuple[type, ...]
+    settings: type[StepSettings]
+    row: Callable[..., Any] | None = None
+    rows: Callable[[Sequence, Any], Result] | None = None
+    makes: type | None = None  # the kind of record that it gives; None: the kind that it took
+    asks: Literal["", "model", "selectors"] = ""  # one model, or each of several under its name
+    needs: tuple[str, ...] = ()
+    calls: Callable[[Any, Size, int], Calls] | None = None  # (settings, size, selectors); where it asks
+    report: Callable[[Counter, Any], dict] | None = None  # of a row step: from the counts of all rows
+    files: tuple[str, ...] = ()  # further tables that are written even when they are empty
+    sheets: Callable[[Path], object] | None = None  # writes what people fill in, beside the tables in the folder
+    inputs: Callable[[Any], Sequence[str]] | None = None  # files that its settings name and people edit
+
+    def __post_init__(self) -> None:
+        if (self.row is None) == (self.rows is None):
+            raise TypeError("a step declares either row= or rows=")
+        if self.asks and (self.row is None or self.calls is None):
+            raise TypeError("a step that asks declares row= and calls=, the most calls that it can make")
+        if self.row is not None and self.report is None:
+            raise TypeError("a row step declares report=, which makes its figures of the counts of all rows")
+
+
+def step_names() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(__path__)]
+
+
+def find_step(name: str, where: str) -> Step:
+    """Returns what data_pipeline/steps/NAME.py declares; raises BadInput, opening with `where`, without one."""
+    if name not in step_names():
+        there = step_names()
+        raise BadInput(f"{where}: no step {name!r}; there is {', '.join(there)}{did_you_mean(name, there)}")
+    try:
+        declared = getattr(importlib.import_module(f"data_pipeline.steps.{name}"), "STEP", None)
+    except TypeError as error:
+        raise BadInput(f"data_pipeline/steps/{name}.py: {error}") from None
+    if not isinstance(declared, Step):
+        raise BadInput(
+            f"data_pipeline/steps/{name}.py declares no STEP = Step(takes=..., settings=..., row=... or rows=...); "
+            "CONTRIBUTING.md shows one"
+        )
+    return declared
+
+
+def check_balance(name: str, ids: Iterable[str], result: Result) -> None:
+    """Raises AssertionError unless in = out + rejected + merged, counted by occurrence.
+
+    A row counts each time that it, or one that names it in meta["parents"], is among the rows, that it stands among
+    the rejects, or that it was merged.
+    """
+    incoming = Counter(iter(ids))
+    out = Counter([row.id for row in result.rows] + [reject.id for reject in result.rejects] + result.merged)
+    made_from = Counter(id for row in result.rows for id in {*row.meta.get("parents", ())} - {row.id})
+    if lost := incoming - (out + made_from):
+        raise AssertionError(f"{name}: {lost.total()} rows were lost, first {', '.join(list(lost)[:5])}")
+    if twice := [id for id, number in incoming.items() if out[id] > number]:
+        raise AssertionError(f"{name}: {len(twice)} rows came out more often than in, first {', '.join(twice[:5])}")
+
+
+def counts_under(counts: Counter, name: str) -> Counter:
+    """Returns what a row step counted under a name: {"solved": 3} of {("why", "solved"): 3, ...}."""
+    return Counter({key[1]: number for key, number in counts.items() if key[0] == name})
+
+
+def open_question(question: Question) -> Reject:
+    """Returns the reject of an open question: without a key no step can tell a right answer."""
+    where = question.meta.get("where", question.id)
+    return Reject(question.id, where, "an open question", "no key to check an answer against")
+
+
+def tidy(record):
+    """Returns a copy of the record whose meta, trail and turns are its own, so that the step may change them."""
+    meta = dict(record.meta)
+    if "trail" in meta:
+        meta["trail"] = list(meta["trail"])
+    turns = {"turns": [dataclasses.replace(turn) for turn in record.turns]} if hasattr(record, "turns") else {}
+    return dataclasses.replace(record, meta=meta, **turns)

@@ -10,20 +10,19 @@ it came in; of contact data the shape alone is kept there (1••-••••)
 import html
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
 import yaml
+from pydantic import Field
 
-from data_pipeline.errors import BadInput
-from data_pipeline.parallel import in_processes
-from data_pipeline.records import Dialogue, Passage, Post, Reject, note
+from data_pipeline.records import Dialogue, Fault, Passage, Post, Reject, note
 from data_pipeline.safety.crisis import crisis_flags
 from data_pipeline.safety.personal_data import contact_needs, find_contacts, placeholder
 from data_pipeline.safety.screening import screen
-from data_pipeline.steps import Result
+from data_pipeline.steps import Outcome, Step, StepSettings, counts_under
 
 SILENCE = "……"  # stands for a turn of a dialogue of which nothing is left: who speaks when must hold
 EXCERPT = 80
@@ -42,14 +41,13 @@ _SENTENCE = re.compile(r"[^。！？!?\n；;…]*[。！？!?\n；;…]*")
 _LONE = "，。、；：,; \n"  # at the beginning, after what was taken out there
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(StepSettings):
     """All ours: the paper names no limits. Lengths are in characters (letters, digits), after cleaning."""
 
-    min_post: int = 10  # ours; a shorter post says too little to be answered
-    min_reply: int = 5  # ours; a shorter reply is taken off its post and reported
-    min_passage: int = 50  # ours; a shorter passage holds no question
-    min_dialogue: int = 20  # ours; all turns together
+    min_post: int = Field(default=10, ge=0)  # ours; a shorter post says too little to be answered
+    min_reply: int = Field(default=5, ge=0)  # ours; a shorter reply is taken off its post and reported
+    min_passage: int = Field(default=50, ge=0)  # ours; a shorter passage holds no question
+    min_dialogue: int = Field(default=20, ge=0)  # ours; all turns together
 
 
 @dataclass(slots=True)
@@ -111,12 +109,6 @@ def clean_text(text: str) -> Cleaned:
         cleaned = write_punctuation(cleaned)
     crisis = crisis_flags(text)
     return Cleaned(cleaned.strip().lstrip(_LONE), removed, crisis)
-
-
-def _outcome(text: str) -> Cleaned | None:
-    """Returns `clean_text(text)`, None where nothing was found: less to hand from one process to another."""
-    cleaned = clean_text(text)
-    return cleaned if cleaned.removed or cleaned.crisis or cleaned.text != text else None
 
 
 def _find(text: str, needed: list[int]) -> list[Removed]:
@@ -219,60 +211,60 @@ def write_punctuation(text: str) -> str:
     return text.strip().lstrip(_LONE)
 
 
-def run(rows: Iterable[Post | Passage | Dialogue], settings: Settings, ask=None) -> Result:
-    """Returns cleaned copies of the rows, those of which too little is left as rejects, and the removed spans.
+def row(record: Post | Passage | Dialogue, settings: Settings) -> Outcome:
+    """Returns the cleaned record, or a reject when too little of it is left; one with crisis content is never rejected.
 
-    The report counts rows in, out, rejected and changed, removed spans by kind and rule, and rows by crisis flag;
-    `files["crisis"]` lists the flagged rows for people. Raises BadInput for a row of another type.
+    `files["removed"]` has what was taken out, `files["crisis"]` the flagged records for people.
     """
-    result, rows = Result([], [], {}, {"removed": [], "crisis": []}), list(rows)
-    for count, row in enumerate(rows, 1):
-        if type(row) not in _CLEAN:
-            raise BadInput(f"clean: row {count} is a {type(row).__name__}; it takes posts, passages and dialogues")
-    spans, flags, changed = Counter(), Counter(), 0
-    outcomes = in_processes(_outcome, (text for row in rows for text in _texts(row)))
-    for row in rows:
-        cleaned = [next(outcomes) or Cleaned(text) for text in _texts(row)]
-        new, parts, reason = _CLEAN[type(row)](row, cleaned, settings)
-        if any([cleaned.removed or cleaned.crisis for _, cleaned in parts]):
-            reason = _account(row, new, parts, reason, result, spans, flags)
-        if reason:
-            result.rejects.append(Reject(row.id, row.meta.get("where", ""), reason))
-            continue
-        changed += _texts(new) != _texts(row)
-        result.rows.append(new)
-    result.report = {
-        "in": len(rows),
-        "out": len(result.rows),
-        "rejected": len(result.rejects),
-        "changed": changed,
-        "removed": dict(spans.most_common()),
-        "crisis": dict(flags.most_common()),
+    given = _texts(record)
+    cleaned = [clean_text(text) for text in given]
+    outcome = Outcome()
+    outcome.counts["in"] = 1
+    new, parts, fault = _CLEAN[type(record)](record, cleaned, settings)
+    if any([cleaned.removed or cleaned.crisis for _, cleaned in parts]):
+        fault = _account(record, new, parts, fault, outcome)
+    if fault:
+        outcome.rejects.append(Reject(record.id, record.meta.get("where", ""), *fault))
+    else:
+        outcome.counts["out"], outcome.counts["changed"] = 1, int(_texts(new) != given)
+        outcome.rows.append(new)
+    return outcome
+
+
+def report(counts: Counter, settings: Settings) -> dict:
+    """Returns the rows in, out, rejected and changed, removed spans by kind and rule, and rows by crisis flag."""
+    return {
+        "in": counts["in"],
+        "out": counts["out"],
+        "rejected": counts["in"] - counts["out"],
+        "changed": counts["changed"],
+        "removed": dict(counts_under(counts, "span").most_common()),
+        "crisis": dict(counts_under(counts, "flag").most_common()),
     }
-    return result
 
 
-def _account(row, new, parts: list, reason: str, result: Result, spans: Counter, flags: Counter) -> str:
-    """Enters what was removed and flagged into the result and the new row; returns `reason`, "" for a flagged row."""
-    where = row.meta.get("where", "")
+def _account(record, new, parts: list, fault: Fault | None, outcome: Outcome) -> Fault | None:
+    """Enters what was removed and flagged into outcome and new record; returns `fault`, None for a flagged record."""
+    where = record.meta.get("where", "")
     for part, cleaned in parts:
         for span in cleaned.removed:
-            spans[f"{span.kind}: {span.rule}"] += 1
+            outcome.counts["span", f"{span.kind}: {span.rule}"] += 1
             facts = {"start": span.start, "end": span.end, "text": span.text, "put": span.put}
             facts = {"part": part, "kind": span.kind, "rule": span.rule} | facts
-            result.files["removed"].append({"id": row.id, "where": where} | facts)
+            outcome.files.setdefault("removed", []).append({"id": record.id, "where": where} | facts)
     if rules := Counter(span.rule for _, cleaned in parts for span in cleaned.removed):
-        new.meta["trail"] = list(row.meta.get("trail", ()))
+        new.meta["trail"] = list(record.meta.get("trail", ()))
         note(new, "clean", removed=dict(rules))
     for key, answers in (("crisis", False), ("crisis_replies", True)):
-        found = [c for part, c in parts if c.crisis and _answer(part) == answers]
-        if found:
-            new.meta[key] = sorted(set(row.meta.get(key, ())).union(*[c.crisis for c in found]))
-            flags.update(new.meta[key] if key == "crisis" else ())
-            facts = {"id": row.id, "where": where, "in": key, "flags": new.meta[key]}
-            result.files["crisis"].append(facts | {"excerpt": found[0].text[:EXCERPT]})
-            reason = ""
-    return reason
+        flagged = [c for part, c in parts if c.crisis and _answer(part) == answers]
+        if flagged:
+            new.meta[key] = sorted(set(record.meta.get(key, ())).union(*[c.crisis for c in flagged]))
+            if key == "crisis":
+                outcome.counts.update(("flag", flag) for flag in new.meta[key])
+            facts = {"id": record.id, "where": where, "in": key, "flags": new.meta[key]}
+            outcome.files.setdefault("crisis", []).append(facts | {"excerpt": flagged[0].text[:EXCERPT]})
+            fault = None
+    return fault
 
 
 def _answer(part: str) -> bool:
@@ -285,7 +277,7 @@ def _texts(row: Post | Passage | Dialogue) -> list[str]:
     return [row.text] if isinstance(row, Passage) else [turn.content for turn in row.turns]
 
 
-def _post(row: Post, cleaned: list[Cleaned], settings: Settings) -> tuple[Post, list[tuple[str, Cleaned]], str]:
+def _post(row: Post, cleaned: list[Cleaned], settings: Settings) -> tuple[Post, list, Fault | None]:
     title, text, *answers = cleaned
     parts, replies = [("title", title), ("text", text)], []
     for number, (reply, answer) in enumerate(zip(row.replies, answers, strict=True), 1):
@@ -298,12 +290,12 @@ def _post(row: Post, cleaned: list[Cleaned], settings: Settings) -> tuple[Post, 
     return new, parts, _too_little(new.title + new.text, settings, "min_post")
 
 
-def _passage(row: Passage, cleaned: list[Cleaned], settings: Settings) -> tuple[Passage, list, str]:
+def _passage(row: Passage, cleaned: list[Cleaned], settings: Settings) -> tuple[Passage, list, Fault | None]:
     new = Passage(row.id, row.source, row.subject, cleaned[0].text, dict(row.meta))
     return new, [("text", cleaned[0])], _too_little(new.text, settings, "min_passage")
 
 
-def _dialogue(row: Dialogue, cleaned: list[Cleaned], settings: Settings) -> tuple[Dialogue, list, str]:
+def _dialogue(row: Dialogue, cleaned: list[Cleaned], settings: Settings) -> tuple[Dialogue, list, Fault | None]:
     parts = [(f"{turn.role} {number}", c) for number, (turn, c) in enumerate(zip(row.turns, cleaned, strict=True), 1)]
     turns = [replace(t, content=c.text or SILENCE) for t, (_, c) in zip(row.turns, parts, strict=True)]
     new = Dialogue(row.id, row.source, turns, dict(row.meta))
@@ -315,10 +307,11 @@ def _letters(text: str, limit: int) -> int:
     return limit if len(text) > 4 * limit + 20 else sum(map(str.isalnum, text))
 
 
-def _too_little(text: str, settings: Settings, key: str) -> str:
+def _too_little(text: str, settings: Settings, key: str) -> Fault | None:
     limit = getattr(settings, key)
     left = _letters(text, limit)
-    return "" if left >= limit else f"too little left: {left} characters, fewer than {key}={limit}"
+    return None if left >= limit else Fault("too little left", f"{left} characters, fewer than {key}={limit}")
 
 
 _CLEAN = {Post: _post, Passage: _passage, Dialogue: _dialogue}
+STEP = Step(takes=(Post, Passage, Dialogue), settings=Settings, row=row, report=report, files=("removed", "crisis"))

@@ -19,16 +19,16 @@ a chain drifts (A like B, B like C, A unlike C), which union-find would make one
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
 
-from data_pipeline.errors import BadInput
-from data_pipeline.records import LETTERS, Dialogue, Passage, Post, Question, note
-from data_pipeline.steps import Result
+from pydantic import Field
 
-STEP = "deduplicate"
+from data_pipeline.records import LETTERS, Dialogue, Passage, Post, Question, note
+from data_pipeline.steps import Result, Step, StepSettings, tidy
+
+NAME = "deduplicate"
 SEED = 1  # of the permutations; another one finds, by chance, slightly other pairs
 CHUNK = 4096  # records whose n-grams are held at once
 MIX = 0x9E3779B97F4A7C15  # an odd number of 64 bits, for hashes modulo 2**64
@@ -39,24 +39,16 @@ _NUMBER = re.compile(r"\d+")
 _NOISE = re.compile(r"[^\w\n]+")
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(StepSettings):
     """All values are ours: the paper publishes neither n-gram, threshold nor permutations."""
 
-    n: int = 3  # characters per n-gram; questions are short (median 50 characters), longer runs break at every slip
-    threshold: float = 0.75  # Jaccard index from which records are the same
-    bands: int = 21  # of the LSH; with 6 rows a pair of Jaccard 0.75 is found with probability 0.98
-    rows: int = 6  # hashes per band; permutations = bands x rows
-    short: int = 10  # characters (letters and digits only) below which stems and texts must be equal
-
-    def __post_init__(self):
-        if not 0 < self.threshold <= 1:
-            raise BadInput(f"{STEP}: threshold={self.threshold}; a Jaccard index above 0 and up to 1, e.g. 0.75")
-        for name in ("n", "bands", "rows"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{STEP}: {name}={getattr(self, name)}; a whole number from 1")
-        if self.short < 0:
-            raise BadInput(f"{STEP}: short={self.short}; a number of characters, 0 for none")
+    n: int = Field(
+        default=3, ge=1
+    )  # characters per n-gram; questions are short (median 50), a long one breaks at a slip
+    threshold: float = Field(default=0.75, gt=0, le=1)  # Jaccard index from which records are the same
+    bands: int = Field(default=21, ge=1)  # of the LSH; with 6 rows a pair of Jaccard 0.75 is found in 98 of 100 cases
+    rows: int = Field(default=6, ge=1)  # hashes per band; permutations = bands x rows
+    short: int = Field(default=10, ge=0)  # letters and digits below which stems and texts must be equal
 
 
 class _Spelled(NamedTuple):
@@ -65,14 +57,13 @@ class _Spelled(NamedTuple):
     case: str
 
 
-def run(rows: Iterable, settings: Settings, ask=None) -> Result:
+def run(rows: Sequence, settings: Settings) -> Result:
     """Returns the kept records in their order; a kept record's trail names those merged into it.
 
     `report`: in, out, merged, merged_ids, clusters, sizes {members: clusters}, candidates (pairs checked), conflicts,
     lsh_recall (chance that a pair at the threshold is found) and settings. `files`: "clusters", one row per merged
     record, and "conflicts", one row per pair of near-duplicates with different right answers.
     """
-    rows = list(rows)
     spelled = [_Spelled(row, *map(_spell, texts(row))) for row in rows]
     whole = [f"{s.text}{END}{s.case}" if s.case else s.text for s in spelled]
     buckets = defaultdict(list)  # of each row that shares one
@@ -97,16 +88,17 @@ def run(rows: Iterable, settings: Settings, ask=None) -> Result:
     into = defaultdict(list)
     for j in sorted(kept_of):
         into[kept_of[j]].append(rows[j].id)
-    for i, ids in into.items():
-        note(rows[i], STEP, merged=ids)
     # a conflict with a merged record is one with the record that stands for it
-    found = {tuple(sorted((i, kept_of.get(j, j)))): similarity for (i, j), similarity in conflicts.items()}
-    conflicts = {(i, j): found[i, j] for i, j in sorted(found) if i != j}
+    standing = {tuple(sorted((i, kept_of.get(j, j)))): similarity for (i, j), similarity in conflicts.items()}
+    conflicts = {(i, j): standing[i, j] for i, j in sorted(standing) if i != j}
+    noted = {i: tidy(rows[i]) for i in {*into, *(i for pair in conflicts for i in pair)}}
+    for i, ids in into.items():
+        note(noted[i], NAME, merged=ids)
     for i, j in conflicts:
-        note(rows[i], STEP, conflict=rows[j].id)
-        note(rows[j], STEP, conflict=rows[i].id)
+        note(noted[i], NAME, conflict=rows[j].id)
+        note(noted[j], NAME, conflict=rows[i].id)
     merged = sorted(kept_of)
-    out = [row for i, row in enumerate(rows) if i not in kept_of]
+    out = [noted.get(i, row) for i, row in enumerate(rows) if i not in kept_of]
     report = {
         "in": len(rows),
         "out": len(out),
@@ -117,10 +109,11 @@ def run(rows: Iterable, settings: Settings, ask=None) -> Result:
         "candidates": candidates,
         "conflicts": len(conflicts),
         "lsh_recall": round(1 - (1 - settings.threshold**settings.rows) ** settings.bands, 4),
-        "settings": asdict(settings),
+        "settings": settings.model_dump(),
     }
     pairs = [_pair(rows[i], rows[j], similarity, ("first", "second")) for (i, j), similarity in conflicts.items()]
-    return Result(out, report=report, files={"clusters": clusters, "conflicts": pairs})
+    merged_ids = report["merged_ids"]
+    return Result(out, report=report, files={"clusters": clusters, "conflicts": pairs}, merged=merged_ids)
 
 
 def completeness(record) -> tuple[int, ...]:
@@ -148,7 +141,7 @@ def texts(record) -> tuple[list[str], list[str]]:
         return [turn.content for turn in record.turns], []
     if isinstance(record, Passage):
         return [record.text], []
-    raise TypeError(f"{STEP}: no text is known of a {type(record).__name__}")
+    raise TypeError(f"{NAME}: no text is known of a {type(record).__name__}")
 
 
 def _spell(parts: list[str]) -> str:
@@ -187,7 +180,7 @@ def _hashes(spelled: list[str], n: int):
 
 def _digests(spelled: list[str], places: list[int], settings: Settings) -> Iterator:
     """Yields rensa's signatures of the texts at `places`, a matrix per CHUNK of them."""
-    from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]  # rensa has no stubs
+    from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]  (compiled)
 
     for start in range(0, len(places), CHUNK):
         hashes, offsets = _hashes([spelled[i] for i in places[start : start + CHUNK]], settings.n)
@@ -197,7 +190,7 @@ def _digests(spelled: list[str], places: list[int], settings: Settings) -> Itera
 def _buckets(spelled: list[str], settings: Settings) -> Iterator[list[int]]:
     """Yields the places (two or more, ascending) of texts that share a band of their signatures."""
     import numpy
-    from rensa import RMinHashLSH  # pyright: ignore[reportAttributeAccessIssue]  # rensa has no stubs
+    from rensa import RMinHashLSH  # pyright: ignore[reportAttributeAccessIssue]  (compiled)
 
     known = [i for i, text in enumerate(spelled) if text.strip()]  # without text there is nothing to compare
     index = RMinHashLSH(settings.threshold, settings.bands * settings.rows, settings.bands)
@@ -261,10 +254,10 @@ def _judge_records(a, b, text_a: str, text_b: str, settings: Settings) -> str:
     partners = _partners(a.options, b.options, PARTNER)
     if partners is None:
         return ""
-    right = [[question.options[LETTERS.index(letter)] for letter in question.answer] for question in (a, b)]
+    ours, theirs = ([question.options[LETTERS.index(letter)] for letter in question.answer] for question in (a, b))
     places = sorted(partners[LETTERS.index(letter)] for letter in a.answer)
     agree = a.kind == b.kind and "".join(LETTERS[i] for i in places) == b.answer
-    return "same" if agree and _partners(right[0], right[1], settings.threshold) is not None else "conflict"
+    return "same" if agree and _partners(ours, theirs, settings.threshold) is not None else "conflict"
 
 
 def _partners(a: list[str], b: list[str], least: float) -> list[int] | None:
@@ -301,3 +294,6 @@ def _pair(a, b, similarity: float, names: tuple[str, str]) -> dict:
             row[f"{name}_answer"] = " | ".join(record.options[LETTERS.index(letter)] for letter in record.answer)
         row[f"{name}_text"] = " ".join(texts(record)[0])[:EXCERPT]
     return row
+
+
+STEP = Step(takes=(Question, Post, Dialogue, Passage), settings=Settings, rows=run)

@@ -5,18 +5,17 @@ prompt and criteria are unpublished: the five here and the rule that all must ho
 """
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
 from pydantic import BaseModel
 
 from data_pipeline.errors import BadInput
-from data_pipeline.llm.structured import Failure, ask_json
+from data_pipeline.llm.structured import Failure, ask_json, calls_report, under
 from data_pipeline.prompts import prompt_hash, question_messages, render
 from data_pipeline.records import Ask, Passage, Question, Reject, Request, note
-from data_pipeline.steps import Result
+from data_pipeline.steps import Calls, Outcome, Size, Step, StepSettings, counts_under, open_question, tidy
 
-STEP = "filter_quality"
+NAME = "filter_quality"
 
 # What a rejected question's reason says of a criterion that does not hold.
 CRITERIA = {
@@ -28,9 +27,8 @@ CRITERIA = {
 }
 
 
-@dataclass(frozen=True)
-class Settings:
-    params: dict = field(default_factory=dict)  # of the request: temperature, max_tokens...; ours, the server's own
+class Settings(StepSettings):
+    params: dict = {}  # of the request: temperature, max_tokens...; ours, the server's own
 
 
 class Verdict(BaseModel):
@@ -42,64 +40,84 @@ class Verdict(BaseModel):
     reasons: str | list[str]
 
 
-def run(rows: list[Question], settings: Settings, ask: Ask, passages: Iterable[Passage] = ()) -> Result:
-    """Returns the questions that pass, their verdicts in meta["quality"]; the others are rejects with the verdict's
-    reasons. The report has how often each criterion failed, and by subject how many passed.
+async def row(question: Question, settings: Settings, ask: Ask, passages: Mapping[str, Passage]) -> Outcome:
+    """Returns the question when it passes, the verdict in meta["quality"]; else a reject with the verdict's reasons.
 
-    `passages` are those the questions were made from (meta["passage"]). Without any, common knowledge has to do;
-    raises BadInput when some are given but a question's is not among them.
+    `passages` are those that questions were made from (meta["passage"]). Without any, common knowledge has to do;
+    raises BadInput when some are given but the question's is not among them.
     """
-    texts = {passage.id: passage.text for passage in passages}
-    result, faults, passed = Result([], open_questions(rows)), Counter(), {}
-    keyed = [q for q in rows if q.kind != "open"]
-    requests = [Request(STEP, q.id, 0, _messages(q, texts), settings.params) for q in keyed]
-    verdicts, calls = ask_json(ask, requests, Verdict)
-    for question, verdict in zip(keyed, verdicts, strict=True):
-        where = question.meta.get("where", question.id)
-        if isinstance(verdict, Failure):
-            result.rejects.append(Reject(question.id, where, f"no verdict: {verdict.reason}"))
-            continue
-        counts = passed.setdefault(question.subject, {"in": 0, "passed": 0})
-        counts["in"] += 1
-        told = verdict.reasons if isinstance(verdict.reasons, str) else "；".join(verdict.reasons)
-        failed = [name for name in CRITERIA if not getattr(verdict, name)]
-        faults.update(failed)
-        if failed:
-            named = ", ".join(CRITERIA[name] for name in failed)
-            result.rejects.append(Reject(question.id, where, f"quality: {named} ({told.strip()})"))
-            continue
-        counts["passed"] += 1
-        question.meta["quality"] = {name: True for name in CRITERIA} | {"reasons": told.strip()}
-        note(question, STEP, row=question.id, sample=0, prompt=prompt_hash(STEP))
-        result.rows.append(question)
-    result.report = {
-        "in": len(rows),
-        "passed": len(result.rows),
-        "no_verdict": len(keyed) - sum(counts["in"] for counts in passed.values()),
-        "with_passage": sum(q.meta.get("passage") in texts for q in rows),
-        "faults": {name: faults[name] for name in CRITERIA},
-        "subjects": passed,
-        "calls": calls,
+    outcome = Outcome(counts=Counter({"in": 1, "with_passage": question.meta.get("passage") in passages}))
+    if question.kind == "open":
+        outcome.rejects.append(open_question(question))
+        return outcome
+    request = Request(NAME, question.id, 0, _messages(question, passages), settings.params)
+    verdict, calls = await ask_json(ask, request, Verdict)
+    outcome.counts += under("calls", calls)
+    where = question.meta.get("where", question.id)
+    if isinstance(verdict, Failure):
+        outcome.counts["no_verdict"] += 1
+        outcome.rejects.append(Reject(question.id, where, "no verdict", verdict.reason))
+        return outcome
+    told = verdict.reasons if isinstance(verdict.reasons, str) else "；".join(verdict.reasons)
+    failed = [name for name in CRITERIA if not getattr(verdict, name)]
+    outcome.counts["subject", question.subject, "in"] += 1
+    outcome.counts["subject", question.subject, "passed"] += not failed
+    outcome.counts.update(("fault", name) for name in failed)
+    if failed:
+        named = ", ".join(CRITERIA[name] for name in failed)
+        outcome.rejects.append(Reject(question.id, where, "quality", f"{named} ({told.strip()})"))
+        return outcome
+    question = tidy(question)
+    question.meta["quality"] = {name: True for name in CRITERIA} | {"reasons": told.strip()}
+    note(question, NAME, row=question.id, sample=0, prompt=prompt_hash(NAME))
+    outcome.rows.append(question)
+    outcome.counts["passed"] += 1
+    return outcome
+
+
+def report(counts: Counter, settings: Settings) -> dict:
+    """Returns how often each criterion failed, and by subject how many passed."""
+    subjects = list(counts_under(counts, "subject"))
+    return {
+        "in": counts["in"],
+        "passed": counts["passed"],
+        "no_verdict": counts["no_verdict"],
+        "with_passage": counts["with_passage"],
+        "faults": {name: counts["fault", name] for name in CRITERIA},
+        "subjects": {name: {key: counts["subject", name, key] for key in ("in", "passed")} for name in subjects},
+        "calls": calls_report(counts),
     }
-    return result
 
 
-def open_questions(rows: list[Question]) -> list[Reject]:
-    """Returns a Reject for each open question: without a key no step can tell a right answer."""
-    return [
-        Reject(q.id, q.meta.get("where", q.id), "an open question: no key to check an answer against")
-        for q in rows
-        if q.kind == "open"
-    ]
+def calls(settings: Settings, size: Size, selectors: int) -> Calls:
+    return Calls(
+        expected=size.rows,
+        most=2 * size.rows,  # each reply repaired once
+        out=size,
+        most_out=size,
+        prompt_chars=size.chars / (size.rows or 1) + 400,  # the question, and as a rule half a passage; ours
+        reply_chars=150,
+    )
 
 
-def _messages(question: Question, texts: dict[str, str]) -> list[dict]:
+def _messages(question: Question, passages: Mapping[str, Passage]) -> list[dict]:
     passage = question.meta.get("passage", "")
-    if texts and passage and passage not in texts:
+    if passages and passage and passage not in passages:
         raise BadInput(
-            f"{STEP}: the question {question.id!r} was made from the passage {passage!r}, which is not among the "
-            f"{len(texts)} given; give the passages of the same run"
+            f"{NAME}: the question {question.id!r} was made from the passage {passage!r}, which is not among the "
+            f"{len(passages)} given; give the passages of the same run"
         )
-    asked = question_messages(question)[-1]["content"]
-    text = render(STEP, kind=question.kind, question=asked, answer=question.answer, passage=texts.get(passage, ""))
-    return [{"role": "user", "content": text}]
+    asked, text = question_messages(question)[-1]["content"], passages[passage].text if passage in passages else ""
+    prompt = render(NAME, kind=question.kind, question=asked, answer=question.answer, passage=text)
+    return [{"role": "user", "content": prompt}]
+
+
+STEP = Step(
+    takes=(Question,),
+    settings=Settings,
+    row=row,
+    asks="model",
+    needs=("passages",),
+    calls=calls,
+    report=report,
+)

@@ -10,37 +10,32 @@ had lost its own place, and a wrong key costs more than a lost question.
 import re
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, model_validator
 
-from data_pipeline.errors import BadInput
-from data_pipeline.llm.structured import Failure, ask_json
+from data_pipeline.llm.structured import Failure, ask_json, calls_report, under
 from data_pipeline.prompts import prompt_hash, render
-from data_pipeline.records import LETTERS, Ask, Passage, Question, Reject, Request, check_question, note
-from data_pipeline.steps import Result
+from data_pipeline.records import LETTERS, Ask, Fault, Passage, Question, Reject, Request, check_question, note
+from data_pipeline.steps import Calls, Outcome, Size, Step, StepSettings, counts_under
 
-STEP = "generate_questions"
+NAME = "generate_questions"
 
 _BLANKS = re.compile(r"\s+")
 _SEPARATORS = re.compile(r"[\s,、;/|]+")  # NFKC has made ， and ； to , and ;
 
 
-@dataclass(frozen=True)
-class Settings:
-    single: int = 3  # questions per passage; ours, unpublished
-    multi: int = 2  # ours, unpublished
-    options: int = 4  # the paper: A to D
-    params: dict = field(default_factory=dict)  # of the request: temperature, max_tokens...; ours, the server's own
+class Settings(StepSettings):
+    single: int = Field(default=3, ge=0, le=len(LETTERS))  # questions per passage; ours, unpublished
+    multi: int = Field(default=2, ge=0, le=len(LETTERS))  # ours, unpublished
+    options: int = Field(default=4, ge=2, le=len(LETTERS))  # the paper: A to D
+    params: dict = {}  # of the request: temperature, max_tokens...; ours, the server's own
 
-    def __post_init__(self) -> None:
-        for name, least in (("single", 0), ("multi", 0), ("options", 2)):
-            value = getattr(self, name)
-            if type(value) is not int or not least <= value <= len(LETTERS):
-                raise BadInput(f"{STEP}: {name}={value!r}; a whole number from {least} to {len(LETTERS)}")
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> "Settings":
         if self.single + self.multi == 0:
-            raise BadInput(f"{STEP}: single=0 and multi=0 ask for no question; raise one of them")
+            raise ValueError("single=0 and multi=0 ask for no question; raise one of them")
+        return self
 
 
 class Made(BaseModel):
@@ -55,48 +50,70 @@ class Reply(BaseModel):
     questions: list[Made]
 
 
-def run(rows: list[Passage], settings: Settings, ask: Ask) -> Result:
-    """Returns the questions of all passages, ids "<passage>/q1" and on in the order of the reply; rejects are single
-    questions under their own ids, and passages that gave none. The report has the counts by subject, kind and key.
+async def row(passage: Passage, settings: Settings, ask: Ask) -> Outcome:
+    """Returns the questions of the passage, ids "<passage>/q1" and on in the order of the reply; rejects are single
+    questions under their own ids, and the passage when it gave none. Of each kind no more are taken than were asked
+    for, so that the most that can come is known.
     """
-    requests = [Request(STEP, p.id, 0, _messages(p, settings), settings.params) for p in rows]
-    result, faults = Result([]), Counter()
-    replies, calls = ask_json(ask, requests, Reply)
-    for passage, reply in zip(rows, replies, strict=True):
-        where = passage.meta.get("where", passage.id)
-        if isinstance(reply, Failure):
-            result.rejects.append(Reject(passage.id, where, f"no questions: {reply.reason}"))
-            continue
-        good = 0
-        for number, made in enumerate(reply.questions, 1):
+    outcome = Outcome(counts=Counter(passages=1))
+    request = Request(NAME, passage.id, 0, _messages(passage, settings), settings.params)
+    reply, calls = await ask_json(ask, request, Reply)
+    outcome.counts += under("calls", calls)
+    where = passage.meta.get("where", passage.id)
+    questions = [] if isinstance(reply, Failure) else reply.questions
+    asked_for, seen = {"single": settings.single, "multi": settings.multi}, Counter()
+    for number, made in enumerate(questions, 1):
+        seen[made.kind] += 1
+        if seen[made.kind] > asked_for[made.kind]:
+            question = Fault("more questions than asked for", f"{asked_for[made.kind]} {made.kind}")
+        else:
             question = _question(passage, number, made, settings)
-            if isinstance(question, Question):
-                result.rows.append(question)
-                good += 1
-            else:
-                result.rejects.append(Reject(f"{passage.id}/q{number}", where, question))
-                faults[question.split(":")[0]] += 1
-        if not good:
-            told = f"none of its {len(reply.questions)} questions can be used" if reply.questions else "an empty list"
-            result.rejects.append(Reject(passage.id, where, f"no questions: {told}"))
-    kept = result.rows
-    result.report = {
-        "passages": len(rows),
-        "passages_without_questions": len(rows) - len({q.meta["passage"] for q in kept}),
-        "questions": len(kept),
-        "asked_for": (settings.single + settings.multi) * len(rows),
-        "faults": dict(faults.most_common()),
-        "subjects": dict(Counter(q.subject for q in kept).most_common()),
-        "kinds": dict(Counter(q.kind for q in kept).most_common()),
-        "keys": dict(sorted(Counter(q.answer for q in kept).items())),  # a lopsided one teaches a letter
-        "calls": calls,
+        if isinstance(question, Fault):
+            outcome.rejects.append(Reject(f"{passage.id}/q{number}", where, question.code, question.detail))
+            outcome.counts["fault", question.code] += 1
+        else:
+            outcome.rows.append(question)
+            told = {"subject": question.subject, "kind": question.kind, "key": question.answer}
+            outcome.counts.update(["questions", *told.items()])
+    if not outcome.rows:
+        none = f"none of its {len(questions)} questions can be used" if questions else "an empty list"
+        why = reply.reason if isinstance(reply, Failure) else none
+        outcome.rejects.append(Reject(passage.id, where, "no questions", why))
+        outcome.counts["passages_without_questions"] += 1
+    return outcome
+
+
+def report(counts: Counter, settings: Settings) -> dict:
+    """Returns how many questions there are by subject, kind and key, and why others cannot be used."""
+    return {
+        "passages": counts["passages"],
+        "passages_without_questions": counts["passages_without_questions"],
+        "questions": counts["questions"],
+        "asked_for": (settings.single + settings.multi) * counts["passages"],
+        "faults": dict(counts_under(counts, "fault").most_common()),
+        "subjects": dict(counts_under(counts, "subject").most_common()),
+        "kinds": dict(counts_under(counts, "kind").most_common()),
+        "keys": dict(sorted(counts_under(counts, "key").items())),  # a lopsided one teaches a letter
+        "calls": calls_report(counts),
     }
-    return result
+
+
+def calls(settings: Settings, size: Size, selectors: int) -> Calls:
+    each = settings.single + settings.multi
+    questions = Size(each * size.rows, chars=100 * each * size.rows)  # stem and options; ours
+    return Calls(
+        expected=size.rows,
+        most=2 * size.rows,  # each reply repaired once
+        out=questions,
+        most_out=questions,
+        prompt_chars=size.chars / (size.rows or 1),
+        reply_chars=200 * each,  # with the keys of JSON and the answer's text
+    )
 
 
 def _messages(passage: Passage, settings: Settings) -> list[dict]:
     text = render(
-        STEP,
+        NAME,
         subject=passage.subject,
         text=passage.text,
         single=settings.single,
@@ -106,28 +123,29 @@ def _messages(passage: Passage, settings: Settings) -> list[dict]:
     return [{"role": "user", "content": text}]
 
 
-def _question(passage: Passage, number: int, made: Made, settings: Settings) -> Question | str:
-    """Returns the question, or why it cannot be trusted."""
+def _question(passage: Passage, number: int, made: Made, settings: Settings) -> Question | Fault:
+    """Returns the question, or the fault for which it is not trusted."""
     options, told = made.options, [made.answer_text] if isinstance(made.answer_text, str) else made.answer_text
     if all(_own_letter(i).match(text) for i, text in enumerate(options)):  # "A. 甲": the letter is no part of the text
         told = [re.sub(r"^\s*[A-Z][.．、:：)）]\s*", "", text) for text in told]
         options = [_own_letter(i).sub("", text) for i, text in enumerate(options)]
     if len(options) != settings.options:
-        return f"another number of options: {len(options)}, {settings.options} were asked for"
+        return Fault("another number of options", f"{len(options)}, {settings.options} were asked for")
     if empty := [LETTERS[i] for i, text in enumerate(options) if not text.strip()]:
-        return f"an empty option: {''.join(empty)}"
+        return Fault("an empty option", "".join(empty))
     if len({_plain(text) for text in options}) < len(options):
-        return f"two options are the same: {' | '.join(options)}"
+        return Fault("two options are the same", " | ".join(options))
     checked = check_question(made.kind, made.stem, dict(zip(LETTERS, options, strict=False)), made.answer)
-    if isinstance(checked, str):
+    if isinstance(checked, Fault):
         return checked
     options, answer = checked
     if made.kind == "multi" and len(answer) < 2:
-        return f"a single letter on a multi-answer question: {answer}"
+        return Fault("a single letter on a multi-answer question", answer)
     expected = [options[LETTERS.index(letter)] for letter in answer]
     joined = len(told) == 1 and _joined(told[0]) == _joined("".join(expected))  # "甲、乙" for two options
     if not joined and sorted(map(_plain, told)) != sorted(map(_plain, expected)):
-        return f"the answer text does not match the letters: {answer} is {'；'.join(expected)}, told {'；'.join(told)}"
+        detail = f"{answer} is {'；'.join(expected)}, told {'；'.join(told)}"
+        return Fault("the answer text does not match the letters", detail)
     meta = {"parents": [passage.id], "passage": passage.id, "trail": list(passage.meta.get("trail", ()))}
     if "where" in passage.meta:
         meta["where"] = passage.meta["where"]
@@ -141,7 +159,7 @@ def _question(passage: Passage, number: int, made: Made, settings: Settings) -> 
         answer=answer,
         meta=meta,
     )
-    note(question, STEP, row=passage.id, sample=0, prompt=prompt_hash(STEP))
+    note(question, NAME, row=passage.id, sample=0, prompt=prompt_hash(NAME))
     return question
 
 
@@ -155,3 +173,14 @@ def _plain(text: str) -> str:
 
 def _joined(text: str) -> str:
     return _SEPARATORS.sub("", unicodedata.normalize("NFKC", text)).rstrip("。.;").lower()
+
+
+STEP = Step(
+    takes=(Passage,),
+    settings=Settings,
+    row=row,
+    makes=Question,
+    asks="model",
+    calls=calls,
+    report=report,
+)

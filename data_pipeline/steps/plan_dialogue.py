@@ -5,34 +5,30 @@ The prompt is ours, in Chinese and English. A crisis post that no plan was got f
 """
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, model_validator
 
-from data_pipeline.errors import BadInput
-from data_pipeline.llm.structured import Failure, ask_again
+from data_pipeline.llm.structured import Failure, ask_again, calls_report, under
 from data_pipeline.prompts import prompt_hash, render
 from data_pipeline.records import Ask, Post, Reject, Request, note
-from data_pipeline.safety.guidance import add_flags, check_language, crisis_entry, post_text
-from data_pipeline.steps import Result
+from data_pipeline.safety.guidance import add_flags, crisis_entry, post_text
+from data_pipeline.steps import Calls, Outcome, Size, Step, StepSettings, counts_under, tidy
 
-STEP = "plan_dialogue"
+NAME = "plan_dialogue"
 
 
-@dataclass(frozen=True)
-class Settings:
-    language: str = "zh"  # of prompt and dialogue, zh or en; ours, the released data are English
-    min_rounds: int = 1  # released code
-    max_rounds: int = 3  # released code
-    params: dict = field(default_factory=lambda: {"temperature": 1.0})  # released code
+class Settings(StepSettings):
+    language: Literal["zh", "en"] = "zh"  # of prompt and dialogue; ours, the released data are English
+    min_rounds: int = Field(default=1, ge=1)  # released code
+    max_rounds: int = Field(default=3, ge=1)  # released code
+    params: dict = {"temperature": 1.0}  # released code
 
-    def __post_init__(self) -> None:
-        check_language(STEP, self.language)
-        for name in ("min_rounds", "max_rounds"):
-            if type(getattr(self, name)) is not int:
-                raise BadInput(f"{STEP}: {name}={getattr(self, name)!r}; a whole number")
-        if not 1 <= self.min_rounds <= self.max_rounds:
-            raise BadInput(f"{STEP}: min_rounds={self.min_rounds}, max_rounds={self.max_rounds}; 1 <= first <= second")
+    @model_validator(mode="after")
+    def _rounds(self) -> "Settings":
+        if self.min_rounds > self.max_rounds:
+            raise ValueError(f"min_rounds={self.min_rounds} is above max_rounds={self.max_rounds}; lower the first")
+        return self
 
 
 class Plan(BaseModel, extra="forbid"):
@@ -41,45 +37,65 @@ class Plan(BaseModel, extra="forbid"):
     themes: list[str]
 
 
-def run(rows: list[Post], settings: Settings, ask: Ask) -> Result:
-    """Returns the posts, meta["plan"] {"emotion", "rounds", "themes"}; rejects are posts without text and those whose
-    plan was unusable twice. A crisis post is always among the rows, with the plan None if need be, and in
-    files["crisis"]. The report has the number of posts by rounds.
+async def row(post: Post, settings: Settings, ask: Ask) -> Outcome:
+    """Returns the post with meta["plan"] {"emotion", "rounds", "themes"}; a reject for one without text, or whose plan
+    was unusable twice. A crisis post always goes on, with the plan None if need be, and stands in files["crisis"].
     """
-    posts = [replace(p, meta=add_flags(p.meta, [post_text(p)]) | {"trail": [*p.meta.get("trail", ())]}) for p in rows]
-    result, rounds = Result([], files={"crisis": []}), Counter()
-    asked = [p for p in posts if post_text(p)]
-    requests = [Request(STEP, p.id, 0, _messages(p, settings), settings.params) for p in asked]
-    plans, samples, calls = ask_again(ask, requests, Plan, lambda _, plan: _fault(plan, settings))
-    found = {p.id: (plan, sample) for p, plan, sample in zip(asked, plans, samples, strict=True)}
-    for post in posts:
-        plan, sample = found.get(post.id, (Failure("the post is empty"), 0))
-        why = f"no plan: {plan.reason}" if isinstance(plan, Failure) else ""
-        if post.meta.get("crisis"):
-            result.files["crisis"].append(crisis_entry(post, why))
-        elif why:
-            result.rejects.append(Reject(post.id, post.meta.get("where", post.id), why))
-            continue
-        post.meta["plan"] = plan.model_dump() if isinstance(plan, Plan) else None
-        if isinstance(plan, Plan):
-            rounds[plan.rounds] += 1
-            name = f"{STEP}.{settings.language}"
-            note(post, STEP, row=post.id, sample=sample, prompt=prompt_hash(name))
-        result.rows.append(post)
-    result.report = {
-        "in": len(rows),
-        "planned": rounds.total(),
+    outcome = Outcome(counts=Counter({"in": 1}))
+    post = tidy(post)
+    post.meta = add_flags(post.meta, [post_text(post)])
+    plan, sample = Failure("the post is empty"), 0
+    if post_text(post):
+        request = Request(NAME, post.id, 0, _messages(post, settings), settings.params)
+        plan, sample, asked = await ask_again(ask, request, Plan, lambda plan: _fault(plan, settings))
+        outcome.counts += under("calls", asked)
+    reject = None
+    if isinstance(plan, Failure):
+        reject = Reject(post.id, post.meta.get("where", post.id), "no plan", plan.reason)
+        post.meta["plan"] = None
+    else:
+        post.meta["plan"] = plan.model_dump()
+        note(post, NAME, row=post.id, sample=sample, prompt=prompt_hash(f"{NAME}.{settings.language}"))
+        outcome.counts["rounds", plan.rounds] += 1
+    if post.meta.get("crisis"):
+        outcome.files["crisis"] = [crisis_entry(post, reject.reason if reject else "")]
+        outcome.counts["crisis"] += 1
+        outcome.counts["crisis_without_plan"] += reject is not None
+    elif reject:
+        outcome.rejects.append(reject)
+        return outcome
+    outcome.rows.append(post)
+    return outcome
+
+
+def report(counts: Counter, settings: Settings) -> dict:
+    """Returns the number of posts by rounds, and those of a crisis."""
+    rounds = counts_under(counts, "rounds")
+    return {
+        "in": counts["in"],
+        "planned": sum(rounds.values()),
         "rounds": {str(number): rounds[number] for number in sorted(rounds)},
-        "crisis": len(result.files["crisis"]),
-        "crisis_without_plan": len(result.rows) - rounds.total(),
-        "calls": calls,
+        "crisis": counts["crisis"],
+        "crisis_without_plan": counts["crisis_without_plan"],
+        "calls": calls_report(counts),
     }
-    return result
+
+
+def calls(settings: Settings, size: Size, selectors: int) -> Calls:
+    """At most a post is asked about twice, and each reply repaired once."""
+    return Calls(
+        expected=size.rows,
+        most=4 * size.rows,
+        out=Size(size.rows, size.chars, size.rows * (settings.min_rounds + settings.max_rounds) / 2),
+        most_out=Size(size.rows, size.chars, size.rows * settings.max_rounds),
+        prompt_chars=size.chars / size.rows if size.rows else 0,
+        reply_chars=150,
+    )
 
 
 def _messages(post: Post, settings: Settings) -> list[dict]:
     text = render(
-        f"{STEP}.{settings.language}",
+        f"{NAME}.{settings.language}",
         post=post_text(post),
         least=settings.min_rounds,
         most=settings.max_rounds,
@@ -96,3 +112,6 @@ def _fault(plan: Plan, settings: Settings) -> str:
     if not plan.emotion.strip() or not all(theme.strip() for theme in plan.themes):
         return "an empty emotion or theme"
     return ""
+
+
+STEP = Step(takes=(Post,), settings=Settings, row=row, asks="model", calls=calls, report=report, files=("crisis",))

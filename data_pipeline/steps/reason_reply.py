@@ -5,139 +5,175 @@ here a request is system, user, assistant, user... in the order of the talk, the
 replies are those just written. The thought works with DSM/ICD as background and a named strategy, the reply names no
 diagnosis (`data_pipeline/safety/reply_rules.py`). The prompt is ours, in Chinese and English.
 
-All dialogues are at work at once, each in its next turn: the calls of one round go out together. A reply with a fault
-is asked once more as sample 1; then the dialogue is a reject, or, in a crisis, guidance to help stands in its place.
+A reply with a fault is asked once more as sample 1; then the dialogue is a reject, or, in a crisis, guidance to help
+stands in its place.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Literal, NamedTuple
+
+from pydantic import Field
 
 from data_pipeline import dialogues
-from data_pipeline.errors import BadInput
 from data_pipeline.llm.structured import once_more
 from data_pipeline.prompts import prompt_hash, render
-from data_pipeline.records import Ask, Dialogue, Reject, Request, Response, Turn, note
+from data_pipeline.records import Ask, Dialogue, Fault, Reject, Request, Response, Turn, note
 from data_pipeline.safety.crisis import crisis_flags
-from data_pipeline.safety.guidance import (
-    add_flags,
-    check_language,
-    crisis_entry,
-    guidance,
-    guided_turns,
-    helplines,
-    note_guidance,
-)
+from data_pipeline.safety.guidance import Helplines, add_flags, crisis_entry, guidance, guided_turns, note_guidance
 from data_pipeline.safety.reply_rules import find_forbidden, named_diagnoses
-from data_pipeline.steps import Result
+from data_pipeline.steps import Calls, Outcome, Size, Step, StepSettings, counts_under, tidy
 from reward.thought import split_thought
 
-STEP = "reason_reply"
+NAME = "reason_reply"
+THOUGHT_CHARS, REPLY_CHARS = 600, 150  # as a rule, for the plan of calls; ours
 
 
-@dataclass(frozen=True)
-class Settings:
-    language: str = "zh"  # of the prompt, zh or en; ours, the released data are English
+class Settings(StepSettings):
+    language: Literal["zh", "en"] = "zh"  # of the prompt; ours, the released data are English
     think_tags: bool = False  # ask for <think> text, for a model that does not think by itself; ours
     draft: bool = False  # show the turn's original text; the released code writes anew without it
     earlier_thoughts: bool = False  # in the history, as <think> text; ours
-    helplines: Any = None  # of the guidance, checked: Helplines; ours. None: mainland China's for zh, local help for en
-    params: dict = field(default_factory=lambda: {"temperature": 1.0})  # released code
-
-    def __post_init__(self) -> None:
-        check_language(STEP, self.language)
-        for name in ("think_tags", "draft", "earlier_thoughts"):
-            if not isinstance(getattr(self, name), bool):
-                raise BadInput(f"{STEP}: {name}={getattr(self, name)!r}; true or false")
-        object.__setattr__(self, "helplines", helplines(STEP, self.helplines, self.language))
+    # Of the guidance; ours. None: mainland China's for zh, local help for en.
+    helplines: Helplines = Field(default=None, validate_default=True)
+    params: dict = {"temperature": 1.0}  # released code
 
 
-@dataclass
-class _Talk:
-    """A dialogue at work: its turns up to `places[done]` are written."""
+@dataclass(frozen=True)
+class _Next:
+    """The counselor turn that is to be written; those before it are."""
 
     dialogue: Dialogue
-    places: list[int]  # of the counselor turns
+    number: int  # among the counselor turns, from 1
+    place: int  # among all turns
     guided: set[int]  # the counselor turns, from 1, that end in guidance
-    done: int = 0
-    sample: int = 0
-    why: str = ""  # it is a reject
-    alone: list[str] = field(default_factory=list)  # why guidance stands alone in a turn
 
 
-def run(rows: list[Dialogue], settings: Settings, ask: Ask | None = None) -> Result:
-    """Returns the dialogues, every counselor turn with its thought; rejects are dialogues with a turn that failed, and
-    those that do not alternate from the client on. Well-formed crisis dialogues are always among the rows, with
-    meta["answer"] "guidance" if some reply is guidance alone, and an answer to last words that were flagged;
-    files["crisis"] lists them.
+class _Read(NamedTuple):
+    thought: str = ""
+    text: str = ""
+    fault: Fault | None = None
+    rule: str = ""  # the first that a reply with forbidden content breaks: the report counts by rule
+
+
+async def row(dialogue: Dialogue, settings: Settings, ask: Ask) -> Outcome:
+    """Returns the dialogue, every counselor turn with its thought; a reject for one with a turn that failed, and for
+    one that does not alternate from the client on. A well-formed crisis dialogue always goes on, with meta["answer"]
+    "guidance" if some reply is guidance alone, and an answer to last words that were flagged; files["crisis"] lists it.
     """
-    talks, faults = [_begin(dialogue) for dialogue in rows], Counter()
-    turns = 0
-    while live := [talk for talk in talks if not talk.why and talk.done < len(talk.places)]:
-        assert ask is not None  # None will do only where no row can be used
-        replies = ask([_request(talk, settings) for talk in live])
-        for talk, reply in zip(live, replies, strict=True):
-            thought, text, fault = _read(reply, talk)
-            turns += not fault
-            if fault:
-                faults["no reply" if reply.finish == "failed" else fault.split(" (")[0]] += 1
-            _take(talk, thought, text, fault, reply.finish == "failed", settings)
-    result = Result([], files={"crisis": []})
-    for talk in talks:
-        dialogue = talk.dialogue
-        if dialogue.meta.get("crisis"):
-            result.files["crisis"].append(crisis_entry(dialogue, talk.why or "; ".join(talk.alone)))
-        if talk.why:
-            result.rejects.append(Reject(dialogue.id, dialogue.meta.get("where", dialogue.id), talk.why))
-        else:
-            result.rows.append(dialogue)
-    written = [turn for dialogue in result.rows for turn in dialogue.turns if turn.role == "counselor"]
-    result.report = {
-        "in": len(rows),
-        "dialogues": len(result.rows),
-        "turns": turns,
-        "median_thought_chars": median([len(turn.thought) for turn in written] or [0]),
-        "median_reply_chars": median([len(turn.content) for turn in written] or [0]),
-        "faults": dict(faults.most_common()),  # those that the second try mended, too
-        "crisis": len(result.files["crisis"]),
-        "crisis_guidance_alone": sum(bool(talk.alone) for talk in talks),
+    outcome = Outcome(counts=Counter({"in": 1}))
+    dialogue, fault = _begin(dialogue)
+    where, crisis = dialogue.meta.get("where", dialogue.id), bool(dialogue.meta.get("crisis"))
+    reject, alone = Reject(dialogue.id, where, *fault) if fault else None, []
+    guided = guided_turns(dialogue.turns, crisis)
+    places = [place for place, turn in enumerate(dialogue.turns) if turn.role == "counselor"]
+    for number, place in enumerate(places if not reject else (), 1):
+        turn = _Next(dialogue, number, place, guided)
+        read, sample = await _reason(turn, settings, ask, outcome.counts)
+        if read.fault:
+            at = f"turn {number}: {read.fault.detail}" if read.fault.detail else f"turn {number}"
+            failed = Reject(dialogue.id, where, read.fault.code, at)
+            if not crisis:
+                reject = failed
+                break
+            alone.append(failed.reason)
+        _write(turn, read, sample, settings)
+    if crisis:
+        outcome.files["crisis"] = [crisis_entry(dialogue, reject.reason if reject else "; ".join(alone))]
+        outcome.counts.update({"crisis": 1, "crisis_guidance_alone": bool(alone)})
+    if reject:
+        outcome.rejects.append(reject)
+        return outcome
+    outcome.rows.append(dialogue)
+    outcome.counts["dialogues"] += 1
+    for place in places:
+        outcome.counts["thought_chars", len(dialogue.turns[place].thought)] += 1
+        outcome.counts["reply_chars", len(dialogue.turns[place].content)] += 1
+    return outcome
+
+
+def report(counts: Counter, settings: Settings) -> dict:
+    """Returns the number of turns that were written, their lengths, and the faults of replies."""
+    return {
+        "in": counts["in"],
+        "dialogues": counts["dialogues"],
+        "turns": counts["turns"],
+        "median_thought_chars": _median(counts, "thought_chars"),
+        "median_reply_chars": _median(counts, "reply_chars"),
+        "faults": dict(counts_under(counts, "fault").most_common()),  # those that the second try mended, too
+        "crisis": counts["crisis"],
+        "crisis_guidance_alone": counts["crisis_guidance_alone"],
     }
-    return result
 
 
-def _begin(given: Dialogue) -> _Talk:
-    turns = [replace(turn, thought="") if turn.role == "counselor" else replace(turn) for turn in given.turns]
-    meta = add_flags(given.meta, [turn.content for turn in turns if turn.role == "client"])
-    meta |= {"trail": [*given.meta.get("trail", ())]}
-    meta.pop("answer", None)
-    why = dialogues.fault(turns)
-    if not why and turns[-1].role == "client" and crisis_flags(turns[-1].content):
-        turns.append(Turn("counselor", ""))  # the client's last words were in a crisis: they get an answer
-    places = [place for place, turn in enumerate(turns) if turn.role == "counselor"]
-    dialogue = replace(given, turns=turns, meta=meta)
-    return _Talk(dialogue, places, guided_turns(turns, bool(meta.get("crisis"))), why=why)
+def calls(settings: Settings, size: Size, selectors: int) -> Calls:
+    """A turn is asked about once, at most twice; a dialogue whose last words were flagged has one more."""
+    rows = size.rows or 1
+    history = size.chars / rows / 2
+    if settings.earlier_thoughts:
+        history += THOUGHT_CHARS * size.turns / rows / 2
+    reply, most = THOUGHT_CHARS + REPLY_CHARS, size.turns + size.rows
+    return Calls(
+        expected=size.turns,
+        most=2 * most,
+        out=Size(size.rows, size.chars + reply * size.turns, size.turns),
+        most_out=Size(size.rows, size.chars + reply * most, most),
+        prompt_chars=history,
+        reply_chars=reply,
+    )
 
 
-def _request(talk: _Talk, settings: Settings) -> Request:
-    turns, number = talk.dialogue.turns, talk.done + 1
-    setting, said = "", turns[: talk.places[talk.done]]
+def _median(counts: Counter, name: str) -> float:
+    return median([*counts_under(counts, name).elements()] or [0])
+
+
+def _begin(given: Dialogue) -> tuple[Dialogue, Fault | None]:
+    dialogue = tidy(given)
+    for turn in dialogue.turns:
+        if turn.role == "counselor":
+            turn.thought = ""
+    dialogue.meta = add_flags(dialogue.meta, [turn.content for turn in dialogue.turns if turn.role == "client"])
+    dialogue.meta.pop("answer", None)
+    fault = dialogues.fault(dialogue.turns)
+    if not fault and dialogue.turns[-1].role == "client" and crisis_flags(dialogue.turns[-1].content):
+        dialogue.turns.append(Turn("counselor", ""))  # the client's last words were in a crisis: they get an answer
+    return dialogue, fault
+
+
+async def _reason(turn: _Next, settings: Settings, ask: Ask, counts: Counter) -> tuple[_Read, int]:
+    """Returns what was read at last, and its sample."""
+    request = _request(turn, settings)
+    while True:
+        reply = (await ask([request]))[0]
+        read = _read(reply, turn)
+        if not read.fault:
+            counts["turns"] += 1
+            return read, request.sample
+        counts["fault", f"{read.fault.code}: {read.rule}" if read.rule else read.fault.code] += 1
+        if reply.finish == "failed" or request.sample:  # a failed call was tried often enough; the next run asks it
+            return read, request.sample
+        request = once_more(request)
+
+
+def _request(turn: _Next, settings: Settings) -> Request:
+    turns = turn.dialogue.turns
+    setting, said = "", turns[: turn.place]
     if said[0].role == "system":
         setting, said = said[0].content, said[1:]
     system = render(
-        f"{STEP}.{settings.language}",
+        f"{NAME}.{settings.language}",
         think_tags=settings.think_tags,
-        crisis=bool(talk.guided) and number >= min(talk.guided),
-        guided=number in talk.guided,
+        crisis=bool(turn.guided) and turn.number >= min(turn.guided),
+        guided=turn.number in turn.guided,
         setting=setting,
-        draft=_draft(turns[talk.places[talk.done]].content, settings) if settings.draft else "",
+        draft=_draft(turns[turn.place].content, settings) if settings.draft else "",
     )
     messages = [{"role": "system", "content": system}]
-    for turn in said:
-        text = dialogues.with_thought(turn) if settings.earlier_thoughts else turn.content
-        messages.append({"role": dialogues.MESSAGE_ROLES[turn.role], "content": text})
-    request = Request(STEP, f"{talk.dialogue.id}/t{number}", 0, messages, settings.params)
-    return once_more(request) if talk.sample else request
+    for one in said:
+        text = dialogues.with_thought(one) if settings.earlier_thoughts else one.content
+        messages.append({"role": dialogues.MESSAGE_ROLES[one.role], "content": text})
+    return Request(NAME, f"{turn.dialogue.id}/t{turn.number}", 0, messages, settings.params)
 
 
 def _draft(text: str, settings: Settings) -> str:
@@ -146,56 +182,56 @@ def _draft(text: str, settings: Settings) -> str:
     return text
 
 
-def _read(reply: Response, talk: _Talk) -> tuple[str, str, str]:
-    """Returns (thought, reply, fault); the fault is "" when both can be used."""
+def _read(reply: Response, turn: _Next) -> _Read:
+    """Returns thought and reply; without a fault both can be used."""
     if reply.finish == "failed":
-        return "", "", f"no reply: {reply.error}"
-    if reply.finish in ("length", "content_filter"):
-        return "", "", "cut off at max_tokens" if reply.finish == "length" else "stopped by the server's filter"
+        return _Read(fault=Fault("no reply", reply.error))
+    if reply.finish == "length":
+        return _Read(fault=Fault("cut off at max_tokens"))
+    if reply.finish == "content_filter":
+        return _Read(fault=Fault("stopped by the server's filter"))
     if reply.reasoning.strip():
         thought, text = reply.reasoning, reply.text
     else:  # without <think> the chat template has opened the thought
         thought, text = split_thought(reply.text, "</think>" in reply.text and "<think>" not in reply.text)
         if text is None:
-            return "", "", "the thought is not closed, or there are several"
+            return _Read(fault=Fault("the thought is not closed, or there are several"))
         if thought is None:
-            return "", "", "no thought (a model that does not think by itself needs think_tags: true)"
+            why = "a model that does not think by itself needs think_tags: true"
+            return _Read(fault=Fault("no thought", why))
     thought, text = thought.strip(), text.strip()
     if not thought or not text:
-        return "", "", "an empty reply" if thought else "an empty thought"
+        return _Read(fault=Fault("an empty reply" if thought else "an empty thought"))
     if marks := [mark for mark in dialogues.MARKS if mark in thought + text]:
-        return "", "", f"{marks[0]} inside the reply or beside the thought that the server gave"
-    return thought, text, _forbidden(text, talk)
+        return _Read(fault=Fault(f"{marks[0]} inside the reply or beside the thought that the server gave"))
+    if found := _forbidden(text, turn):
+        named = ", ".join(f"{rule} ({words})" for rule, words in found)
+        return _Read(fault=Fault("forbidden content", named), rule=found[0][0])
+    return _Read(thought, text)
 
 
-def _forbidden(text: str, talk: _Talk) -> str:
-    before = [turn.content for turn in talk.dialogue.turns[: talk.places[talk.done]] if turn.role == "client"]
-    found = [f"{rule} ({words})" for rule, words in find_forbidden(text)]
+def _forbidden(text: str, turn: _Next) -> list[tuple[str, str]]:
+    """Returns (rule, the words that break it)."""
+    before = [one.content for one in turn.dialogue.turns[: turn.place] if one.role == "client"]
+    found = find_forbidden(text)
     if new := sorted(named_diagnoses(text) - named_diagnoses("\n".join(before))):
-        found.append(f"a diagnosis that the client has not named ({', '.join(new)})")
-    return "forbidden content: " + ", ".join(found) if found else ""
+        found = [*found, ("a diagnosis that the client has not named", ", ".join(new))]
+    return found
 
 
-def _take(talk: _Talk, thought: str, text: str, fault: str, failed: bool, settings: Settings) -> None:
-    dialogue, number = talk.dialogue, talk.done + 1
-    crisis = bool(dialogue.meta.get("crisis"))
-    if fault and not failed and talk.sample == 0:  # a failed call was tried often enough, and is asked by the next run
-        talk.sample = 1
-        return
-    if fault and not crisis:
-        talk.why = f"turn {number}: {fault}"
-        return
-    place = talk.places[talk.done]
-    if fault:
-        talk.alone.append(f"turn {number}: {fault}")
+def _write(turn: _Next, read: _Read, sample: int, settings: Settings) -> None:
+    """Writes the turn into the dialogue: thought and reply, or guidance alone where they have a fault."""
+    dialogue, guided = turn.dialogue, turn.number in turn.guided
+    if read.fault:
         dialogue.meta["answer"] = "guidance"
-        dialogue.turns[place] = Turn("counselor", guidance(settings.language, settings.helplines, alone=True))
+        dialogue.turns[turn.place] = Turn("counselor", guidance(settings.language, settings.helplines, alone=True))
     else:
-        if number in talk.guided:
-            text = f"{text}\n\n{guidance(settings.language, settings.helplines)}"
-        dialogue.turns[place] = Turn("counselor", text, thought)
-        row, prompt = f"{dialogue.id}/t{number}", prompt_hash(f"{STEP}.{settings.language}")
-        note(dialogue, STEP, row=row, sample=talk.sample, prompt=prompt)
-    if fault or number in talk.guided:
-        note_guidance(dialogue, STEP, settings.language, settings.helplines)
-    talk.done, talk.sample = number, 0
+        text = f"{read.text}\n\n{guidance(settings.language, settings.helplines)}" if guided else read.text
+        dialogue.turns[turn.place] = Turn("counselor", text, read.thought)
+        asked, prompt = f"{dialogue.id}/t{turn.number}", prompt_hash(f"{NAME}.{settings.language}")
+        note(dialogue, NAME, row=asked, sample=sample, prompt=prompt)
+    if read.fault or guided:
+        note_guidance(dialogue, NAME, settings.language, settings.helplines)
+
+
+STEP = Step(takes=(Dialogue,), settings=Settings, row=row, asks="model", calls=calls, report=report, files=("crisis",))

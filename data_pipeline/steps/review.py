@@ -18,15 +18,18 @@ import csv
 import io
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from data_pipeline.errors import BadInput
-from data_pipeline.records import LETTERS, Question, Reject, check_question, note, read_jsonl, write_jsonl
-from data_pipeline.steps import Result
+from data_pipeline.records import LETTERS, Fault, Question, Reject, check_question, note, read_jsonl, write_jsonl
+from data_pipeline.steps import Result, Step, StepSettings, tidy
 
-STEP = "review"
+NAME = "review"
 FIRST = ("id", "subject", "kind", "context", "stem")
 FILLED = ("verdict", "corrected_answer", "comment", "reviewer")
 WORDS = {"accepted": "accepted", "接受": "accepted", "corrected": "corrected", "修改": "corrected",
@@ -34,19 +37,12 @@ WORDS = {"accepted": "accepted", "接受": "accepted", "corrected": "corrected",
 SAME_STEM = 80  # percent of a row's stem that must be its question's: a sheet sorted by one column mixes up the rows
 
 
-@dataclass(frozen=True)
-class Settings:
-    size: int = 200  # questions in the sample; ours
+class Settings(StepSettings):
+    size: int = Field(default=200, ge=1)  # questions in the sample; ours
     seed: int = 42  # ours
-    verdicts: list[str] = field(default_factory=list)  # files of reviewers; none: the sample waits for people
+    verdicts: list[str] = []  # files of reviewers; none: the sample waits for people
     adjudicator: str = ""  # reviewer whose verdict stands where given, and who does not count for agreement
-    undecided: str = "reject"  # or "keep"; ours, the safe side
-
-    def __post_init__(self):
-        if self.size < 1:
-            raise BadInput(f"{STEP}: size={self.size}; a number of questions from 1")
-        if self.undecided not in ("reject", "keep"):
-            raise BadInput(f"{STEP}: undecided={self.undecided!r}; say reject or keep")
+    undecided: Literal["reject", "keep"] = "reject"  # ours, the safe side
 
 
 @dataclass(slots=True)
@@ -59,13 +55,12 @@ class Verdict:
     where: str  # file and row
 
 
-def run(rows: Iterable[Question], settings: Settings, ask=None) -> Result:
+def run(rows: Sequence[Question], settings: Settings) -> Result:
     """Returns all questions while there are no verdict files, else what `apply` returns; `files["sample"]` is the
     sample as JSONL rows, for `write_sample`. The report says how many were reviewed by people.
 
     Raises BadInput as `read_verdicts` does.
     """
-    rows = list(rows)
     drawn = sample(rows, settings.size, settings.seed)
     table = sample_rows(drawn)  # before corrections change the questions
     strata = {" / ".join(s): n for s, n in sorted(Counter(map(_stratum, drawn)).items())}
@@ -74,12 +69,12 @@ def run(rows: Iterable[Question], settings: Settings, ask=None) -> Result:
         reviewers = sorted({verdict.reviewer for verdict in verdicts})
         if settings.adjudicator and settings.adjudicator not in reviewers:
             found = f"the files are of {', '.join(reviewers)}"
-            raise BadInput(f"{STEP}: adjudicator={settings.adjudicator!r} has judged nothing; {found}")
+            raise BadInput(f"{NAME}: adjudicator={settings.adjudicator!r} has judged nothing; {found}")
         result = apply(rows, verdicts, settings)
         judged = {verdict.id for verdict in verdicts}
         result.report["unjudged"] = sum(row["id"] not in judged for row in table)
     else:
-        result = Result(rows, report={"in": len(rows), "out": len(rows), "reviewed": 0})
+        result = Result(list(rows), report={"in": len(rows), "out": len(rows), "reviewed": 0})
     if not result.report["reviewed"]:
         result.report["told"] = "not reviewed by people: fill sample.csv or sample.jsonl and name the files as verdicts"
     result.report |= {"sample": len(table), "strata": strata}
@@ -248,8 +243,9 @@ def _corrected(question: Question, answer: str, where: str) -> str:
         checked = check_question(
             question.kind, question.stem, dict(zip(LETTERS, question.options, strict=False)), answer
         )
-        if isinstance(checked, str):
-            raise BadInput(f"{where}: {checked}; write letters of A to {LETTERS[len(question.options) - 1]}")
+        if isinstance(checked, Fault):
+            told, last = checked.reason, LETTERS[len(question.options) - 1]
+            raise BadInput(f"{where}: {told}; write letters of A to {last}")
         answer = checked[1]
     if answer == (question.reference if question.kind == "open" else question.answer):
         raise BadInput(f"{where}: {answer!r} is the answer that stands there; say accepted, or write another")
@@ -310,9 +306,10 @@ def apply(questions: Iterable[Question], verdicts: list[Verdict], settings: Sett
                                   "comments": comments, "outcome": f"{outcome} {answer}".strip()})  # fmt: skip
         said = "; ".join(f"{v.reviewer}: {v.comment or v.verdict}" for v in judged)
         if outcome == "rejected" or (outcome == "undecided" and settings.undecided == "reject"):
-            reason = f"rejected by people ({said})" if outcome == "rejected" else f"reviewers disagree ({said})"
-            result.rejects.append(Reject(question.id, question.meta.get("where", question.id), reason))
+            code = "rejected by people" if outcome == "rejected" else "reviewers disagree"
+            result.rejects.append(Reject(question.id, question.meta.get("where", question.id), code, said))
             continue
+        question = tidy(question)
         facts = {"verdict": outcome, "reviewers": [v.reviewer for v in judged]}
         if outcome == "corrected":
             name = "reference" if question.kind == "open" else "answer"
@@ -320,7 +317,7 @@ def apply(questions: Iterable[Question], verdicts: list[Verdict], settings: Sett
             setattr(question, name, answer)
             if question.rationale:
                 facts["old_rationale"], question.rationale = question.rationale, ""
-        note(question, STEP, **facts)
+        note(question, NAME, **facts)
         result.rows.append(question)
     total = len(result.rows) + len(result.rejects)
     result.report = {"in": total, "out": len(result.rows), "rejected": len(result.rejects),
@@ -337,3 +334,13 @@ def _decide(judged: list[Verdict], settings: Settings) -> tuple[str, str]:
             return verdict.verdict, verdict.corrected_answer
     decision, number = Counter((v.verdict, v.corrected_answer) for v in judged).most_common(1)[0]
     return decision if 2 * number > len(judged) else ("undecided", "")
+
+
+def write_sheets(folder: Path) -> None:
+    """Writes the sample in the folder's sample.jsonl for people to fill in."""
+    write_sample(folder, [row for _, row in read_jsonl(folder / "sample.jsonl")])
+
+
+STEP = Step(
+    takes=(Question,), settings=Settings, rows=run, sheets=write_sheets, inputs=lambda settings: settings.verdicts
+)

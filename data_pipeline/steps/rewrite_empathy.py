@@ -9,36 +9,41 @@ stands alone when there is no reply, or none that passes. It keeps its flag, and
 """
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from data_pipeline.errors import BadInput
-from data_pipeline.llm.structured import Failure, ask_json
+from data_pipeline.llm.structured import Failure, ask_json, calls_report, under
 from data_pipeline.prompts import prompt_hash, render
-from data_pipeline.records import Ask, Dialogue, Post, Reject, Request, Turn, note
+from data_pipeline.records import Ask, Dialogue, Fault, Post, Reject, Request, Turn, note
 from data_pipeline.safety.guidance import guidance, note_guidance, post_text
-from data_pipeline.safety.helplines import HELPLINES, check_helplines
+from data_pipeline.safety.helplines import HELPLINES, Helpline, check_helplines
 from data_pipeline.safety.reply_rules import find_forbidden
-from data_pipeline.steps import Result
+from data_pipeline.steps import Calls, Outcome, Size, Step, StepSettings, counts_under, tidy
 
-STEP, CHECK = "rewrite_empathy", "check_empathy"
+NAME, CHECK = "rewrite_empathy", "check_empathy"
 
 
-@dataclass(frozen=True)
-class Settings:
-    min_chars: int = 60  # of the rewritten reply; ours
-    max_chars: int = 600  # ours
-    helplines: tuple = HELPLINES  # ours; [] names none and points to local help
-    params: dict = field(default_factory=dict)  # of the request: temperature, max_tokens...; ours, the server's own
+class Settings(StepSettings):
+    min_chars: int = Field(default=60, ge=0)  # of the rewritten reply; ours
+    max_chars: int = Field(default=600, ge=1)  # ours
+    helplines: tuple[Helpline, ...] = HELPLINES  # ours; [] names none and points to local help
+    params: dict = {}  # of the request: temperature, max_tokens...; ours, the server's own
 
-    def __post_init__(self) -> None:
-        for name in ("min_chars", "max_chars"):
-            if type(getattr(self, name)) is not int:
-                raise BadInput(f"{STEP}: {name}={getattr(self, name)!r}; a whole number")
-        if not 0 <= self.min_chars <= self.max_chars:
-            raise BadInput(f"{STEP}: min_chars={self.min_chars}, max_chars={self.max_chars}; the first is not larger")
-        object.__setattr__(self, "helplines", check_helplines(STEP, self.helplines))
+    @field_validator("helplines", mode="before")
+    @classmethod
+    def _helplines(cls, given: object) -> tuple[Helpline, ...]:
+        try:
+            return check_helplines(NAME, given)
+        except BadInput as error:
+            raise ValueError(str(error)) from None
+
+    @model_validator(mode="after")
+    def _lengths(self) -> "Settings":
+        if self.min_chars > self.max_chars:
+            raise ValueError(f"min_chars={self.min_chars} is above max_chars={self.max_chars}; lower the first")
+        return self
 
 
 class Rewritten(BaseModel):
@@ -51,92 +56,124 @@ class Check(BaseModel):
     reasons: str
 
 
-def run(rows: list[Post], settings: Settings, ask: Ask) -> Result:
-    """Returns a Dialogue of two turns per post, under the post's id; rejects are posts without a reply and replies that
-    fail a check. Crisis posts are always among the rows, with meta["crisis"] and meta["answer"] "rewritten" or
-    "guidance"; files["crisis"] has id, where and why.
+async def row(post: Post, settings: Settings, ask: Ask) -> Outcome:
+    """Returns a Dialogue of two turns, under the post's id; a reject for a post without a reply, and for one whose
+    rewritten reply fails a check. A crisis post always becomes a dialogue, with meta["crisis"] and meta["answer"]
+    "rewritten" or "guidance"; files["crisis"] has id, where and why.
     """
-    why = {p.id: "no reply to rewrite" for p in rows if not _reply(p)}
-    posts = [p for p in rows if p.id not in why]
-    prompts = [_messages(STEP, p, min_chars=settings.min_chars, max_chars=settings.max_chars) for p in posts]
-    replies, calls = ask_json(ask, _requests(STEP, posts, prompts, settings), Rewritten)
-    rewritten = {}
-    for post, reply in zip(posts, replies, strict=True):
-        text = "" if isinstance(reply, Failure) else reply.reply.strip()
-        if reason := f"not rewritten: {reply.reason}" if isinstance(reply, Failure) else _fault(text, settings):
-            why[post.id] = reason
-        else:
-            rewritten[post.id] = text
-    posts = [p for p in posts if p.id in rewritten]  # what a rule refuses needs no paid check
-    prompts = [_messages(CHECK, p, reply=rewritten[p.id], original=_reply(p)) for p in posts]
-    checks, check_calls = ask_json(ask, _requests(CHECK, posts, prompts, settings), Check)
-    passed = {}
-    for post, check in zip(posts, checks, strict=True):
-        if isinstance(check, Failure):
-            why[post.id] = f"not checked: {check.reason}"
-        elif check.opens_with_feeling and check.faithful:
-            passed[post.id] = check
-        else:
-            faults = {"no opening with the feeling": check.opens_with_feeling, "not faithful": check.faithful}
-            named = ", ".join(name for name, good in faults.items() if not good)
-            why[post.id] = f"check: {named} ({check.reasons.strip()})"
+    outcome = Outcome(counts=Counter({"in": 1}))
+    passed = await _rewritten(post, settings, ask, outcome.counts)
+    where = post.meta.get("where", post.id)
+    reject = Reject(post.id, where, *passed) if isinstance(passed, Fault) else None
+    text, check = ("", None) if isinstance(passed, Fault) else passed
+    if post.meta.get("crisis"):
+        text = f"{text}\n\n{guidance('zh', settings.helplines, alone=not check)}".lstrip("\n")
+        answer, why = "rewritten" if check else "guidance", reject.reason if reject else ""
+        outcome.files["crisis"] = [{"id": post.id, "where": where, "answer": answer, "why": why}]
+        outcome.counts.update(("crisis", ("crisis", answer)))
+    elif reject:
+        outcome.counts["reason", reject.code] += 1
+        outcome.rejects.append(reject)
+        return outcome
+    outcome.rows.append(_dialogue(post, text, check, settings))
+    outcome.counts["dialogues"] += 1
+    return outcome
 
-    result, crisis = Result([]), []
-    for post in rows:
-        check, where = passed.get(post.id), post.meta.get("where", post.id)
-        if not check and not post.meta.get("crisis"):
-            result.rejects.append(Reject(post.id, where, why[post.id]))
-            continue
-        answer = [rewritten[post.id]] if check else []
-        if post.meta.get("crisis"):
-            answer.append(guidance("zh", settings.helplines, alone=not check))
-            crisis.append({"id": post.id, "where": where, "answer": "rewritten" if check else "guidance"})
-            crisis[-1]["why"] = "" if check else why[post.id]
-        result.rows.append(_dialogue(post, "\n\n".join(answer), check, settings))
-    result.files = {"crisis": crisis}
-    reasons = Counter(r.reason.split(" (")[0].split(":")[0] for r in result.rejects)
-    result.report = {
-        "in": len(rows),
-        "dialogues": len(result.rows),
-        "crisis": len(crisis),
-        "crisis_guidance_alone": sum(entry["answer"] == "guidance" for entry in crisis),
+
+def report(counts: Counter, settings: Settings) -> dict:
+    """Returns how many became dialogues, how many of a crisis among them, and why others did not."""
+    return {
+        "in": counts["in"],
+        "dialogues": counts["dialogues"],
+        "crisis": counts["crisis"],
+        "crisis_guidance_alone": counts["crisis", "guidance"],
         "helplines": [asdict(line) for line in settings.helplines],
-        "reasons": dict(reasons.most_common()),
-        "calls": {STEP: calls, CHECK: check_calls},
+        "reasons": dict(counts_under(counts, "reason").most_common()),
+        "calls": {name: calls_report(counts, name) for name in (NAME, CHECK)},
     }
-    return result
+
+
+def calls(settings: Settings, size: Size, selectors: int) -> Calls:
+    """A post is asked about twice, to rewrite and to check; at most each reply is repaired once."""
+    reply = (settings.min_chars + settings.max_chars) / 2
+    per_post = size.chars / size.rows if size.rows else 0
+
+    def out(chars: float) -> Size:
+        return Size(size.rows, size.chars + chars * size.rows, turns=size.rows)
+
+    return Calls(
+        expected=2 * size.rows,
+        most=4 * size.rows,
+        out=out(reply),
+        most_out=out(settings.max_chars),
+        prompt_chars=per_post + reply / 2,  # the check is shown the rewritten reply, too
+        reply_chars=(reply + 100) / 2,
+    )
+
+
+async def _rewritten(post: Post, settings: Settings, ask: Ask, counts: Counter) -> tuple[str, Check] | Fault:
+    """Returns the rewritten reply and the check that it passed, or why there is none."""
+    original = _reply(post)
+    if not original:
+        return Fault("no reply to rewrite")
+    limits = {"min_chars": settings.min_chars, "max_chars": settings.max_chars}
+    reply, asked = await ask_json(ask, _request(NAME, post, settings, **limits), Rewritten)
+    counts.update(under(NAME, asked))
+    if isinstance(reply, Failure):
+        return Fault("not rewritten", reply.reason)
+    text = reply.reply.strip()
+    if fault := _fault(text, settings):
+        return fault  # what a rule refuses needs no paid check
+    check, asked = await ask_json(ask, _request(CHECK, post, settings, reply=text, original=original), Check)
+    counts.update(under(CHECK, asked))
+    if isinstance(check, Failure):
+        return Fault("not checked", check.reason)
+    if check.opens_with_feeling and check.faithful:
+        return text, check
+    faults = {"no opening with the feeling": check.opens_with_feeling, "not faithful": check.faithful}
+    named = ", ".join(name for name, good in faults.items() if not good)
+    return Fault("check", f"{named} ({check.reasons.strip()})")
 
 
 def _reply(post: Post) -> str:
     return next((reply.strip() for reply in post.replies if reply.strip()), "")
 
 
-def _messages(prompt: str, post: Post, **variables) -> list[dict]:
+def _request(step: str, post: Post, settings: Settings, **variables) -> Request:
     known = {"post": post_text(post), "reply": _reply(post), "crisis": bool(post.meta.get("crisis"))}
-    return [{"role": "user", "content": render(prompt, **known | variables)}]
+    messages = [{"role": "user", "content": render(step, **known | variables)}]
+    return Request(step, post.id, 0, messages, settings.params)
 
 
-def _requests(step: str, posts: list[Post], prompts: list[list[dict]], settings: Settings) -> list[Request]:
-    return [Request(step, p.id, 0, messages, settings.params) for p, messages in zip(posts, prompts, strict=True)]
-
-
-def _fault(text: str, settings: Settings) -> str:
+def _fault(text: str, settings: Settings) -> Fault | None:
     if not settings.min_chars <= len(text) <= settings.max_chars:
-        return f"length: {len(text)} characters, {settings.min_chars} to {settings.max_chars} are allowed"
+        allowed = f"{settings.min_chars} to {settings.max_chars} are allowed"
+        return Fault("length", f"{len(text)} characters, {allowed}")
     if found := find_forbidden(text):
-        return "forbidden content: " + ", ".join(f"{rule} ({words})" for rule, words in found)
-    return ""
+        return Fault("forbidden content", ", ".join(f"{rule} ({words})" for rule, words in found))
+    return None
 
 
 def _dialogue(post: Post, answer: str, check: Check | None, settings: Settings) -> Dialogue:
-    meta = {name: value for name, value in post.meta.items() if name != "trail"}
-    meta |= {"parents": [post.id], "trail": list(post.meta.get("trail", ()))}
+    meta = tidy(post).meta | {"parents": [post.id]}
     dialogue = Dialogue(post.id, post.source, [Turn("client", post_text(post)), Turn("counselor", answer)], meta)
     if check:
         meta |= {"original": _reply(post), "check": check.model_dump()}
-        note(dialogue, STEP, row=post.id, sample=0, prompt=prompt_hash(STEP))
+        note(dialogue, NAME, row=post.id, sample=0, prompt=prompt_hash(NAME))
         note(dialogue, CHECK, row=post.id, sample=0, prompt=prompt_hash(CHECK))
     if post.meta.get("crisis"):
         meta["answer"] = "rewritten" if check else "guidance"
-        note_guidance(dialogue, STEP, "zh", settings.helplines)
+        note_guidance(dialogue, NAME, "zh", settings.helplines)
     return dialogue
+
+
+STEP = Step(
+    takes=(Post,),
+    makes=Dialogue,
+    settings=Settings,
+    row=row,
+    asks="model",
+    calls=calls,
+    report=report,
+    files=("crisis",),
+)

@@ -9,42 +9,36 @@ nothing. `max_solve_rate` and `min_solve_rate` (ours) choose by the share of rig
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from pydantic import Field, model_validator
 
 from data_pipeline.errors import BadInput
 from data_pipeline.prompts import prompt_hash, question_messages
 from data_pipeline.records import Ask, Question, Reject, Request, Response, note
-from data_pipeline.steps import Result
-from data_pipeline.steps.filter_quality import open_questions
+from data_pipeline.steps import Calls, Outcome, Size, Step, StepSettings, counts_under, open_question, tidy
 from reward.answer import read_answer
 
-STEP = "select_challenging"
+NAME = "select_challenging"
 
 
-@dataclass(frozen=True)
-class Settings:
-    samples: int = 1  # k, of each selector; ours, unpublished
-    max_solve_rate: float | None = None  # GRPO takes questions up to this share; None is the paper's rule: 0
-    min_solve_rate: float | None = None  # GRPO takes questions from this share on; None is the paper's rule: 0
-    params: dict = field(default_factory=dict)  # of the request: temperature, max_tokens...; ours, the server's own
+class Settings(StepSettings):
+    samples: int = Field(default=1, ge=1)  # k, of each selector; ours, unpublished
+    # GRPO takes questions from min_ to max_solve_rate. Ours; None is the paper's rule: 0
+    max_solve_rate: float | None = Field(default=None, ge=0, le=1)
+    min_solve_rate: float | None = Field(default=None, ge=0, le=1)
+    params: dict = {}  # of the request: temperature, max_tokens...; ours, the server's own
 
-    def __post_init__(self) -> None:
-        if type(self.samples) is not int or self.samples < 1:
-            raise BadInput(
-                f"{STEP}: samples={self.samples!r}; each selector answers at least once, a whole number >= 1"
-            )
+    @model_validator(mode="after")
+    def _agree(self) -> "Settings":
         if self.samples > 1 and self.params.get("temperature") == 0:
-            raise BadInput(f"{STEP}: samples={self.samples} at temperature 0 are the same answer; raise it or ask once")
-        for name in ("max_solve_rate", "min_solve_rate"):
-            value = getattr(self, name)
-            if value is not None and (type(value) not in (int, float) or not 0 <= value <= 1):
-                raise BadInput(f"{STEP}: {name}={value!r}; a share from 0 to 1, or null for the paper's rule")
+            raise ValueError(f"samples={self.samples} at temperature 0 are the same answer; raise it or ask once")
         if (self.min_solve_rate or 0) > (self.max_solve_rate or 0):
-            raise BadInput(
-                f"{STEP}: min_solve_rate={self.min_solve_rate} is above max_solve_rate={self.max_solve_rate} "
-                "(null counts as 0): no question would be left for GRPO"
+            raise ValueError(
+                f"min_solve_rate={self.min_solve_rate} is above max_solve_rate={self.max_solve_rate} "
+                "(null counts as 0): no question would be left for GRPO; raise max_solve_rate or lower min_solve_rate"
             )
+        return self
 
 
 class _Answer(NamedTuple):
@@ -52,58 +46,109 @@ class _Answer(NamedTuple):
     error: str = ""  # why the request failed
 
 
-def run(rows: list[Question], settings: Settings, ask: Mapping[str, Ask] | None = None) -> Result:
-    """Returns the questions with meta["selection"]: "split" ("sft" or "grpo"), "why", counts, solve rate, agreement.
+async def row(question: Question, settings: Settings, ask: Mapping[str, Ask]) -> Outcome:
+    """Returns the question with meta["selection"]: "split" ("sft" or "grpo"), "why", counts, solve rate, agreement.
 
     `ask` has one Ask per selector, under its name; raises BadInput without any. A solved question without a rationale
-    cannot be an SFT row: it goes to GRPO, and the report counts it. Rejects are open questions; questions whose failed
-    requests could change the split ("selector failed", asked again by the next run); and questions below
-    min_solve_rate without a rationale. files["suspect_keys"] lists those on whose wrong answer all selectors agree.
+    cannot be an SFT row: it goes to GRPO, and the report counts it. Rejected is an open question; one whose failed
+    requests could change the split ("selector failed", asked again by the next run); and one below min_solve_rate
+    without a rationale. files["suspect_keys"] has it if all selectors agree on the same wrong answer.
     """
     if not isinstance(ask, Mapping) or not ask:
-        raise BadInput(f"{STEP}: no selector model; name at least one server under the selectors")
-    result = Result([], open_questions(rows))
-    keyed = [q for q in rows if q.kind != "open"]
-    told: dict[str, list[_Answer]] = {}
+        raise BadInput(f"{NAME}: no selector model; name at least one server under the selectors")
+    outcome = Outcome(counts=Counter({"in": 1} | {("model", name, "failed_requests"): 0 for name in ask}))
+    if question.kind == "open":
+        outcome.rejects.append(open_question(question))
+        return outcome
+    answers: dict[str, list[_Answer]] = {}
     for name, ask_one in ask.items():
-        requests = [
-            Request(f"{STEP}/{name}", question.id, sample, messages, _params(settings, sample))
-            for question in keyed
-            for messages in [question_messages(question)]
-            for sample in range(settings.samples)
-        ]
-        asked = [question for question in keyed for _ in range(settings.samples)]
-        # Read at once: the texts of 75,000 questions by several models would fill the memory.
-        told[name] = [_read(r, q.options) for r, q in zip(ask_one(requests), asked, strict=True)]
-    suspects, failed_requests = [], Counter()
-    for place, question in enumerate(keyed):
-        answers = {name: of[place * settings.samples : (place + 1) * settings.samples] for name, of in told.items()}
-        failed_requests.update({name: sum(bool(a.error) for a in of) for name, of in answers.items()})
-        selection = _selection(question, answers)
-        verdicts = {
-            _split(right / selection["asked"], bool(question.rationale), settings)
-            for right in range(selection["right"], selection["right"] + selection["failed"] + 1)
-        }
-        where = question.meta.get("where", question.id)
-        if len(verdicts) > 1 or selection["failed"] == selection["asked"]:
-            lost = next(a.error for of in answers.values() for a in of if a.error)
-            told_counts = f"{selection['failed']} of {selection['asked']} requests, {selection['right']} right"
-            result.rejects.append(Reject(question.id, where, f"selector failed: {told_counts}; {lost}"))
-            continue
-        split, why = verdicts.pop()
-        if split is None:
-            result.rejects.append(Reject(question.id, where, why))
-            continue
-        question.meta["selection"] = {"split": split, "why": why} | selection
-        for name in ask:
-            for sample in range(settings.samples):
-                note(question, f"{STEP}/{name}", row=question.id, sample=sample, prompt=prompt_hash("question"))
-        if not selection["right"] and len(ask) > 1 and selection["agreement"] == 1 and not selection["failed"]:
-            suspects.append({"id": question.id, "where": where, "key": question.answer, "all": selection["majority"]})
-        result.rows.append(question)
-    result.files = {"suspect_keys": suspects}
-    result.report = _report(result, failed_requests, ask, settings)
-    return result
+        # Read at once: the texts of several models for all the rows at work would fill the memory.
+        answers[name] = [_read(r, question.options) for r in await ask_one(_requests(question, name, settings))]
+        outcome.counts["model", name, "failed_requests"] += sum(bool(answer.error) for answer in answers[name])
+    selection = _selection(question, answers)
+    verdicts = {
+        _split(right / selection["asked"], bool(question.rationale), settings)
+        for right in range(selection["right"], selection["right"] + selection["failed"] + 1)
+    }
+    where = question.meta.get("where", question.id)
+    if len(verdicts) > 1 or selection["failed"] == selection["asked"]:
+        lost = next(a.error for of in answers.values() for a in of if a.error)
+        told = f"{selection['failed']} of {selection['asked']} requests, {selection['right']} right; {lost}"
+        outcome.rejects.append(Reject(question.id, where, "selector failed", told))
+        return outcome
+    verdict = verdicts.pop()
+    if verdict is None:
+        told = f"{settings.min_solve_rate}, and without a rationale: neither GRPO nor SFT can use it"
+        outcome.rejects.append(Reject(question.id, where, "below min_solve_rate", told))
+        return outcome
+    question, (split, why) = tidy(question), verdict
+    question.meta["selection"] = {"split": split, "why": why} | selection
+    for name in ask:
+        for sample in range(settings.samples):
+            note(question, f"{NAME}/{name}", row=question.id, sample=sample, prompt=prompt_hash("question"))
+    outcome.rows.append(question)
+    outcome.counts.update(_counts(question.meta["selection"], settings))
+    if not selection["right"] and len(ask) > 1 and selection["agreement"] == 1 and not selection["failed"]:
+        suspect = {"id": question.id, "where": where, "key": question.answer, "all": selection["majority"]}
+        outcome.files["suspect_keys"] = [suspect]
+        outcome.counts["suspect_keys"] += 1
+    return outcome
+
+
+def _counts(selection: dict, settings: Settings) -> Counter:
+    split, rate = selection["split"], selection["solve_rate"]
+    counts = Counter()
+    counts.update([("split", split), ("why", selection["why"]), ("solve_rate", f"{rate:.4f}")])
+    if split == "grpo" and rate in (0, 1):
+        counts["grpo_solve_rate", int(rate)] += 1
+    for name, model in selection["models"].items():
+        counts["model", name, "right"] = model["right"]
+        counts["model", name, "answers"] = settings.samples
+        counts["model", name, "unreadable"] = model["answers"].count(None) - model["failed"]
+    return counts
+
+
+def report(counts: Counter, settings: Settings) -> dict:
+    """Returns how many questions go where and why, how often they were solved, and how each selector answered."""
+    models = {
+        name: {key: counts["model", name, key] for key in ("right", "answers", "unreadable", "failed_requests")}
+        for name in counts_under(counts, "model")
+    }
+    return {
+        "in": counts["in"],
+        "splits": dict(counts_under(counts, "split")),
+        "why": dict(counts_under(counts, "why").most_common()),
+        # For the selectors; of the trained model this is an estimate. All wrong or all right: no variance, no gradient.
+        "grpo_without_signal": {
+            "groups": counts["split", "grpo"],
+            "solve_rate_0": counts["grpo_solve_rate", 0],
+            "solve_rate_1": counts["grpo_solve_rate", 1],
+            "settings": {"min_solve_rate": settings.min_solve_rate, "max_solve_rate": settings.max_solve_rate},
+        },
+        "solve_rates": dict(sorted(counts_under(counts, "solve_rate").items())),
+        "models": models,
+        "unreadable": sum(model["unreadable"] for model in models.values()),
+        "suspect_keys": counts["suspect_keys"],
+    }
+
+
+def calls(settings: Settings, size: Size, selectors: int) -> Calls:
+    asked = size.rows * selectors * settings.samples
+    return Calls(
+        expected=asked,
+        most=asked,
+        out=size,
+        most_out=size,
+        prompt_chars=size.chars / (size.rows or 1) + 80,  # the question and its system prompt
+        reply_chars=400,  # letters behind a thought
+    )
+
+
+def _requests(question: Question, name: str, settings: Settings) -> list[Request]:
+    return [
+        Request(f"{NAME}/{name}", question.id, sample, question_messages(question), _params(settings, sample))
+        for sample in range(settings.samples)
+    ]
 
 
 def _params(settings: Settings, sample: int) -> dict:
@@ -149,8 +194,8 @@ def _agreement(answers: list[str | None]) -> tuple[str | None, float | None]:
     return letters, round(counts[letters] / len(answers), 4)
 
 
-def _split(rate: float, has_rationale: bool, settings: Settings) -> tuple[str | None, str]:
-    """Returns (split or None, why) for a share of right answers."""
+def _split(rate: float, has_rationale: bool, settings: Settings) -> tuple[str, str] | None:
+    """Returns (split, why) for a share of right answers, or None where neither GRPO nor SFT can use the question."""
     least, most = settings.min_solve_rate or 0, settings.max_solve_rate or 0
     if least <= rate <= most:
         return "grpo", "challenging"
@@ -158,35 +203,15 @@ def _split(rate: float, has_rationale: bool, settings: Settings) -> tuple[str | 
         return "sft", "solved" if rate > most else "too hard for GRPO"
     if rate > most:
         return "grpo", "solved, but without a rationale it cannot be an SFT row"
-    return None, f"below min_solve_rate={least} and without a rationale: neither GRPO nor SFT can use it"
+    return None
 
 
-def _report(result: Result, failed_requests: Counter, ask: Mapping, settings: Settings) -> dict:
-    selections = [q.meta["selection"] for q in result.rows]
-    grpo = [s for s in selections if s["split"] == "grpo"]
-    return {
-        "in": len(result.rows) + len(result.rejects),
-        "splits": dict(Counter(s["split"] for s in selections)),
-        "why": dict(Counter(s["why"] for s in selections).most_common()),
-        # For the selectors; of the trained model this is an estimate. All wrong or all right: no variance, no gradient.
-        "grpo_without_signal": {
-            "groups": len(grpo),
-            "solve_rate_0": sum(s["solve_rate"] == 0 for s in grpo),
-            "solve_rate_1": sum(s["solve_rate"] == 1 for s in grpo),
-            "settings": {"min_solve_rate": settings.min_solve_rate, "max_solve_rate": settings.max_solve_rate},
-        },
-        "solve_rates": dict(sorted(Counter(f"{s['solve_rate']:.4f}" for s in selections).items())),
-        "models": {
-            name: {
-                "right": sum(s["models"][name]["right"] for s in selections),
-                "answers": len(selections) * settings.samples,
-                "unreadable": sum(
-                    s["models"][name]["answers"].count(None) - s["models"][name]["failed"] for s in selections
-                ),
-                "failed_requests": failed_requests[name],
-            }
-            for name in ask
-        },
-        "unreadable": sum(s["unreadable"] for s in selections),
-        "suspect_keys": len(result.files["suspect_keys"]),
-    }
+STEP = Step(
+    takes=(Question,),
+    settings=Settings,
+    row=row,
+    asks="selectors",
+    calls=calls,
+    report=report,
+    files=("suspect_keys",),
+)

@@ -6,18 +6,17 @@ was a refusal: here it is asked again and then rejected as what it is. The promp
 """
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pydantic import BaseModel, model_validator
 
-from data_pipeline.llm.structured import Failure, ask_again
+from data_pipeline.llm.structured import Failure, ask_again, calls_report, under
 from data_pipeline.prompts import prompt_hash, render
-from data_pipeline.records import Ask, Dialogue, Reject, Request, note
-from data_pipeline.safety.guidance import check_language, crisis_entry
-from data_pipeline.steps import Result
+from data_pipeline.records import Ask, Dialogue, Fault, Reject, Request, note
+from data_pipeline.safety.guidance import crisis_entry
+from data_pipeline.steps import Calls, Outcome, Size, Step, StepSettings, tidy
 
-STEP = "validate_dialogue"
+NAME = "validate_dialogue"
 
 ISSUES = {  # published
     1: "incomplete thought",
@@ -27,13 +26,9 @@ ISSUES = {  # published
 }
 
 
-@dataclass(frozen=True)
-class Settings:
-    language: str = "zh"  # of the prompt, zh or en; ours, the released data are English
-    params: dict = field(default_factory=lambda: {"temperature": 0.0})  # released code
-
-    def __post_init__(self) -> None:
-        check_language(STEP, self.language)
+class Settings(StepSettings):
+    language: Literal["zh", "en"] = "zh"  # of the prompt; ours, the released data are English
+    params: dict = {"temperature": 0.0}  # released code
 
 
 class Verdict(BaseModel, extra="forbid"):
@@ -48,58 +43,74 @@ class Verdict(BaseModel, extra="forbid"):
         return self
 
 
-def run(rows: list[Dialogue], settings: Settings, ask: Ask) -> Result:
-    """Returns the dialogues without an issue, meta["validation"] {"keep", "issues", "reason"}; rejects say which issues
-    and why, or that the verdict was unreadable. Crisis dialogues are always among the rows and in files["crisis"], with
-    "keep" False when refused and None without a verdict; guidance alone, which has no thought, is not asked about.
+async def row(dialogue: Dialogue, settings: Settings, ask: Ask) -> Outcome:
+    """Returns the dialogue without an issue, meta["validation"] {"keep", "issues", "reason"}; else a reject that says
+    which issues and why, or that the verdict was unreadable. A crisis dialogue always goes on and stands in
+    files["crisis"], with "keep" False when refused and None without a verdict; guidance alone, which has no thought, is
+    not asked about.
     """
-    rows_in, result, issues, ends = rows, Result([], files={"crisis": []}), Counter(), Counter()
-    rows = [replace(d, meta=d.meta | {"trail": [*d.meta.get("trail", ())]}) for d in rows]
-    asked = [d for d in rows if d.meta.get("answer") != "guidance"]
-    requests = [Request(STEP, d.id, 0, _messages(d, settings), settings.params) for d in asked]
-    verdicts, samples, calls = ask_again(ask, requests, Verdict)
-    found = {d.id: (verdict, sample) for d, verdict, sample in zip(asked, verdicts, samples, strict=True)}
-    for dialogue in rows:
-        verdict, sample = found.get(dialogue.id, (None, 0))
-        end, why = _judged(verdict)
-        ends[end] += 1
-        issues.update(set(getattr(verdict, "issues", ())))
-        if dialogue.meta.get("crisis"):
-            result.files["crisis"].append(crisis_entry(dialogue, why))
-        elif why:
-            result.rejects.append(Reject(dialogue.id, dialogue.meta.get("where", dialogue.id), why))
-            continue
-        if isinstance(verdict, Verdict):
-            dialogue.meta["validation"] = verdict.model_dump() | {"issues": sorted(set(verdict.issues))}
-            name = f"{STEP}.{settings.language}"
-            note(dialogue, STEP, row=dialogue.id, sample=sample, prompt=prompt_hash(name))
-        else:
-            dialogue.meta["validation"] = {"keep": None, "issues": [], "reason": why}
-        result.rows.append(dialogue)
-    result.report = {
-        "in": len(rows_in),
-        **{end: ends[end] for end in ("kept", "refused", "unreadable", "no_reply", "guidance")},
-        "issues": {f"{number} {name}": issues[number] for number, name in ISSUES.items()},
-        "crisis": len(result.files["crisis"]),
-        "calls": calls,
+    outcome = Outcome(counts=Counter({"in": 1}))
+    dialogue = tidy(dialogue)
+    verdict, sample = None, 0
+    if dialogue.meta.get("answer") != "guidance":
+        request = Request(NAME, dialogue.id, 0, _messages(dialogue, settings), settings.params)
+        verdict, sample, asked = await ask_again(ask, request, Verdict)
+        outcome.counts += under("calls", asked)
+    end, fault = _judged(verdict)
+    outcome.counts[end] += 1
+    reject = Reject(dialogue.id, dialogue.meta.get("where", dialogue.id), *fault) if fault else None
+    why = reject.reason if reject else ""
+    if isinstance(verdict, Verdict):
+        issues = sorted(set(verdict.issues))
+        outcome.counts.update(("issue", number) for number in issues)
+        dialogue.meta["validation"] = verdict.model_dump() | {"issues": issues}
+        note(dialogue, NAME, row=dialogue.id, sample=sample, prompt=prompt_hash(f"{NAME}.{settings.language}"))
+    else:
+        dialogue.meta["validation"] = {"keep": None, "issues": [], "reason": why}
+    if dialogue.meta.get("crisis"):
+        outcome.files["crisis"] = [crisis_entry(dialogue, why)]
+        outcome.counts["crisis"] += 1
+    elif reject:
+        outcome.rejects.append(reject)
+        return outcome
+    outcome.rows.append(dialogue)
+    return outcome
+
+
+def report(counts: Counter, settings: Settings) -> dict:
+    """Returns how many came to which end, and how often each issue was found."""
+    return {
+        "in": counts["in"],
+        **{end: counts[end] for end in ("kept", "refused", "unreadable", "no_reply", "guidance")},
+        "issues": {f"{number} {name}": counts["issue", number] for number, name in ISSUES.items()},
+        "crisis": counts["crisis"],
+        "calls": calls_report(counts),
     }
-    return result
+
+
+def calls(settings: Settings, size: Size, selectors: int) -> Calls:
+    """At most a dialogue is asked about twice, and each verdict repaired once."""
+    per_row = size.chars / size.rows if size.rows else 0
+    return Calls(expected=size.rows, most=4 * size.rows, out=size, most_out=size, prompt_chars=per_row, reply_chars=100)
 
 
 def _messages(dialogue: Dialogue, settings: Settings) -> list[dict]:
     crisis = bool(dialogue.meta.get("crisis"))
-    return [{"role": "user", "content": render(f"{STEP}.{settings.language}", turns=dialogue.turns, crisis=crisis)}]
+    return [{"role": "user", "content": render(f"{NAME}.{settings.language}", turns=dialogue.turns, crisis=crisis)}]
 
 
-def _judged(verdict: Verdict | Failure | None) -> tuple[str, str]:
+def _judged(verdict: Verdict | Failure | None) -> tuple[str, Fault | None]:
     """Returns (the end it comes to, why it is not kept)."""
     if verdict is None:
-        return "guidance", "guidance alone, not validated"
+        return "guidance", Fault("guidance alone, not validated")
     if isinstance(verdict, Failure):
-        readable = "" if verdict.text else "no verdict: "
-        return ("no_reply", readable + verdict.reason) if readable else (
-            "unreadable", f"verdict unreadable: {verdict.reason}")  # fmt: skip
+        unreadable = bool(verdict.text)
+        code = "verdict unreadable" if unreadable else "no verdict"
+        return "unreadable" if unreadable else "no_reply", Fault(code, verdict.reason)
     if verdict.keep:
-        return "kept", ""
+        return "kept", None
     named = ", ".join(f"issue {number} ({ISSUES[number]})" for number in sorted(set(verdict.issues)))
-    return "refused", f"{named}: {verdict.reason.strip()}"
+    return "refused", Fault(named, verdict.reason.strip())
+
+
+STEP = Step(takes=(Dialogue,), settings=Settings, row=row, asks="model", calls=calls, report=report, files=("crisis",))

@@ -5,40 +5,35 @@ as well. The prompt is ours, in Chinese and English. Existing dialogues enter th
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from data_pipeline.dialogues import fault
 from data_pipeline.errors import BadInput
-from data_pipeline.llm.structured import Failure, ask_again
+from data_pipeline.llm.structured import Failure, ask_again, calls_report, under
 from data_pipeline.prompts import prompt_hash, render
 from data_pipeline.records import Ask, Dialogue, Post, Reject, Request, Turn, note
 from data_pipeline.safety.guidance import (
+    Helplines,
     add_flags,
-    check_language,
     crisis_entry,
     guidance,
     guided_turns,
-    helplines,
     note_guidance,
     post_text,
 )
-from data_pipeline.steps import Result
+from data_pipeline.steps import Calls, Outcome, Size, Step, StepSettings, counts_under, tidy
 
-STEP = "write_dialogue"
+NAME = "write_dialogue"
+ROUND_CHARS = 150  # of client and counselor together, as a rule; ours
 
 
-@dataclass(frozen=True)
-class Settings:
-    language: str = "zh"  # of prompt and dialogue, zh or en; ours, the released data are English
-    helplines: Any = None  # of the guidance, checked: Helplines; ours. None: mainland China's for zh, local help for en
-    params: dict = field(default_factory=lambda: {"temperature": 1.0})  # released code
-
-    def __post_init__(self) -> None:
-        check_language(STEP, self.language)
-        object.__setattr__(self, "helplines", helplines(STEP, self.helplines, self.language))
+class Settings(StepSettings):
+    language: Literal["zh", "en"] = "zh"  # of prompt and dialogue; ours, the released data are English
+    # Of the guidance; ours. None: mainland China's for zh, local help for en.
+    helplines: Helplines = Field(default=None, validate_default=True)
+    params: dict = {"temperature": 1.0}  # released code
 
 
 class Round(BaseModel, extra="forbid"):
@@ -50,49 +45,68 @@ class Written(BaseModel, extra="forbid"):
     rounds: list[Round]
 
 
-def run(rows: list[Post], settings: Settings, ask: Ask) -> Result:
-    """Returns a Dialogue per post, under the post's id and with its plan; rejects are posts whose dialogue was unusable
-    twice. A crisis post is always among the rows and in files["crisis"]: at worst as its text and guidance to help,
+async def row(post: Post, settings: Settings, ask: Ask) -> Outcome:
+    """Returns a Dialogue under the post's id and with its plan; a reject for a post whose dialogue was unusable twice.
+    A crisis post always becomes a dialogue and stands in files["crisis"]: at worst as its text and guidance to help,
     with meta["answer"] "guidance". Raises BadInput for a post that `plan_dialogue` has not seen.
     """
-    for post in rows:
-        if "plan" not in post.meta:
-            raise BadInput(f'{STEP}: {post.meta.get("where", post.id)}: no meta["plan"]; run plan_dialogue before')
-    result, kinds = Result([], files={"crisis": []}), Counter()
-    asked = [p for p in rows if p.meta["plan"]]
-    requests = [Request(STEP, p.id, 0, _messages(p, settings), settings.params) for p in asked]
-    written, samples, calls = ask_again(ask, requests, Written, lambda place, reply: _fault(reply, asked[place]))
-    found = {p.id: (reply, sample) for p, reply, sample in zip(asked, written, samples, strict=True)}
-    for post in rows:
-        reply, sample = found.get(post.id, (Failure("the post has no plan"), 0))
-        why = f"not written: {reply.reason}" if isinstance(reply, Failure) else ""
-        if why and not post.meta.get("crisis"):
-            result.rejects.append(Reject(post.id, post.meta.get("where", post.id), why))
-            continue
-        dialogue = _dialogue(post, reply if isinstance(reply, Written) else None, settings)
-        if not why:
-            name = f"{STEP}.{settings.language}"
-            note(dialogue, STEP, row=post.id, sample=sample, prompt=prompt_hash(name))
-        if dialogue.meta.get("crisis"):
-            note_guidance(dialogue, STEP, settings.language, settings.helplines)
-            result.files["crisis"].append(crisis_entry(dialogue, why))
-        kinds[len(dialogue.turns) // 2] += 1
-        result.rows.append(dialogue)
-    result.report = {
-        "in": len(rows),
-        "dialogues": len(result.rows),
-        "rounds": {str(number): kinds[number] for number in sorted(kinds)},
-        "crisis": len(result.files["crisis"]),
-        "crisis_guidance_alone": sum(bool(entry["why"]) for entry in result.files["crisis"]),
-        "calls": calls,
+    where = post.meta.get("where", post.id)
+    if "plan" not in post.meta:
+        raise BadInput(f'{NAME}: {where}: no meta["plan"]; run plan_dialogue before')
+    outcome = Outcome(counts=Counter({"in": 1}))
+    written, sample = Failure("the post has no plan"), 0
+    if post.meta["plan"]:
+        request = Request(NAME, post.id, 0, _messages(post, settings), settings.params)
+        written, sample, asked = await ask_again(ask, request, Written, lambda written: _fault(written, post))
+        outcome.counts += under("calls", asked)
+    reject = Reject(post.id, where, "not written", written.reason) if isinstance(written, Failure) else None
+    if reject and not post.meta.get("crisis"):
+        outcome.rejects.append(reject)
+        return outcome
+    dialogue = _dialogue(post, None if isinstance(written, Failure) else written, settings)
+    if not reject:
+        note(dialogue, NAME, row=post.id, sample=sample, prompt=prompt_hash(f"{NAME}.{settings.language}"))
+    if dialogue.meta.get("crisis"):
+        note_guidance(dialogue, NAME, settings.language, settings.helplines)
+        outcome.files["crisis"] = [crisis_entry(dialogue, reject.reason if reject else "")]
+        outcome.counts["crisis"] += 1
+        outcome.counts["crisis_guidance_alone"] += reject is not None
+    outcome.counts["rounds", len(dialogue.turns) // 2] += 1
+    outcome.rows.append(dialogue)
+    return outcome
+
+
+def report(counts: Counter, settings: Settings) -> dict:
+    """Returns the number of dialogues by rounds, and those of a crisis."""
+    rounds = counts_under(counts, "rounds")
+    return {
+        "in": counts["in"],
+        "dialogues": sum(rounds.values()),
+        "rounds": {str(number): rounds[number] for number in sorted(rounds)},
+        "crisis": counts["crisis"],
+        "crisis_guidance_alone": counts["crisis_guidance_alone"],
+        "calls": calls_report(counts),
     }
-    return result
+
+
+def calls(settings: Settings, size: Size, selectors: int) -> Calls:
+    """At most a post is asked about twice, and each reply repaired once; `size.turns` are the planned rounds."""
+    out = Size(size.rows, ROUND_CHARS * size.turns, size.turns)
+    rows = size.rows or 1
+    return Calls(
+        expected=size.rows,
+        most=4 * size.rows,
+        out=out,
+        most_out=out,
+        prompt_chars=size.chars / rows + 100,  # post and plan
+        reply_chars=out.chars / rows,
+    )
 
 
 def _messages(post: Post, settings: Settings) -> list[dict]:
     plan = post.meta["plan"]
     text = render(
-        f"{STEP}.{settings.language}",
+        f"{NAME}.{settings.language}",
         post=post_text(post),
         emotion=plan["emotion"],
         themes=plan["themes"],
@@ -105,13 +119,13 @@ def _fault(written: Written, post: Post) -> str:
     planned = post.meta["plan"]["rounds"]
     if len(written.rounds) != planned:
         return f"{len(written.rounds)} rounds, {planned} are planned"
-    return fault([Turn(role, text) for turns in written.rounds for role, text in turns])
+    found = fault([Turn(role, text) for turns in written.rounds for role, text in turns])
+    return found.reason if found else ""
 
 
 def _dialogue(post: Post, written: Written | None, settings: Settings) -> Dialogue:
     rounds = written.rounds if written else [Round(client=post_text(post), counselor="")]
-    meta = add_flags(post.meta, [turns.client for turns in rounds])
-    meta |= {"parents": [post.id], "trail": [*post.meta.get("trail", ())]}
+    meta = add_flags(tidy(post).meta, [turns.client for turns in rounds]) | {"parents": [post.id]}
     turns = [Turn(role, text.strip()) for said in rounds for role, text in said]
     if not written:
         meta["answer"] = "guidance"
@@ -120,3 +134,15 @@ def _dialogue(post: Post, written: Written | None, settings: Settings) -> Dialog
         text = guidance(settings.language, settings.helplines, alone=not reply.content)
         reply.content = f"{reply.content}\n\n{text}".strip()
     return Dialogue(post.id, post.source, turns, meta)
+
+
+STEP = Step(
+    takes=(Post,),
+    makes=Dialogue,
+    settings=Settings,
+    row=row,
+    asks="model",
+    calls=calls,
+    report=report,
+    files=("crisis",),
+)

@@ -13,21 +13,20 @@ It goes on **without a rationale**: it cannot be an SFT row, and selection, the 
 import hashlib
 import re
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from data_pipeline.errors import BadInput
-from data_pipeline.llm.structured import Failure, ask_json
+from data_pipeline.llm.structured import Failure, ask_json, calls_report, under
 from data_pipeline.prompts import prompt_hash, question_messages, render
-from data_pipeline.records import LETTERS, Ask, Question, Reject, Request, Response, note
-from data_pipeline.steps import Result
-from data_pipeline.steps.filter_quality import open_questions
+from data_pipeline.records import LETTERS, Ask, Fault, Question, Reject, Request, Response, note
+from data_pipeline.steps import Calls, Outcome, Size, Step, StepSettings, counts_under, open_question, tidy
 from reward.answer import read_answer
 from reward.thought import split_thought
 
-STEP, OPTIMISE, COMPARE = "write_rationales", "optimise_prompt", "compare_rationales"
+NAME, OPTIMISE, COMPARE = "write_rationales", "optimise_prompt", "compare_rationales"
+NO_ANSWER = "no answer"  # a failed request, asked again by the next run
 QUOTE = 4  # characters of a right option's text from which on a candidate prompt that holds it quotes it; ours
 
 # An option by its letter: "答案是A", "排除 B", "C项", "选项D正确".
@@ -37,17 +36,10 @@ _NAMED = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Settings:
-    rounds: int = 2  # T; ours, unpublished. 0: the first answers alone
+class Settings(StepSettings):
+    rounds: int = Field(default=2, ge=0)  # T; ours, unpublished. 0: the first answers alone
     judge: bool = False  # ours: a right answer also has to be the better rationale, else nothing changes
-    params: dict = field(default_factory=dict)  # of the request: temperature, max_tokens...; ours, the server's own
-
-    def __post_init__(self) -> None:
-        if type(self.rounds) is not int or self.rounds < 0:
-            raise BadInput(f"{STEP}: rounds={self.rounds!r}; a whole number from 0 (2 is the default)")
-        if type(self.judge) is not bool:
-            raise BadInput(f"{STEP}: judge={self.judge!r}; true or false")
+    params: dict = {}  # of the request: temperature, max_tokens...; ours, the server's own
 
 
 class Candidate(BaseModel):
@@ -61,7 +53,7 @@ class Preference(BaseModel):
 
 @dataclass
 class _Instance:
-    """The current (P_i, q_i, r_i), and a candidate on its way."""
+    """The current (P_i, q_i, r_i)."""
 
     question: Question
     prompt: str
@@ -69,194 +61,201 @@ class _Instance:
     round: int = 0
 
 
-@dataclass
-class _Answer:
-    rationale: str
-    letters: str | None
-    why: str  # not usable, or ""
+class _Answer(NamedTuple):
+    rationale: str = ""
+    letters: str | None = None
+    fault: Fault | None = None  # why it cannot be an instance
+
+    @property
+    def why(self) -> str:
+        """For people: the fault, or ""."""
+        return self.fault.reason if self.fault else ""
 
 
-def run(rows: list[Question], settings: Settings, ask: Ask) -> Result:
-    """Returns every question whose model answered: with a rationale and meta["rationale"] {"prompt", "round"}, or
-    without where P was never right, listed in files["unsolved"]. Rejects are failed requests and open questions. A
-    question that brings a rationale keeps it and is not asked. files["traces"] has one dict per question and round.
+async def row(question: Question, settings: Settings, ask: Ask) -> Outcome:
+    """Returns the question if its model answered: with a rationale and meta["rationale"] {"prompt", "round"}, or
+    without where P was never right, listed in files["unsolved"]. A failed request and an open question are rejects. A
+    question that brings a rationale keeps it and is not asked. files["traces"] has one dict per round.
     """
-    result = Result([], open_questions(rows))
-    asked = [q for q in rows if q.kind != "open" and not q.rationale]
-    brought = sum(q.kind != "open" for q in rows) - len(asked)
+    outcome = Outcome(counts=Counter({"in": 1}))
+    if question.kind == "open":
+        outcome.rejects.append(open_question(question))
+        return outcome
+    if question.rationale:
+        outcome.counts["brought"] += 1
+        outcome.rows.append(question)
+        return outcome
+    question, where = tidy(question), question.meta.get("where", question.id)
     start = render("rationale_prompt")
-    traces, unsolved, failed, instances, calls = [], [], {}, [], Counter()
-    for question, response in zip(asked, ask(_requests(asked, [start] * len(asked), 0, settings)), strict=True):
-        if response.finish == "failed":
-            failed[id(question)] = Reject(question.id, _where(question), f"no answer: {response.error}")
-            continue
-        answer = read_rationale(response, question)
-        _note_answer(question, 0)
-        traces.append(_trace(question, 0, start, answer, not answer.why))
-        if answer.why:
-            told = {"id": question.id, "where": _where(question), "key": question.answer, "letters": answer.letters}
-            unsolved.append(told | {"why": answer.why})
-        else:
-            instances.append(_Instance(question, start, answer.rationale))
-    for number in range(1, settings.rounds + 1):
-        traces += _round(instances, number, settings, ask, calls)
-    for instance in instances:
-        instance.question.rationale = instance.rationale
-        instance.question.meta["rationale"] = {"prompt": instance.prompt, "round": instance.round}
-    result.rejects += failed.values()
-    result.rows = [q for q in rows if q.kind != "open" and id(q) not in failed]
-    order = {q.id: place for place, q in enumerate(rows)}
-    result.files = {"traces": sorted(traces, key=lambda t: (order[t["id"]], t["round"])), "unsolved": unsolved}
-    result.report = {
-        "in": len(rows),
-        "brought_a_rationale": brought,
-        "solved": len(instances),
-        "unsolved": len(unsolved),
-        "failed": len(failed),
-        "final_round": dict(sorted(Counter(str(i.round) for i in instances).items())),
-        "rounds": {
-            str(number): dict(Counter("taken" if t["taken"] else t["why"].split(":")[0] for t in of).most_common())
-            for number in range(settings.rounds + 1)
-            if (of := [t for t in traces if t["round"] == number])
-        },
-        "calls": dict(calls),
+    answer = await _answer(question, start, 0, settings, ask)
+    if answer.fault and answer.fault.code == NO_ANSWER:
+        outcome.counts["failed"] += 1
+        outcome.rejects.append(Reject(question.id, where, *answer.fault))
+        return outcome
+    outcome.rows.append(question)
+    traces = [(start, answer)]
+    if answer.fault:
+        told = {"id": question.id, "where": where, "key": question.answer, "letters": answer.letters}
+        outcome.files["unsolved"] = [told | {"why": answer.why}]
+        outcome.counts["unsolved"] += 1
+    else:
+        instance = _Instance(question, start, answer.rationale)
+        for number in range(1, settings.rounds + 1):
+            traces.append(await _round(instance, number, settings, ask, outcome.counts))
+        question.rationale = instance.rationale
+        question.meta["rationale"] = {"prompt": instance.prompt, "round": instance.round}
+        outcome.counts["final_round", str(instance.round)] += 1
+    outcome.files["traces"] = [_trace(question, number, *trace) for number, trace in enumerate(traces)]
+    outcome.counts.update(
+        ("round", number, answer.fault.code if answer.fault else "taken") for number, (_, answer) in enumerate(traces)
+    )
+    return outcome
+
+
+def report(counts: Counter, settings: Settings) -> dict:
+    """Returns how many questions got a rationale, in which round it was written, and what became of each round."""
+    rounds = [
+        Counter({key[2]: count for key, count in counts.items() if key[:2] == ("round", number)})
+        for number in range(settings.rounds + 1)
+    ]
+    final = counts_under(counts, "final_round")
+    asked = [OPTIMISE, COMPARE][: 1 + settings.judge] if settings.rounds else []
+    return {
+        "in": counts["in"],
+        "brought_a_rationale": counts["brought"],
+        "solved": sum(final.values()),
+        "unsolved": counts["unsolved"],
+        "failed": counts["failed"],
+        "final_round": dict(sorted(final.items())),
+        "rounds": {str(number): dict(of.most_common()) for number, of in enumerate(rounds) if of},
+        "calls": {f"{name} {key}": count for name in asked for key, count in calls_report(counts, name).items()},
     }
-    return result
+
+
+def calls(settings: Settings, size: Size, selectors: int) -> Calls:
+    return Calls(
+        expected=size.rows * (1 + settings.rounds * (3 if settings.judge else 2)),
+        most=size.rows * (1 + settings.rounds * (5 if settings.judge else 3)),  # candidate and comparison repaired once
+        out=size,
+        most_out=size,
+        prompt_chars=size.chars / (size.rows or 1) + 400,  # the question; the prompt and mostly a rationale besides
+        reply_chars=400,
+    )
 
 
 def read_rationale(response: Response, question: Question) -> _Answer:
-    """Returns rationale and letters of an answer, and why it cannot be an instance ("" if it can).
+    """Returns rationale and letters of an answer, and the fault for which it cannot be an instance (None if it can).
 
     The thought is what stands in <think></think>, or else what the server has split off.
     """
+    if response.finish == "failed":
+        return _Answer(fault=Fault(NO_ANSWER, response.error))
     thought, _ = split_thought(response.text)
     rationale = (thought or response.reasoning).strip()
     letters = read_answer(response.text, question.options)
     if response.finish == "length":
-        why = "cut: the answer reached max_tokens"
+        fault = Fault("cut", "the answer reached max_tokens")
     elif letters is None:
-        why = "unreadable"
+        fault = Fault("unreadable")
     elif letters != question.answer:
-        why = f"wrong: {letters}"
+        fault = Fault("wrong", letters)
     elif not rationale:
-        why = "no thought"
+        fault = Fault("no thought")
     elif "<think>" in rationale or "</think>" in rationale:
-        why = "a tag inside the thought"
+        fault = Fault("a tag inside the thought")
     else:
-        why = ""
-    return _Answer(rationale, letters, why)
+        fault = None
+    return _Answer(rationale, letters, fault)
 
 
-def gives_away(prompt: str, question: Question) -> str:
-    """Returns why the candidate prompt gives the answer away, or ""."""
+def gives_away(prompt: str, question: Question) -> Fault | None:
+    """Returns the Fault of a candidate prompt that gives the answer away, or None."""
     for match in _NAMED.finditer(prompt):
         if (match["letter"] or match["second"]) in LETTERS[: len(question.options)]:
-            return f"gives the answer away: it names an option ({match[0]})"
+            return Fault("gives the answer away", f"it names an option ({match[0]})")
     asked = question.context + question.stem
     for letter in question.answer:
         text = question.options[LETTERS.index(letter)]
         if len(text) >= QUOTE and text in prompt and text not in asked:
-            return f"gives the answer away: it quotes {letter}"
-    return ""
+            return Fault("gives the answer away", f"it quotes {letter}")
+    return None
 
 
-def _round(instances: list[_Instance], number: int, settings: Settings, ask: Ask, calls: Counter) -> list[dict]:
-    """Runs one round on all instances at once, so that the client stays busy; returns its traces."""
-    traces, candidates = [], []
-    requests = [Request(OPTIMISE, i.question.id, number, _optimise(i), settings.params) for i in instances]
-    replies, counts = ask_json(ask, requests, Candidate)
-    calls.update({f"{OPTIMISE} {name}": count for name, count in counts.items()})
-    for instance, reply in zip(instances, replies, strict=True):
-        question = instance.question
-        if isinstance(reply, Failure):
-            traces.append(_trace(question, number, "", _Answer("", None, f"no candidate: {reply.reason}"), False))
-            continue
-        note(question, OPTIMISE, row=question.id, sample=number, prompt=prompt_hash(OPTIMISE))
-        prompt = reply.prompt.strip()
-        if why := gives_away(prompt, question) if prompt else "no candidate: an empty prompt":
-            traces.append(_trace(question, number, prompt, _Answer("", None, why), False))
-        else:
-            candidates.append((instance, prompt))
-    answers = []
-    questions, prompts = [i.question for i, _ in candidates], [prompt for _, prompt in candidates]
-    responses = ask(_requests(questions, prompts, number, settings))
-    for question, response in zip(questions, responses, strict=True):
-        if response.finish == "failed":
-            answers.append(_Answer("", None, f"no answer: {response.error}"))
-        else:
-            answers.append(read_rationale(response, question))
-            _note_answer(question, number)
-    if settings.judge:
-        right = [(i, a) for (i, _), a in zip(candidates, answers, strict=True) if not a.why]
-        _judge(right, number, settings, ask, calls)
-    for (instance, prompt), answer in zip(candidates, answers, strict=True):
-        if not answer.why:
-            instance.prompt, instance.rationale, instance.round = prompt, answer.rationale, number
-        traces.append(_trace(instance.question, number, prompt, answer, not answer.why))
-    return traces
+async def _round(
+    instance: _Instance, number: int, settings: Settings, ask: Ask, counts: Counter
+) -> tuple[str, _Answer]:
+    """Returns the candidate prompt and its answer; the two have taken the instance's place unless there is a fault."""
+    question = instance.question
+    text = render(OPTIMISE, prompt=instance.prompt, question=_asked(question), rationale=instance.rationale)
+    request = Request(OPTIMISE, question.id, number, [{"role": "user", "content": text}], settings.params)
+    reply, calls = await ask_json(ask, request, Candidate)
+    counts.update(under(OPTIMISE, calls))
+    if isinstance(reply, Failure):
+        return "", _Answer(fault=Fault("no candidate", reply.reason))
+    note(question, OPTIMISE, row=question.id, sample=number, prompt=prompt_hash(OPTIMISE))
+    prompt = reply.prompt.strip()
+    if fault := gives_away(prompt, question) if prompt else Fault("no candidate", "an empty prompt"):
+        return prompt, _Answer(fault=fault)
+    answer = await _answer(question, prompt, number, settings, ask)
+    if settings.judge and not answer.fault:
+        request, place = _comparison(instance, answer, number, settings)
+        preference, calls = await ask_json(ask, request, Preference)
+        counts.update(under(COMPARE, calls))
+        answer = answer._replace(fault=_not_better(preference, place))
+        if not isinstance(preference, Failure):
+            note(question, COMPARE, row=question.id, sample=number, prompt=prompt_hash(COMPARE))
+    if not answer.fault:
+        instance.prompt, instance.rationale, instance.round = prompt, answer.rationale, number
+    return prompt, answer
 
 
-def _judge(pairs: list[tuple[_Instance, _Answer]], number: int, settings: Settings, ask: Ask, calls: Counter) -> None:
-    """Sets `why` of the answers whose rationale is not the better one."""
-    requests, places = [], []
-    for instance, answer in pairs:
-        question = instance.question
-        # Judges lean to one side: which one is the new rationale's is drawn from id and round.
-        new_first = hashlib.sha256(f"{question.id} {number}".encode()).digest()[0] % 2 == 0
-        shown = (answer.rationale, instance.rationale) if new_first else (instance.rationale, answer.rationale)
-        text = render(COMPARE, question=_asked(question), answer=question.answer, first=shown[0], second=shown[1])
-        requests.append(Request(COMPARE, question.id, number, [{"role": "user", "content": text}], settings.params))
-        places.append("甲" if new_first else "乙")
-    replies, counts = ask_json(ask, requests, Preference)
-    calls.update({f"{COMPARE} {name}": count for name, count in counts.items()})
-    for (instance, answer), place, reply in zip(pairs, places, replies, strict=True):
-        if isinstance(reply, Failure):
-            answer.why = f"no comparison: {reply.reason}"
-            continue
-        question = instance.question
-        note(question, COMPARE, row=question.id, sample=number, prompt=prompt_hash(COMPARE))
-        if reply.better != place:
-            answer.why = f"not better: {reply.reasons.strip()}"
+async def _answer(question: Question, prompt: str, sample: int, settings: Settings, ask: Ask) -> _Answer:
+    messages = [{"role": "system", "content": render(NAME, prompt=prompt)}, question_messages(question)[-1]]
+    response = (await ask([Request(NAME, question.id, sample, messages, settings.params)]))[0]
+    if response.finish != "failed":
+        note(question, NAME, row=question.id, sample=sample, prompt=prompt_hash(NAME if sample else "rationale_prompt"))
+    return read_rationale(response, question)
 
 
-def _requests(questions: list[Question], prompts: list[str], sample: int, settings: Settings) -> list[Request]:
-    return [
-        Request(
-            STEP,
-            question.id,
-            sample,
-            [{"role": "system", "content": render(STEP, prompt=prompt)}, question_messages(question)[-1]],
-            settings.params,
-        )
-        for question, prompt in zip(questions, prompts, strict=True)
-    ]
+def _comparison(instance: _Instance, answer: _Answer, number: int, settings: Settings) -> tuple[Request, str]:
+    """Returns the request, and where in it the new rationale stands."""
+    question = instance.question
+    # Judges lean to one side: which one is the new rationale's is drawn from id and round.
+    new_first = hashlib.sha256(f"{question.id} {number}".encode()).digest()[0] % 2 == 0
+    first, second = (answer.rationale, instance.rationale) if new_first else (instance.rationale, answer.rationale)
+    text = render(COMPARE, question=_asked(question), answer=question.answer, first=first, second=second)
+    messages = [{"role": "user", "content": text}]
+    return Request(COMPARE, question.id, number, messages, settings.params), "甲" if new_first else "乙"
 
 
-def _optimise(instance: _Instance) -> list[dict]:
-    asked = _asked(instance.question)
-    text = render(OPTIMISE, prompt=instance.prompt, question=asked, rationale=instance.rationale)
-    return [{"role": "user", "content": text}]
+def _not_better(preference: Preference | Failure, place: str) -> Fault | None:
+    if isinstance(preference, Failure):
+        return Fault("no comparison", preference.reason)
+    return None if preference.better == place else Fault("not better", preference.reasons.strip())
 
 
 def _asked(question: Question) -> str:
     return question_messages(question)[-1]["content"]
 
 
-def _where(question: Question) -> str:
-    return question.meta.get("where", question.id)
-
-
-def _note_answer(question: Question, sample: int) -> None:
-    note(question, STEP, row=question.id, sample=sample, prompt=prompt_hash(STEP if sample else "rationale_prompt"))
-
-
-def _trace(question: Question, number: int, prompt: str, answer: _Answer, taken: bool) -> dict:
+def _trace(question: Question, number: int, prompt: str, answer: _Answer) -> dict:
     return {
         "id": question.id,
         "round": number,
         "prompt": prompt,
         "rationale": answer.rationale,
         "letters": answer.letters,
-        "taken": taken,
+        "taken": not answer.fault,
         "why": answer.why,
     }
+
+
+STEP = Step(
+    takes=(Question,),
+    settings=Settings,
+    row=row,
+    asks="model",
+    calls=calls,
+    report=report,
+    files=("traces", "unsolved"),
+)

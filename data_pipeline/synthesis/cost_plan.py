@@ -1,83 +1,148 @@
-"""What a synthesis would ask and pay, before anything is: `python -m launch.data ... dry_run=true`."""
+"""What a synthesis would ask and pay, before anything is: `python -m launch.data ... dry_run=true`.
 
-import importlib
+*Expected* is what the steps ask as a rule, *at most* what they ask whatever the models write. Neither counts what is
+asked again because no reply came: after a fault of the server, or an empty reply. Tokens are guessed from lengths. One
+pass of reading gives the size of what comes in; no step is run.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
+from data_pipeline.llm import Server
+from data_pipeline.records import Dialogue, Passage, Post, Question, Reject
+from data_pipeline.steps import Calls, Size, Step, StepSettings, find_step
+from data_pipeline.synthesis.configuration import Configuration, Source
+from data_pipeline.synthesis.keys import prompt_bytes
+from data_pipeline.synthesis.models import Models, base_settings, find_models
+from data_pipeline.synthesis.run import read_source
 
-from data_pipeline import llm
-from data_pipeline.synthesis import run, servers
+BYTES_PER_TOKEN = 4  # as budgets count a prompt before it is sent
+BYTES_PER_CHARACTER = 3  # of Chinese in UTF-8
 
 
-def plan(config: DictConfig, ledger: Path) -> list[str]:
-    """Returns what a dry run says: calls of every step, and tokens and cost of those whose prompts are known.
+@dataclass(frozen=True)
+class StepPlan:
+    """Calls and tokens of one step, all 0 where it asks nobody; `cost`, of what is expected, is None without prices."""
 
-    The first asking step of each pipeline is asked for its requests; later ones are counted from the settings.
+    pipeline: str
+    step: str
+    expected: float = 0
+    most: float = 0
+    expected_tokens: float = 0  # prompts and replies
+    most_tokens: float | None = 0  # None: a reply has no max_tokens
+    cost: float | None = 0
+
+
+def plan(config: Configuration) -> Iterator[StepPlan | str]:
+    """Yields, by pipeline, a line on what comes in, then the plan of each wanted step; of a source that is not there
+    only the line. Raises BadInput for a source that cannot be read and for settings of a step or server that cannot be.
     """
-    notes, wanted = [], run.wanted_steps(config)
-    base = servers.llm_settings(config)
-    server = llm.server_from(base, "llm") if base and "replies" not in base else None
-    for pipeline, in_order in run.active_pipelines(config).items():
-        source = config[run.READS[pipeline]]
-        path = source if isinstance(source, str) else source.get("path", "")
-        if not Path(path).exists():
-            notes.append(f"{pipeline}: rows unknown, {path} is not there")
+    base, wanted = base_settings(config), config.wanted()
+    models = find_models(config, Path()) if base and "replies" not in base else None
+    for name, source in config.sources().items():
+        if not Path(source.path).exists():
+            yield f"{name}: rows unknown, {source.path} is not there"
             continue
-        rows, _ = run.read_source(pipeline, config)
-        count, known = len(rows), True
-        notes.append(f"{pipeline}: {count} {run.READS[pipeline]}")
-        for step in in_order:
-            if step not in wanted:
-                continue
-            settings = run.settings_of(step, config)
-            if step not in servers.ASKING:
-                if known:
-                    rows = importlib.import_module(f"data_pipeline.steps.{step}").run(rows, settings, None).rows
-                    count = len(rows)
-                continue
-            if known:
-                requests = _requests(step, rows, settings)
-                told = f"{len(requests)} calls"
-                if server:
-                    e = llm.estimate(server, requests, ledger)
-                    cost = "unknown without prices" if e.cost is None else f"{e.cost:.4f}"
-                    told += f", {e.calls} not in the ledger: about {e.prompt_tokens:,} tokens in, cost {cost}"
-                notes.append(f"  {step}: {told}")
-                known = False
-            calls, count = _calls(step, count, settings, len(config.selectors or ()))
-            if notes[-1].split(":")[0].strip() != step:
-                notes.append(f"  {step}: at most {calls} calls; tokens are known when the step before has run")
-    return notes
+        usual = most = measure(config, name, source)
+        yield f"{name}: {usual.rows:,.0f} rows, {usual.chars:,.0f} characters"
+        for step_name in config.active()[name]:
+            step = find_step(step_name, f"pipelines.{name}")
+            settings = config.settings(step_name, step)
+            if step.calls is None:  # it asks nobody, and lets at most pass what comes in
+                planned = StepPlan(name, step_name)
+            else:
+                servers = _servers(models, step_name, step)
+                expected = step.calls(settings, usual, len(servers) or len(config.selectors))
+                worst = step.calls(settings, most, len(config.selectors))
+                planned = _planned(name, step_name, settings, expected, worst, servers)
+                usual, most = expected.out, worst.most_out
+            if step_name in wanted:
+                yield planned
 
 
-def _requests(step: str, rows: list, settings) -> list[llm.Request]:
-    """Returns the first requests of a step, without asking anybody."""
-    seen: list[llm.Request] = []
-
-    class _Stop(Exception):
-        pass
-
-    def ask(requests: list[llm.Request]):
-        seen.extend(requests)
-        raise _Stop
-
-    try:
-        importlib.import_module(f"data_pipeline.steps.{step}").run(rows, settings, ask)
-    except _Stop:
-        pass
-    return seen
+def _servers(models: Models | None, name: str, step: Step) -> list[Server]:
+    """Returns the servers that the step asks: of selectors with the same model one, for equal requests are asked once;
+    none where nobody is named yet or replies are recorded.
+    """
+    found = models.servers(name, step).values() if models else ()
+    return list({repr((server.model, server.extra_body)): server for server in found if server}.values())
 
 
-def _calls(step: str, rows: int, settings, selectors: int) -> tuple[int, int]:
-    """Returns (calls of a step at most, rows after it at most)."""
-    if step == "generate_questions":
-        return rows, rows * (settings.single + settings.multi)
-    if step == "write_rationales":
-        return rows * (1 + settings.rounds * (3 if settings.judge else 2)), rows
-    if step == "select_challenging":
-        return rows * selectors * settings.samples, rows
-    if step == "rewrite_empathy":
-        return 2 * rows, rows
-    if step == "reason_reply":
-        return 2 * 3 * rows, rows  # three rounds, as plan_dialogue plans at most, each asked twice at worst
-    return rows, rows
+def measure(config: Configuration, pipeline: str, source: Source) -> Size:
+    """Returns how much a pipeline's source holds, from one pass of reading."""
+    rows = chars = turns = 0
+    for record in read_source(config, pipeline, source):
+        if isinstance(record, Reject):
+            continue
+        rows += 1
+        chars += sum(map(len, _texts(record)))
+        turns += sum(turn.role == "counselor" for turn in record.turns) if isinstance(record, Dialogue) else 0
+    return Size(rows, chars, turns)
+
+
+def _texts(record: Passage | Post | Question | Dialogue) -> list[str]:
+    if isinstance(record, Passage):
+        return [record.text]
+    if isinstance(record, Post):
+        return [record.title, record.text, *record.replies[:1]]
+    if isinstance(record, Question):
+        return [record.context, record.stem, *record.options]
+    return [turn.content for turn in record.turns]
+
+
+def _planned(
+    pipeline: str, name: str, settings: StepSettings, usual: Calls, worst: Calls, servers: list[Server]
+) -> StepPlan:
+    params = getattr(settings, "params", {})
+    limit = params.get("max_tokens") or params.get("max_completion_tokens")
+
+    def prompt(calls: Calls) -> float:
+        return (prompt_bytes(name) + calls.prompt_chars * BYTES_PER_CHARACTER) / BYTES_PER_TOKEN
+
+    reply = usual.reply_chars * BYTES_PER_CHARACTER / BYTES_PER_TOKEN
+    reply = min(reply, limit) if limit else reply
+    asked, told = usual.expected * prompt(usual), usual.expected * reply
+    most = worst.most * (prompt(worst) + 2 * limit) if limit else None  # a repair is shown the reply that it repairs
+    costs = [server.cost(round(asked / len(servers)), round(told / len(servers))) for server in servers]
+    cost = None if None in costs or not costs else sum(cost for cost in costs if cost)
+    return StepPlan(pipeline, name, usual.expected, worst.most, asked + told, most, cost)
+
+
+def lines(plans: Iterator[StepPlan | str]) -> list[str]:
+    """Returns the plan in words: a line for each source and step, and the sum of the steps at the end."""
+    told, steps, known = [], [], True
+    for entry in plans:
+        if isinstance(entry, str):
+            told.append(entry)
+            known = known and "rows unknown" not in entry
+        else:
+            steps.append(entry)
+            told.append(f"  {entry.step}: {_in_words(entry) if entry.most else 'asks nobody'}")
+    if not steps:
+        return told
+    tokens, costs = ([getattr(step, name) for step in steps] for name in ("most_tokens", "cost"))
+    whole = StepPlan(
+        pipeline="",
+        step="all steps" if known else "all steps whose rows are known",
+        expected=sum(step.expected for step in steps),
+        most=sum(step.most for step in steps),
+        expected_tokens=sum(step.expected_tokens for step in steps),
+        most_tokens=None if None in tokens else sum(tokens),
+        cost=None if None in costs else sum(costs),
+    )
+    cost = "cost unknown without prices" if whole.cost is None else "in the currency of the prices"
+    return [
+        *told,
+        f"{whole.step}: {_in_words(whole)}, {cost}",
+        "what is in the ledger is free; what brings no reply is asked again on top, up to attempts= times",
+    ]
+
+
+def _in_words(plan: StepPlan) -> str:
+    most = "unbounded without max_tokens" if plan.most_tokens is None else f"at most {plan.most_tokens:,.0f}"
+    cost = "" if plan.cost is None else f", cost {plan.cost:,.4f}"
+    return (
+        f"expected {plan.expected:,.0f} calls, at most {plan.most:,.0f}; "
+        f"expected {plan.expected_tokens:,.0f} tokens, {most}{cost}"
+    )

@@ -7,6 +7,8 @@ from omegaconf import DictConfig
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Dialogue, Question, Reject
 
+LEFT_OUT = "left out by the recipe"  # the code of rejects whose detail is one of a few phrases too
+
 
 def take(
     questions: list[Question], rejects: list[Reject], select: DictConfig, seed: int, open_questions: bool = False
@@ -32,7 +34,7 @@ def take(
             chosen = {id(q) for q in (with_rationale + pool[len(with_rationale) :])[: select[kind]]}
             left += [(q, "outside the sample") for q in taken if q.kind == kind and id(q) not in chosen]
             taken = [q for q in taken if q.kind != kind or id(q) in chosen]
-    rejects += [Reject(q.id, q.meta["where"], f"left out by the recipe: {why}") for q, why in left]
+    rejects += [Reject(q.id, q.meta["where"], LEFT_OUT, why) for q, why in left]
     return taken
 
 
@@ -95,7 +97,7 @@ def split_selected(questions: list[Question], rejects: list[Reject], sizes: Dict
     if sizes.grpo and len(grpo) > sizes.grpo:
         kept = {q.id for q in draw.sample(grpo, sizes.grpo)}
         left = [q for q in grpo if q.id not in kept]
-        rejects += [Reject(q.id, q.meta.get("where", q.id), "left out by the recipe: beyond split.grpo") for q in left]
+        rejects += [Reject(q.id, q.meta.get("where", q.id), LEFT_OUT, "beyond split.grpo") for q in left]
         grpo = [q for q in grpo if q.id in kept]
     return heldout, grpo, [q for q in rest if q.meta["selection"]["split"] == "sft"]
 
@@ -107,7 +109,7 @@ def mix(dialogues: list, questions: int, rejects: list[Reject], per_question: fl
         return dialogues
     kept = {d.id for d in random.Random(seed).sample(dialogues, most)}
     left = [d for d in dialogues if d.id not in kept]
-    rejects += [Reject(d.id, d.meta.get("where", d.id), "left out by the recipe: dialogues_per_question") for d in left]
+    rejects += [Reject(d.id, d.meta.get("where", d.id), LEFT_OUT, "dialogues_per_question") for d in left]
     return [d for d in dialogues if d.id in kept]
 
 
@@ -123,6 +125,6 @@ def without_crisis(dialogues: list[Dialogue], rejects: list[Reject], train_on_cr
         refused = dialogue.meta.get("validation", {}).get("keep", True) is not True
         return train_on_crisis and not refused and dialogue.meta.get("answer") != "guidance"
 
-    why = "flagged for people: crisis content (train_on_crisis=true trains on answers that no step refused)"
-    rejects += [Reject(d.id, d.meta.get("where", d.id), why) for d in dialogues if not trained(d)]
+    why = ("flagged for people", "crisis content (train_on_crisis=true trains on answers that no step refused)")
+    rejects += [Reject(d.id, d.meta.get("where", d.id), *why) for d in dialogues if not trained(d)]
     return [d for d in dialogues if trained(d)]

@@ -12,9 +12,9 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_pipeline import sources
 from data_pipeline.errors import BadInput
 from data_pipeline.records import LETTERS, Question, Reject, Response
-from data_pipeline.sources import cpsyexam as source
 from eval import metrics
 from eval.items import Item, Loaded, by_subject, check, compare, fingerprint, group_by, score_all
 from reward.thought import split_thought
@@ -43,7 +43,7 @@ def load(path: str | Path, split: str = "test", shots: int = 0, seed: int = 42, 
     """
     if shots not in ((0,) if qa else (0, 5)):
         raise BadInput(f"shots={shots}: CPsyExam is published with {'0 (QA)' if qa else '0 and 5'}")
-    records = list(source.read(path, split, withheld=True, qa=qa))
+    records = list(sources.read("cpsyexam", path, split=split, withheld=True, qa=qa))
     questions = [r for r in records if isinstance(r, Question)]
     rejects = [r for r in records if isinstance(r, Reject)]
     notes = []
@@ -79,7 +79,7 @@ def add_shots(items: list[Item], path: str | Path, shots: int, seed: int) -> lis
     Examples are of the same subject file and type, as in the released scripts, and where those are too few the rest
     is of the same family (KG or CA) and type. A question with the same normalised stem is never an example.
     """
-    train = [q for q in source.read(path, "train") if isinstance(q, Question)]
+    train = [q for q in sources.read("cpsyexam", path, split="train") if isinstance(q, Question)]
     near, wide = {}, {}  # {(file or family, type): {normalised stem: the first question with it}}
     for question in train:
         stem = normalise(question.stem)

@@ -8,9 +8,9 @@ count the same, whatever they hold. Accuracies are in [0, 1], ROUGE and BLEU and
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_pipeline import sources
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Question, Reject, Response
-from data_pipeline.sources import pceb as source
 from eval import metrics
 from eval.items import Item, Loaded, by_subject, compare, fingerprint, group_by, score_all
 
@@ -53,7 +53,7 @@ def load(path: str | Path) -> Loaded:
     the release, or more items in a cell than it has.
     """
     path = Path(path)
-    records = list(source.read(path))
+    records = list(sources.read("pceb", path))
     found = {f.relative_to(path).with_suffix("").as_posix() for f in path.rglob("*.json")}
     cells = {folder.rsplit("/", 1)[0] for folder in FILES}
     if odd := sorted(name for name in found if "/" in name and "/".join(name.split("/")[:2]) not in cells):

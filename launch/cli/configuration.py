@@ -30,9 +30,12 @@ OPEN_KEYS = (
     "llm",
     "selectors",
     "models",
+    "passages",
+    "posts",
     "dialogues",
     "synthesis",
 )
+REPLACED = ("selectors", "dialogues")  # given as a whole they take the recipe's place; `selectors.NAME.model=` joins it
 UNUSED = ("reward.reward_model.", "critic.", "distillation.")  # parts of verl that GRPO with a rule reward never reads
 
 
@@ -55,8 +58,8 @@ def search_path(stage: Stage) -> list[str]:
 def hydra_overrides(stage: Stage, command: Command) -> list[str]:
     """Returns the command's overrides as Hydra takes them, the search path first.
 
-    Hydra's `++` goes before keys of open dictionaries, and before those that only LLaMA-Factory knows; raises BadInput
-    for a key that nobody knows.
+    Hydra's `++` goes before keys of open dictionaries, and before those that only LLaMA-Factory knows; it joins what it
+    is given to what is there, so that REPLACED keys are deleted before. Raises BadInput for a key that nobody knows.
     """
     folders = ",".join("'" + folder.replace("'", "\\'") + "'" for folder in search_path(stage))
     overrides = [f"hydra.searchpath=[{folders}]"]
@@ -65,6 +68,7 @@ def hydra_overrides(stage: Stage, command: Command) -> list[str]:
     for override in command.overrides:
         key = override.split("=", 1)[0]
         if open_places & set(_places(key)):
+            overrides += [f"++{key}=null"] if key in REPLACED and key in ours else []
             override = f"++{override}"
         elif stage.name == "sft" and re.fullmatch(r"\w+", key) and key not in set(ours):  # `in` would not see "???"
             if key not in llama_factory.keys():

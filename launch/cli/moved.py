@@ -9,7 +9,7 @@ from data_pipeline.errors import BadInput
 KEYS = {"lines": "pipelines"}
 MODULES = {
     "data_pipeline": {
-        "ahead": "synthesis.prefetch", "asking": "llm.transport", "budget": "llm.budget",
+        "ahead": "synthesis.apply", "asking": "llm.transport", "budget": "llm.budget",
         "contacts": "safety.personal_data",
         "counselling": "safety.guidance", "crisis": "safety.crisis", "diagnosis": "safety.reply_rules",
         "forbidden": "safety.reply_rules", "helplines": "safety.helplines", "ledger": "llm.ledger",

@@ -4,11 +4,12 @@ runs/NAME/data/datacard.md and datacard.html: the funnel as a table and a pictur
 step. Written by the data stage.
 """
 
+import itertools
 import random
 from collections import Counter
 from pathlib import Path
 
-from data_pipeline.records import Dialogue, Question, read_jsonl, read_records
+from data_pipeline.records import Dialogue, Question, Reject, read_jsonl, read_records
 from eval import report
 
 SHOWN = 3  # samples per step
@@ -109,12 +110,12 @@ def _step_sections(steps: Path) -> list[dict]:
         place = state.parent
         rows = [row for _, row in read_jsonl(place / "rows.jsonl")]
         shown = random.Random(0).sample(rows, min(SHOWN, len(rows)))
-        rejects = [row for _, row in read_jsonl(place / "rejects.jsonl")][:SHOWN]
+        rejects = list(itertools.islice(read_records(place / "rejects.jsonl", Reject), SHOWN))
         tables = [
             {"caption": "samples of its output", "head": ("id", "text"),
              "rows": [[row["id"], _text(row)] for row in shown]},
             {"caption": "samples of its rejects", "head": ("id", "reason"),
-             "rows": [[row["id"], row["reason"]] for row in rejects]},
+             "rows": [[reject.id, reject.reason] for reject in rejects]},
         ]  # fmt: skip
         sections.append({"title": f"{place.parent.name}: {place.name}", "notes": [], "plots": [], "samples": [],
                          "tables": [t for t in tables if t["rows"]]})  # fmt: skip

@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 from data_pipeline.records import Post
-from data_pipeline.steps.clean import Settings, clean_text, run
+from data_pipeline.steps.clean import clean_text
+from data_pipeline.synthesis import apply
 from tests.conftest import DATA
 
 COUNT, LENGTH = 100_000, 200
@@ -55,7 +56,7 @@ def main(folder: Path) -> None:
         rows = posts(folder, dirty)
         length = sum(len(row.text) for row in rows) / len(rows)
         started = time.perf_counter()
-        result = run(rows, Settings())
+        result = apply.run("clean", rows)
         taken = time.perf_counter() - started
         assert len(result.rows) + len(result.rejects) == len(rows)
         for row in rows[:5000]:  # rules are read, and compiled as they are needed

@@ -19,7 +19,8 @@ from pathlib import Path
 from data_pipeline.records import LETTERS, Question
 from data_pipeline.sources import cpsyexam
 from data_pipeline.steps import check_balance
-from data_pipeline.steps.deduplicate import Settings, _buckets, _grams, _spell, run, texts
+from data_pipeline.steps.deduplicate import Settings, _buckets, _grams, _spell, texts
+from data_pipeline.synthesis import apply
 from tests.conftest import DATA
 
 QUESTIONS, PEER = 75_000, 8_000
@@ -140,7 +141,7 @@ def measure(folder: Path, number: int = QUESTIONS, peer: int = PEER) -> dict[str
         ours.append(rate(our_candidates, rows, settings))
         theirs.append(rate(datasketch_candidates, rows[:peer], settings))
     started = time.perf_counter()
-    result = run([replace(row, meta={}) for row in rows], settings)
+    result = apply.run("deduplicate", [replace(row, meta={}) for row in rows], settings)
     seconds = time.perf_counter() - started
     check_balance("deduplicate", by_id, result)
     merged = [(by_id[pair["kept"]], by_id[pair["merged"]]) for pair in result.files["clusters"]]

@@ -25,6 +25,7 @@ import openai
 from data_pipeline import llm
 from data_pipeline.steps import plan_dialogue
 from data_pipeline.synthesis import run
+from data_pipeline.synthesis.configuration import configuration as synthesis_part
 from launch.cli import arguments, configuration
 from tests.data_pipeline import counsellor
 from tests.data_pipeline.llm.test_faults import FAULTS
@@ -57,7 +58,8 @@ def ours(url: str) -> tuple[int, int]:
             "llm.attempts": TRIES,
         }  # fmt: skip
         command = arguments.parse(arguments.DATA, [f"{key}={value}" for key, value in words.items()])
-        made = run.run(configuration.compose_stage(arguments.DATA, command), folder, print)
+        composed = configuration.as_dict(configuration.compose_stage(arguments.DATA, command))
+        made = run.run(synthesis_part(composed), folder, print)
         rejects = sum(counts["rejected"] for counts in made.counts.values())
         return sum(total["calls"] for total in llm.totals(folder / "ledger.sqlite")), POSTS - len(
             made.dialogues

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from data_pipeline.export import llama_factory
 from data_pipeline.records import Dialogue, Post, Turn
-from data_pipeline.steps import clean, deduplicate
+from data_pipeline.synthesis import apply
 
 CORPUS = Path(__file__).resolve().parents[2] / "data_pipeline" / "samples" / "corpus" / "passages"
 
@@ -36,9 +36,9 @@ def main() -> int:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 150_000
     rows, seconds = list(posts(count)), {}
     length = sum(len(row.text) for row in rows) / count
-    for name, module in (("clean", clean), ("deduplicate", deduplicate)):
+    for name in ("clean", "deduplicate"):
         started = time.perf_counter()
-        rows = module.run(rows, module.Settings()).rows
+        rows = apply.run(name, rows).rows
         seconds[name] = round(time.perf_counter() - started, 1)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

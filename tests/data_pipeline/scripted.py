@@ -1,4 +1,4 @@
-"""A real HTTP server that answers each request as a test's function says, and the `ask` of a step that reaches it."""
+"""A real HTTP server that answers each request as a test's function says, and steps' `ask` for tests."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 from data_pipeline import llm
 from data_pipeline.llm import Server
+from data_pipeline.llm.structured import Failure, Shape, ask_json, calls_report, under
+from data_pipeline.records import Request
+from data_pipeline.steps import Outcome, Step, StepSettings, passes_on
+from data_pipeline.synthesis.apply import AskAll, Bound, in_rounds, merged
 from tests.model_server import Answer, ModelServer, completion
 
 
@@ -38,6 +42,27 @@ def model(reply: Callable, folder, **settings) -> Iterator:
 
         ask.server = server
         yield ask
+
+
+def ask_all_json(
+    ask: AskAll, requests: list[Request], shape: type[Shape], repairs: int = 1
+) -> tuple[list[Shape | Failure], dict[str, int]]:
+    """Returns what `ask_json` gives for each request, all asked as the rows of one step, and their counts together."""
+
+    async def row(request, settings, ask) -> Outcome:
+        result, counts = await ask_json(ask, request, shape, repairs)
+        return Outcome([result], counts=under("calls", counts))
+
+    step = Step(
+        (Request,),
+        StepSettings,
+        row,
+        asks="model",
+        calls=lambda settings, size, selectors: passes_on(size),
+        report=lambda counts, settings: calls_report(counts),
+    )
+    whole = merged(in_rounds(Bound("ask_all_json", step, StepSettings(), {}), requests, ask))
+    return whole.rows, calls_report(whole.counts)
 
 
 FAULT = Answer(b"boom", status=500)

@@ -10,29 +10,29 @@ import pytest
 
 from data_pipeline.parallel import FEW, in_processes
 from data_pipeline.records import Post
-from data_pipeline.steps import clean
+from data_pipeline.synthesis import apply
 from tests.conftest import REPOSITORY
 
 
 def test_few_items_are_done_here_and_many_elsewhere_in_order():
     assert set(in_processes(work, range(FEW))) == {os.getpid()}
-    done = list(in_processes(twice, range(FEW + 1001)))
+    done = [number for piece in in_processes(twice, range(FEW + 1001)) for number in piece]
     assert done == [2 * number for number in range(FEW + 1001)]
     if len(os.sched_getaffinity(0)) > 1:
         elsewhere = set(in_processes(work, range(FEW + 1001)))
         assert elsewhere and os.getpid() not in elsewhere
 
 
-def twice(number: int) -> int:
-    return 2 * number
+def twice(numbers: list[int]) -> list[int]:
+    return [2 * number for number in numbers]
 
 
 def work(_) -> int:
     return os.getpid()
 
 
-def inverse(number: int) -> float:
-    return 1 / number
+def inverse(numbers: list[int]) -> list[float]:
+    return [1 / number for number in numbers]
 
 
 def test_an_error_comes_back():
@@ -46,7 +46,7 @@ def test_posts_cleaned_by_all_cores_are_those_cleaned_here():
         Post(f"p{n}", "test", texts[n % 4], f"今天第{n}次睡不着，白天上课也没有精神。", [texts[n % 3]], {})
         for n in range(FEW // 3 + 200)
     ]
-    many, few = clean.run(rows, clean.Settings()), [clean.run(rows[at::2], clean.Settings()) for at in (0, 1)]
+    many, few = apply.run("clean", rows), [apply.run("clean", rows[at::2]) for at in (0, 1)]
     assert len(many.rows) + len(many.rejects) == len(rows) and many.report["crisis"]["suicide"] > 1000
     ours = {row.id: row for part in few for row in part.rows}
     assert [row.id for row in many.rows] == [row.id for row in rows if row.id in ours]
@@ -58,8 +58,8 @@ def test_posts_cleaned_by_all_cores_are_those_cleaned_here():
 ENDLESS = """
 import os, sys, time
 from data_pipeline.parallel import FEW, in_processes
-def wait(number):
-    if number == 0:
+def wait(numbers):
+    if 0 in numbers:
         print(os.getpid(), flush=True)
         time.sleep(600)
 if __name__ == "__main__":

@@ -59,9 +59,18 @@ def test_the_fingerprint_is_of_the_content_not_of_the_folder():
 
 
 def test_another_version_is_refused_and_a_part_is_noted():
-    notes = compare(Path("x"), ITEMS, [Reject("r", "x row 3", "no answer")], {"a": 3, "b": 1})
+    notes = compare(
+        Path("x"),
+        ITEMS,
+        [
+            Reject("r", "x row 3", "no answer"),
+            Reject("s", "x row 4", "several letters", "AB"),
+            Reject("t", "x row 5", "several letters", "CD"),
+        ],
+        {"a": 3, "b": 1},
+    )
     assert notes[:2] == ["partial: a has 2 of 3 items", "partial: b has 0 of 1 items"]
-    assert "1 no answer" in notes[2]
+    assert notes[2].startswith("3 items are left out") and notes[2].endswith(": 1 no answer, 2 several letters")
     with pytest.raises(BadInput, match="another version of the benchmark: it holds a 2 instead of 1, c 1 instead of 0"):
         compare(Path("x"), [*ITEMS, item("q3", "c")], [], {"a": 1})
 

@@ -67,20 +67,21 @@ def test_a_data_set_that_is_empty_after_rejects(nothing_written, tmp_path):
     refused(data(nothing_written, path, grpo=0), "no question left of 2", "1 x no answer", "beyond the options")
 
 
-def test_an_option_letter_beyond_the_options_is_a_reject_with_its_row(run_name, tmp_path):
-    path = jsonl(
-        tmp_path / "题 库 (1).jsonl", GOOD, {**GOOD, "stem": "另一题", "answer": "C"}, {**GOOD, "stem": "第三题"}
-    )
+def test_an_option_letter_beyond_the_options_and_a_repeated_id_are_rejects_with_their_rows(run_name, tmp_path):
+    first, beyond = {**GOOD, "id": "a"}, {**GOOD, "stem": "另一题", "answer": "C"}
+    again = {**GOOD, "id": "a", "stem": "第四题"}
+    path = jsonl(tmp_path / "题 库 (1).jsonl", first, beyond, {**GOOD, "stem": "第三题"}, again)
     done = data(run_name, path)
     assert done.returncode == 0, done.stderr
     rejects = [
         json.loads(line) for line in Path("runs", run_name, "data/questions.rejects.jsonl").read_text().splitlines()
     ]
-    assert [(r["where"], r["reason"].split(":")[0]) for r in rejects] == [
-        (f"{path} row 2", "the answer names a letter beyond the options")
+    assert [(r["where"], r["code"], r["detail"]) for r in rejects] == [
+        (f"{path} row 2", "the answer names a letter beyond the options", "C of C, options A to B"),
+        (f"{path} row 4", "the id stands already", f"{path} row 1"),
     ]
     counts = json.loads(Path("runs", run_name, "data/manifest.json").read_text())["counts"]
-    assert (counts["in"], counts["out"], counts["rejected"]) == (3, 2, 1)
+    assert (counts["in"], counts["out"], counts["rejected"]) == (4, 2, 2)
     refused(data(run_name, path, "seed=5"), "seed: 42 -> 5", "run=NAME")
     shutil.rmtree(Path("runs", run_name))
 

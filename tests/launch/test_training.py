@@ -38,7 +38,7 @@ def kill_when(path: Path, stage: str, *words: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", f"launch.{stage}", *words], cwd=REPOSITORY, stdout=subprocess.DEVNULL
     )
-    for _ in range(3000):
+    for _ in range(12_000):  # ten minutes: the first checkpoint comes late where other work runs beside
         if path.exists() or process.poll() is not None:
             break
         time.sleep(0.05)

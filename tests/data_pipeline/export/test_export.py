@@ -7,10 +7,12 @@ import pytest
 
 from data_pipeline.errors import BadInput
 from data_pipeline.export import llama_factory, verl
+from data_pipeline.export.training_files import count_reasons
 from data_pipeline.prompts import question_messages, render
-from data_pipeline.records import Dialogue, Question, Turn
+from data_pipeline.records import Dialogue, Question, Reject, Turn
 from data_pipeline.sources import cpsycoun
 from data_pipeline.sources import pceb as benchmark
+from data_pipeline.synthesis.splits import LEFT_OUT
 from tests.conftest import real_data
 
 
@@ -231,3 +233,12 @@ def test_an_evaluation_set_of_dialogues_is_refused_as_training_data(tmp_path):
         llama_factory.write(tmp_path, [], [item])
     assert item.meta["where"] in str(error.value)
     assert llama_factory.write(tmp_path, [], [item], train_on_benchmark=True) == 1
+
+
+def test_rejects_are_counted_by_code_and_what_the_recipe_left_out_by_its_detail_too():
+    given = [("no answer", ""), ("an empty turn", "turn 2"), ("an empty turn", "turn 4"), (LEFT_OUT, "too long")]
+    given += [(LEFT_OUT, "too long"), (LEFT_OUT, "outside the sample"), ("flagged for people", "crisis content")]
+    assert count_reasons([Reject(f"q{n}", "x", *why) for n, why in enumerate(given)]) == {
+        "no answer": 1, "an empty turn": 2, "left out by the recipe: too long": 2,
+        "left out by the recipe: outside the sample": 1, "flagged for people": 1,
+    }  # fmt: skip

@@ -20,11 +20,12 @@ from data_pipeline.errors import BadInput
 from data_pipeline.llm import Server
 from data_pipeline.llm import ledger as ledgers
 from data_pipeline.llm.ledger import Call, Ledger
-from data_pipeline.llm.structured import Failure, ask_json
+from data_pipeline.llm.structured import Failure
 from data_pipeline.prompts import render
 from data_pipeline.records import Post, Reject, Request, read_jsonl
 from data_pipeline.steps import Result, check_balance
 from tests.conftest import REPOSITORY
+from tests.data_pipeline.scripted import ask_all_json
 from tests.model_server import Answer, ModelServer, completion
 
 ROWS = 2000
@@ -62,7 +63,7 @@ def fate(row: str) -> list[str]:
 
 def a_step(rows: list[Post], ask) -> tuple[Result, dict]:
     requests = [Request("judge", row.id, 0, [{"role": "user", "content": row.id}]) for row in rows]
-    results, counts = ask_json(ask, requests, Verdict)
+    results, counts = ask_all_json(ask, requests, Verdict)
     pairs = list(zip(rows, results, strict=True))
     rejects = [Reject(row.id, row.id, result.reason) for row, result in pairs if isinstance(result, Failure)]
     kept = [row for row, result in pairs if isinstance(result, Verdict) and result.reason == f"因为{row.id}"]

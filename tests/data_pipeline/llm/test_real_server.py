@@ -17,8 +17,9 @@ from pydantic import BaseModel
 
 from data_pipeline import llm
 from data_pipeline.llm import Server
-from data_pipeline.llm.structured import Failure, ask_json
+from data_pipeline.llm.structured import Failure
 from data_pipeline.records import Request, read_jsonl
+from tests.data_pipeline.scripted import ask_all_json
 
 pytestmark = pytest.mark.slow
 
@@ -78,6 +79,6 @@ def test_a_real_model_answers_and_is_not_asked_twice(model_server, tmp_path):
     (total,) = llm.totals(ledger)
     assert (total["calls"], total["completion_tokens"]) == (8, sum(reply.tokens for reply in replies))
 
-    results, counts = ask_json(ask, requests[:2], Verdict)  # random weights write no JSON: told, not guessed
+    results, counts = ask_all_json(ask, requests[:2], Verdict)  # random weights write no JSON: told, not guessed
     assert all(isinstance(result, Failure) and "not JSON" in result.reason for result in results)
     assert counts["failed"] == counts["invalid"] == 2

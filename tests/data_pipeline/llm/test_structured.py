@@ -10,8 +10,9 @@ from pydantic import BaseModel, Field, model_validator
 
 from data_pipeline import llm, prompts
 from data_pipeline.llm import Server, recorded
-from data_pipeline.llm.structured import Failure, ask_json, parse
+from data_pipeline.llm.structured import Failure, parse
 from data_pipeline.records import Request, Response, write_jsonl
+from tests.data_pipeline.scripted import ask_all_json
 from tests.model_server import Answer, ModelServer, completion
 
 
@@ -112,7 +113,7 @@ def test_an_invalid_reply_is_repaired_once_and_counted(tmp_path):
         ("step.repair1", "mended", TEXT),
         ("step.repair1", "hopeless", WRONG),
     )
-    results, counts = ask_json(ask, requests("good", "mended", "hopeless"), Item)
+    results, counts = ask_all_json(ask, requests("good", "mended", "hopeless"), Item)
     assert [type(result) for result in results] == [Item, Item, Failure]
     assert results[2] == Failure("wrong shape: Value error, the answer names B, which is no option", WRONG)
     assert counts == {"asked": 3, "invalid": 2, "repaired": 1, "failed": 1}
@@ -143,7 +144,7 @@ def test_a_repair_is_asked_in_the_language_of_its_request(asked, expected):
         return [Response("[]", "stop", 1) for _ in requests]
 
     history = [{"role": "system", "content": "心理 psychology"}, {"role": "user", "content": asked}]
-    ask_json(ask, [Request("step", "a", 0, history)], Item)
+    ask_all_json(ask, [Request("step", "a", 0, history)], Item)
     assert sent[1].messages[:2] == history and sent[1].messages[-1] == {"role": "user", "content": expected}
 
 
@@ -155,17 +156,13 @@ def test_a_prompt_tells_its_language_whatever_it_is_filled_with():
 
 def test_repairs_are_a_setting(tmp_path):
     ask = replies(tmp_path, ("step", "a", "{"), ("step.repair1", "a", "[]"), ("step.repair2", "a", TEXT))
-    results, counts = ask_json(ask, requests("a"), Item, repairs=0)
+    results, counts = ask_all_json(ask, requests("a"), Item, repairs=0)
     assert isinstance(results[0], Failure) and results[0].reason.startswith("not JSON")
     assert counts == {"asked": 1, "invalid": 1, "repaired": 0, "failed": 1}
-    assert ask_json(ask, requests("a"), Item)[0] == [Failure("not a JSON object but list", "[]")]
-    results, counts = ask_json(ask, requests("a"), Item, repairs=3)
+    assert ask_all_json(ask, requests("a"), Item)[0] == [Failure("not a JSON object but list", "[]")]
+    results, counts = ask_all_json(ask, requests("a"), Item, repairs=3)
     assert isinstance(results[0], Item) and results[0].answer == "A"
     assert counts == {"asked": 1, "invalid": 1, "repaired": 1, "failed": 0}
-
-
-def test_no_request_asks_nothing(tmp_path):
-    assert ask_json(replies(tmp_path), [], Item) == ([], {"asked": 0, "invalid": 0, "repaired": 0, "failed": 0})
 
 
 def test_a_repair_shows_the_reply_and_its_error_and_is_paid_once(tmp_path):
@@ -177,9 +174,9 @@ def test_a_repair_shows_the_reply_and_its_error_and_is_paid_once(tmp_path):
     ledger = tmp_path / "ledger.sqlite"
     with ModelServer(plan=plan) as server:
         ask = llm.asker(Server(server.url, "tiny"), ledger, "the test")
-        results, counts = ask_json(ask, requests(*plan, temperature=0.5), Item)
+        results, counts = ask_all_json(ask, requests(*plan, temperature=0.5), Item)
         assert len(server.calls) == 4  # neither the cut reply nor the failed call is repaired
-        assert ask_json(ask, requests(*plan, temperature=0.5), Item) == (results, counts)
+        assert ask_all_json(ask, requests(*plan, temperature=0.5), Item) == (results, counts)
     assert server.counts()["a"] == 1 and server.counts()["refused"] == 2  # what failed is asked by the next run
     repair = server.calls[3].body
     assert repair["temperature"] == 0.5
@@ -198,7 +195,7 @@ def test_a_server_with_json_schema_gets_the_schema_and_others_do_not(tmp_path):
     with ModelServer(plan={"a": [Answer(completion(TEXT))]}) as server:
         for has in (True, False):
             ask = llm.asker(Server(server.url, "tiny", json_schema=has), tmp_path / "ledger.sqlite", "the test")
-            results, _ = ask_json(ask, requests("a"), Item)
+            results, _ = ask_all_json(ask, requests("a"), Item)
             assert isinstance(results[0], Item) and results[0].model_dump() == GOOD
     assert len(server.calls) == 2  # another request, another key
     sent = server.calls[0].body["response_format"]

@@ -21,6 +21,7 @@ from data_pipeline.steps import (
     select_challenging,
     write_rationales,
 )
+from data_pipeline.synthesis import apply
 from reward.answer import read_answer
 from tests.conftest import REPOSITORY
 
@@ -51,21 +52,27 @@ def recording_asker():
     return ask, asked
 
 
+ASKED_FOR = generate_questions.Settings(single=8, multi=4)  # as recipes/demo/data.yaml
+
+
 class Line:
     """The steps as the demo runs them; `asked` gathers the keys of all requests."""
 
     def __init__(self):
         ask, self.asked = recording_asker()
-        self.passages = clean.run(read(passages, CORPUS / "passages"), clean.Settings()).rows
-        self.generated = generate_questions.run(self.passages, generate_questions.Settings(), ask)
-        self.unique = deduplicate.run(self.generated.rows, deduplicate.Settings())
-        self.good = filter_quality.run(self.unique.rows, filter_quality.Settings(), ask, self.passages)
-        self.explained = write_rationales.run(self.good.rows, write_rationales.Settings(rounds=1), ask)
+        self.passages = apply.run("clean", read(passages, CORPUS / "passages"), clean.Settings()).rows
+        self.generated = apply.run("generate_questions", self.passages, ASKED_FOR, ask)
+        self.unique = apply.run("deduplicate", self.generated.rows, deduplicate.Settings())
+        criteria = filter_quality.Settings()
+        self.good = apply.run("filter_quality", self.unique.rows, criteria, ask, passages=self.passages)
+        self.explained = apply.run("write_rationales", self.good.rows, write_rationales.Settings(rounds=1), ask)
         asks = {"small": ask, "large": ask}
-        self.selected = select_challenging.run(self.explained.rows, select_challenging.Settings(samples=2), asks)
-        self.cleaned = clean.run(read(posts, CORPUS / "posts.jsonl"), clean.Settings())
-        self.posts = deduplicate.run(self.cleaned.rows, deduplicate.Settings())
-        self.dialogues = rewrite_empathy.run(self.posts.rows, rewrite_empathy.Settings(), ask)
+        self.selected = apply.run(
+            "select_challenging", self.explained.rows, select_challenging.Settings(samples=2), asks
+        )
+        self.cleaned = apply.run("clean", read(posts, CORPUS / "posts.jsonl"), clean.Settings())
+        self.posts = apply.run("deduplicate", self.cleaned.rows, deduplicate.Settings())
+        self.dialogues = apply.run("rewrite_empathy", self.posts.rows, rewrite_empathy.Settings(), ask)
 
 
 line = cache(Line)
@@ -160,7 +167,7 @@ def test_posts_are_cleaned_and_their_replies_rewritten():
     kinds = Counter(row["kind"] for row in line().cleaned.files["removed"])
     assert set(kinds) >= {"emoji", "emoticon", "contact", "link", "ad", "repeat"}, kinds
     assert line().cleaned.rejects == [] and line().posts.report["merged"] == 2
-    assert [r.reason.split(" (")[0] for r in line().dialogues.rejects] == ["check: not faithful"]
+    assert [(r.code, r.detail.split(" (")[0]) for r in line().dialogues.rejects] == [("check", "not faithful")]
     rows = line().dialogues.rows
     assert len(rows) == 27
     crisis = [d for d in rows if d.meta.get("crisis")]

@@ -22,6 +22,7 @@ from data_pipeline.steps import (
     validate_dialogue,
     write_dialogue,
 )
+from data_pipeline.synthesis import apply
 from tests.data_pipeline.samples.test_demo_corpus import CORPUS, PSYLLM, read, recording_asker
 
 APPROACHES = ("认知行为取向", "接纳承诺取向", "心理动力取向", "人本取向", "整合取向")  # as the prompt lists them
@@ -36,13 +37,15 @@ class Line:
 
     def __init__(self):
         ask, self.asked = recording_asker()
-        self.posts = deduplicate.run(
-            clean.run(read(posts, CORPUS / "posts.jsonl"), clean.Settings()).rows, deduplicate.Settings()
+        self.posts = apply.run(
+            "deduplicate",
+            apply.run("clean", read(posts, CORPUS / "posts.jsonl"), clean.Settings()).rows,
+            deduplicate.Settings(),
         )
-        self.planned = plan_dialogue.run(self.posts.rows, plan_dialogue.Settings(), ask)
-        self.written = write_dialogue.run(self.planned.rows, write_dialogue.Settings(), ask)
-        self.reasoned = reason_reply.run(self.written.rows, reason_reply.Settings(), ask)
-        self.validated = validate_dialogue.run(self.reasoned.rows, validate_dialogue.Settings(), ask)
+        self.planned = apply.run("plan_dialogue", self.posts.rows, plan_dialogue.Settings(), ask)
+        self.written = apply.run("write_dialogue", self.planned.rows, write_dialogue.Settings(), ask)
+        self.reasoned = apply.run("reason_reply", self.written.rows, reason_reply.Settings(), ask)
+        self.validated = apply.run("validate_dialogue", self.reasoned.rows, validate_dialogue.Settings(), ask)
         self.trained = [d for d in self.validated.rows if not d.meta.get("crisis")]  # crisis waits for people
 
 
@@ -54,9 +57,9 @@ class TalkLine:
         found = list(messages.read(CORPUS / "dialogues.jsonl"))
         self.refused = [row for row in found if isinstance(row, Reject)]
         self.given = [row for row in found if not isinstance(row, Reject)]
-        self.cleaned = clean.run(self.given, clean.Settings())
-        self.reasoned = reason_reply.run(self.cleaned.rows, reason_reply.Settings(), ask)
-        self.validated = validate_dialogue.run(self.reasoned.rows, validate_dialogue.Settings(), ask)
+        self.cleaned = apply.run("clean", self.given, clean.Settings())
+        self.reasoned = apply.run("reason_reply", self.cleaned.rows, reason_reply.Settings(), ask)
+        self.validated = apply.run("validate_dialogue", self.reasoned.rows, validate_dialogue.Settings(), ask)
 
 
 line, talks = cache(Line), cache(TalkLine)
@@ -119,7 +122,7 @@ def test_replies_that_name_a_diagnosis_or_have_no_thought_are_asked_anew():
     assert report["faults"] == {"forbidden content: diagnosis": 3, "no thought": 1}
     assert (report["in"], report["dialogues"], report["turns"]) == (28, 27, 56)
     (reject,) = line().reasoned.rejects
-    assert reject.id == "post-28" and reject.reason.startswith("turn 1: forbidden content: diagnosis (")
+    assert reject.id == "post-28" and reject.reason.startswith("forbidden content: turn 1: diagnosis (")
     rows = by_id(line().reasoned.rows)
     assert sample_taken(rows["post-06"], "reason_reply", "post-06/t1") == 1
     assert sample_taken(rows["post-19"], "reason_reply", "post-19/t2") == 1
@@ -153,7 +156,7 @@ def test_enough_dialogues_reach_training_every_turn_with_its_thought():
     assert len(rows) == 23 and sum(len(d.turns) for d in rows) == 2 * 50
     assert {len(d.turns) for d in rows} == {2, 4, 6}
     for d in rows:
-        assert dialogues.fault(d.turns) == ""
+        assert dialogues.fault(d.turns) is None
     turns = counselor_turns(line().validated.rows)
     assert len({reply for _, _, reply in turns}) == len({thought for _, thought, _ in turns}) == len(turns)
     for place, thought, _ in turns:

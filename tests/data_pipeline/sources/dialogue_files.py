@@ -6,6 +6,7 @@ from data_pipeline import dialogues
 from data_pipeline.records import Dialogue, Reject
 
 ASKED, ANSWERED = {"role": "user", "content": "我睡不好。"}, {"role": "assistant", "content": "慢慢来。"}
+ROUND = {"patient": "I cannot sleep.", "counselor_content": "That sounds hard.", "counselor_think": "Empathy first."}
 
 
 def split(records) -> tuple[list[Dialogue], list[Reject]]:

@@ -118,11 +118,13 @@ def test_what_cannot_be_read_is_rejected_with_its_reason(tmp_path):
     assert reasons.pop("a.txt") == "the file is empty"
     assert reasons.pop("b.txt") == "a binary file, not a text"
     assert reasons.pop("c.txt") == "no text in the file"
-    assert reasons.pop("d.docx") == "cannot read .docx; passages are .txt, .md, .markdown, .epub, .pdf"
+    assert (
+        reasons.pop("d.docx") == "cannot read files of this kind: .docx; passages are .txt, .md, .markdown, .epub, .pdf"
+    )
     assert reasons.pop("e.epub").startswith("not an EPUB that can be read: File is not a zip file")
     assert reasons.pop("f.pdf").startswith("not a PDF that can be read: ")
     assert reasons.pop("g.epub").startswith("not an EPUB that can be read: ")
-    assert reasons.pop("h.pdf").startswith("a PDF of 2 pages with hardly any text; scanned?")
+    assert reasons.pop("h.pdf").startswith("a PDF with hardly any text: 2 pages; scanned?")
     assert reasons == {} and [row.id for row in rows if isinstance(row, Passage)] == ["passages/i.txt/1"]
 
 

@@ -66,10 +66,11 @@ def test_rows_that_cannot_be_read_are_rejected(tmp_path):
     assert [type(row) for row in found] == [Post, Reject, Reject, Reject, Post, Reject]
     assert [(row.where, row.reason) for row in found if isinstance(row, Reject)] == [
         (f"{file} row 2", "no text"),
-        (f"{file} row 3", "replies: neither a text nor a list of replies: int"),
+        (f"{file} row 3", "neither a text nor a list of replies: column replies is int"),
         (
             f"{file} row 4",
-            "replies: reply 1 has no text under text or content or answer or reply or answer_text or body (it has who)",
+            "a reply without a text: reply 1 of replies has none under text or content or answer or reply or "
+            "answer_text or body (it has who)",
         ),
         (f"{file} row 6", "not an object: str"),
     ]

@@ -13,7 +13,7 @@ from tests.data_pipeline.sources.dialogue_files import one, sharegpt, split
 
 
 def reasons(rejects) -> Counter:
-    return Counter(r.reason.split(":")[0] for r in rejects)
+    return Counter(r.code for r in rejects)
 
 
 def alternates(dialogue: Dialogue) -> bool:

@@ -20,7 +20,7 @@ def split(records) -> tuple[list[Question], list[Reject]]:
 
 
 def reasons(rejects) -> Counter:
-    return Counter(r.reason.split(":")[0] for r in rejects)
+    return Counter(r.code for r in rejects)
 
 
 # --- CPsyExam ---------------------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ def test_a_case_question_without_its_kind_is_rejected(tmp_path):
     (tmp_path / "cases" / "mix" / "x.json").write_text(json.dumps([group]), encoding="utf-8")
     questions, rejects = split(benchmark.read(tmp_path))
     assert [q.context for q in questions] == ["一般资料\n个案"]
-    assert "without 单选： or 多选：" in rejects[0].reason
+    assert rejects[0].reason == "a case question without 单选： or 多选：: '下列正确的是'"
 
 
 # --- people's own tables ---------------------------------------------------------------------------------------------
@@ -172,7 +172,8 @@ def test_options_may_be_a_list_an_object_or_json_in_a_cell(tmp_path):
     questions, rejects = split(table.read(tmp_path / "t.jsonl"))
     assert [q.options for q in questions] == [["甲", "乙"]] * 3
     assert [r.where.rsplit(" ", 1)[1] for r in rejects] == ["4", "5"]
-    assert "单选题" in rejects[1].reason
+    assert rejects[0].reason == "options that are neither a list nor an object of letters and texts: options"
+    assert rejects[1].code == "a kind that is not known" and "'判断'; known are single, 单选" in rejects[1].detail
 
 
 @pytest.mark.parametrize(

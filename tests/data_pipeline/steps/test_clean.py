@@ -18,7 +18,8 @@ from data_pipeline.safety.personal_data import fold
 from data_pipeline.sources import cpsyexam as exam
 from data_pipeline.sources import pceb as benchmark
 from data_pipeline.steps import check_balance
-from data_pipeline.steps.clean import Settings, _rules, clean_text, run, write_punctuation
+from data_pipeline.steps.clean import Settings, _rules, clean_text, write_punctuation
+from data_pipeline.synthesis import apply
 from tests.conftest import real_data
 
 HERE = Path(__file__).parent
@@ -115,14 +116,14 @@ def test_real_dialogues_are_changed_where_there_is_dirt_only():
     for file in sorted(folder.glob("*.json")):
         turns = [Turn(t["role"], t["content"]) for t in json.loads(file.read_bytes())]
         rows.append(Dialogue(file.stem, "smile", turns, {"where": file.name}))
-    result = run(rows, Settings())
+    result = apply.run("clean", rows, Settings())
     check_balance("clean", [row.id for row in rows], result)
     touched = {row["id"] for row in result.files["removed"]}
     assert len(result.rows) == 300 and len(touched) < 25  # 17 of 300 when it was read by eye
     for before, after in zip(rows, result.rows, strict=True):
         if before.id not in touched:
             assert [words(t.content) for t in before.turns] == [words(t.content) for t in after.turns]
-    again = run(result.rows, Settings())
+    again = apply.run("clean", result.rows, Settings())
     assert (again.report["changed"], again.report["removed"]) == (0, {})
 
 
@@ -148,7 +149,7 @@ def test_a_crisis_is_flagged_and_never_lost():
         post("我很好，今天天气不错，出去走了走。", id="fine"),
         post("今天心情还可以，随便写一点东西。", id="old", crisis=["suicide"]),
     ]
-    result = run(rows, Settings())
+    result = apply.run("clean", rows, Settings())
     by_id = {row.id: row for row in result.rows}
     assert set(by_id) == {"short", "reply", "ad", "fine", "old"} and result.rejects == []
     assert by_id["short"].meta["crisis"] == ["suicide"]
@@ -187,7 +188,7 @@ def test_rows_of_every_kind_are_cleaned_and_counted():
         dialogue,
     ]
     before = json.dumps([str(row) for row in rows])
-    result = run(rows, Settings())
+    result = apply.run("clean", rows, Settings())
     assert json.dumps([str(row) for row in rows]) == before  # what came in is left alone
     check_balance("clean", [row.id for row in rows], result)
     first, _, talk = result.rows
@@ -200,8 +201,8 @@ def test_rows_of_every_kind_are_cleaned_and_counted():
     ]
     assert first.meta["trail"] == [{"step": "clean", "removed": {"short_reply": 2, "emoji": 4}}]
     assert result.rejects == [
-        Reject("p2", "posts.jsonl row p2", "too little left: 0 characters, fewer than min_post=10"),
-        Reject("b2", "b.txt", "too little left: 2 characters, fewer than min_passage=50"),
+        Reject("p2", "posts.jsonl row p2", "too little left", "0 characters, fewer than min_post=10"),
+        Reject("b2", "b.txt", "too little left", "2 characters, fewer than min_passage=50"),
     ]
     assert (result.report["in"], result.report["out"], result.report["rejected"]) == (5, 3, 2)
     removed = result.files["removed"]
@@ -219,4 +220,4 @@ def test_a_datum_in_a_removed_advertisement_is_not_reported_in_clear():
 def test_half_a_character_and_rows_of_another_type():
     assert clean_text("我很累\ud83d，真的").text.startswith("我很累")
     with pytest.raises(BadInput, match="row 1 is a Question; it takes posts, passages and dialogues"):
-        run([Question("q", "table", "", "open", "?", [], "")], Settings())  # pyright: ignore[reportArgumentType]
+        apply.run("clean", [Question("q", "table", "", "open", "?", [], "")], Settings())

@@ -6,11 +6,13 @@ import sys
 from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError
 
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Dialogue, Passage, Post, Question, Turn
 from data_pipeline.steps import check_balance
-from data_pipeline.steps.deduplicate import Settings, _grams, _hashes, _spell, run
+from data_pipeline.steps.deduplicate import Settings, _grams, _hashes, _spell
+from data_pipeline.synthesis import apply
 from tests.benchmarks.deduplicate import CHARACTERS, base_questions, measure, near_copy, plain_jaccard
 from tests.conftest import DATA
 
@@ -27,7 +29,7 @@ def question(id: str, stem: str = STEM, options: list[str] = OPTIONS, answer: st
 def merged(*rows, **settings) -> dict[str, str]:
     """Returns {merged id: kept id} after holding that no row is lost."""
     ids = [row.id for row in rows]
-    result = run(rows, Settings(**settings))
+    result = apply.run("deduplicate", rows, Settings(**settings))
     check_balance("deduplicate", ids, result)
     assert result.report["in"] == result.report["out"] + result.report["merged"] == len(rows)
     assert [row.id for row in result.rows] == [id for id in ids if id not in result.report["merged_ids"]]
@@ -42,7 +44,7 @@ def test_spelling_order_of_options_and_slips_make_no_other_question():
 
 def test_the_most_complete_member_is_kept_and_names_the_others():
     rows = [question("a"), question("b", rationale="因为"), question("c", rationale="因为明知没有必要"), question("d")]
-    result = run(rows, Settings())
+    result = apply.run("deduplicate", rows, Settings())
     assert [row.id for row in result.rows] == ["c"]
     assert result.rows[0].meta["trail"] == [{"step": "deduplicate", "merged": ["a", "b", "d"]}]
     assert result.report["merged_ids"] == ["a", "b", "d"] and result.report["sizes"] == {4: 1}
@@ -50,7 +52,7 @@ def test_the_most_complete_member_is_kept_and_names_the_others():
         "kept": "c", "merged": "a", "similarity": 1.0, "kept_answer": "强迫症状", "merged_answer": "强迫症状",
         "kept_text": f"{STEM} {' '.join(OPTIONS)}"[:80], "merged_text": f"{STEM} {' '.join(OPTIONS)}"[:80],
     }  # fmt: skip
-    first = run([question("x"), question("y")], Settings())
+    first = apply.run("deduplicate", [question("x"), question("y")], Settings())
     assert [row.id for row in first.rows] == ["x"]
 
 
@@ -68,7 +70,7 @@ def test_the_most_complete_member_is_kept_and_names_the_others():
 )
 def test_other_right_answers_are_a_conflict_and_both_stay(other):
     rows = [question("a"), other, question("c")]
-    result = run(rows, Settings())
+    result = apply.run("deduplicate", rows, Settings())
     check_balance("deduplicate", "abc", result)
     assert [row.id for row in result.rows] == ["a", "b"] and result.report["merged_ids"] == ["c"]
     assert [(c["first"], c["second"]) for c in result.files["conflicts"]] == [("a", "b")]
@@ -110,7 +112,7 @@ def test_long_options_do_not_drown_the_question():
 
 def test_one_conflict_is_told_once_whatever_merges():
     rows = [question("a", rationale="因为"), question("b", answer="B"), question("c", answer="B")]
-    result = run(rows, Settings())
+    result = apply.run("deduplicate", rows, Settings())
     assert [(c["first"], c["second"]) for c in result.files["conflicts"]] == [("a", "b")]
     assert result.rows[0].meta["trail"] == [{"step": "deduplicate", "conflict": "b"}]
     assert result.rows[1].meta["trail"][0]["merged"] == ["c"]
@@ -158,8 +160,8 @@ def test_posts_passages_and_dialogues_merge_by_their_texts():
     assert (
         merged(Post("g", "own", "", "我很难过", []), Post("h", "own", "", "我很难受", []), threshold=0.2, rows=1) == {}
     )
-    with pytest.raises(TypeError, match="dict"):
-        run([{"id": "x"}], Settings())
+    with pytest.raises(BadInput, match="row 1 is a dict; it takes questions, posts, dialogues and passages"):
+        apply.run("deduplicate", [{"id": "x"}], Settings())
 
 
 def test_hashes_are_of_the_same_grams_as_the_exact_check():
@@ -175,17 +177,17 @@ def test_hashes_are_of_the_same_grams_as_the_exact_check():
 
 def test_thousands_of_equal_rows_and_none_at_all():
     rows = [question(f"{i}") for i in range(3000)]
-    result = run(rows, Settings())
+    result = apply.run("deduplicate", rows, Settings())
     assert len(result.rows) == 1 and result.report["candidates"] < 6000
-    assert run([], Settings()).report["out"] == 0
+    assert apply.run("deduplicate", [], Settings()).report["out"] == 0
 
 
 def test_a_second_run_finds_nothing_more():
     rng = random.Random(3)
     base = base_questions([], 300, rng)
-    once = run(base + [near_copy(q, 0.8, rng) for q in base[:100]], Settings())
+    once = apply.run("deduplicate", base + [near_copy(q, 0.8, rng) for q in base[:100]], Settings())
     assert once.report["merged"] >= 90
-    assert run(once.rows, Settings()).report["merged"] == 0
+    assert apply.run("deduplicate", once.rows, Settings()).report["merged"] == 0
 
 
 def test_planted_copies_are_found_and_nothing_else():
@@ -212,5 +214,5 @@ def test_memory_stays_low():
     "wrong", [{"threshold": 0}, {"threshold": 1.1}, {"n": 0}, {"bands": 0}, {"rows": 0}, {"short": -1}]
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
-    with pytest.raises(BadInput, match=f"deduplicate: {next(iter(wrong))}="):
+    with pytest.raises(ValidationError, match=rf"Settings\n{next(iter(wrong))}\n"):
         Settings(**wrong)

@@ -6,7 +6,8 @@ from data_pipeline.errors import BadInput
 from data_pipeline.prompts import prompt_hash
 from data_pipeline.records import Passage, Question
 from data_pipeline.steps import check_balance
-from data_pipeline.steps.filter_quality import CRITERIA, STEP, Settings, run
+from data_pipeline.steps.filter_quality import CRITERIA, NAME, Settings
+from data_pipeline.synthesis import apply
 from tests.data_pipeline.scripted import FAULT, model
 
 GOOD = dict.fromkeys(CRITERIA, True) | {"reasons": "概念准确，答案唯一。"}
@@ -20,12 +21,13 @@ def question(id: str, stem: str = "刺激的最小差别量是", kind: str = "si
 
 def test_a_good_question_goes_on_with_its_verdict(tmp_path):
     rows = [question("b1/q1", passage="b1"), question("t1", "另一道题", kind="multi")]
+    passage = Passage("b1", "book", "普通心理学", "差别阈限是刚刚能引起差别感觉的量。")
     with model(lambda messages: GOOD, tmp_path) as ask:
-        result = run(rows, Settings(), ask, [Passage("b1", "book", "普通心理学", "差别阈限是刚刚能引起差别感觉的量。")])
+        result = apply.run(NAME, rows, Settings(), ask, passages=[passage])
         first, second = sorted((call.text for call in ask.server.calls), key=lambda text: "另一道题" in text)
     assert [q.id for q in result.rows] == ["b1/q1", "t1"]
     assert result.rows[0].meta["quality"] == GOOD
-    assert result.rows[0].meta["trail"] == [{"step": STEP, "row": "b1/q1", "sample": 0, "prompt": prompt_hash(STEP)}]
+    assert result.rows[0].meta["trail"] == [{"step": NAME, "row": "b1/q1", "sample": 0, "prompt": prompt_hash(NAME)}]
     assert "差别阈限是刚刚能引起差别感觉的量。" in first and "答案：A" in first and "恰好只有答案这一个选项" in first
     assert "<段落>" not in second and "答案：AB" in second and "不多也不少" in second
     assert result.report["with_passage"] == 1 and result.report["passed"] == 2
@@ -34,7 +36,7 @@ def test_a_good_question_goes_on_with_its_verdict(tmp_path):
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_one_criterion_that_fails_is_enough_and_is_named(tmp_path, criterion):
     with model(lambda messages: GOOD | {criterion: False, "reasons": ["选项B也对", "见教材"]}, tmp_path) as ask:
-        result = run([question("q", where="own.csv row 7")], Settings(), ask)
+        result = apply.run(NAME, [question("q", where="own.csv row 7")], Settings(), ask)
     (reject,) = result.rejects
     assert not result.rows
     assert (reject.id, reject.where) == ("q", "own.csv row 7")
@@ -57,8 +59,8 @@ def test_no_row_is_lost_whatever_the_replies(tmp_path):
         return next(reply for name, reply in replies.items() if f"第{name}题是" in messages[0]["content"])
 
     with model(answer, tmp_path) as ask:
-        result = run(rows, Settings(), ask)
-    check_balance(STEP, [q.id for q in rows], result)
+        result = apply.run(NAME, rows, Settings(), ask)
+    check_balance(NAME, [q.id for q in rows], result)
     assert [q.id for q in result.rows] == ["甲"]
     reasons = {r.id: r.reason for r in result.rejects}
     assert reasons["乙"].startswith("no verdict: wrong shape: correct")
@@ -70,8 +72,5 @@ def test_no_row_is_lost_whatever_the_replies(tmp_path):
 
 
 def test_passages_of_another_run_are_refused():
-    def nobody(requests: list) -> list:
-        raise AssertionError("they are refused before anything is asked")
-
     with pytest.raises(BadInput, match="'b1/q1' was made from the passage 'b1', which is not among the 1 given"):
-        run([question("b1/q1", passage="b1")], Settings(), nobody, [Passage("b2", "book", "", "文")])
+        apply.run(NAME, [question("b1/q1", passage="b1")], passages=[Passage("b2", "book", "", "文")])

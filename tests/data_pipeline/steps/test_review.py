@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from nltk.metrics.agreement import AnnotationTask
+from pydantic import ValidationError
 
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Question, note, read_jsonl, write_jsonl
@@ -20,11 +21,11 @@ from data_pipeline.steps.review import (
     agreement,
     apply,
     read_verdicts,
-    run,
     sample,
     sample_rows,
     write_sample,
 )
+from data_pipeline.synthesis import apply as synthesis
 
 
 def question(number: int, subject: str = "普通心理学", kind: str = "single", **more) -> Question:
@@ -202,14 +203,14 @@ def test_an_adjudicator_decides_and_undecided_ones_may_stay():
 
 
 def test_without_verdicts_all_rows_pass_and_the_report_says_so(tmp_path):
-    result = run(fresh(), Settings(size=3))
+    result = synthesis.run("review", fresh(), Settings(size=3))
     assert len(result.rows) == 6 and len(result.files["sample"]) == 3
     assert (result.report["reviewed"], result.report["sample"]) == (0, 3)
     assert result.report["told"].startswith("not reviewed by people")
     ids = [row["id"] for row in result.files["sample"]]
     li = judge(tmp_path / "li.csv", result.files["sample"], "李", {ids[0]: ("拒绝",), ids[1]: ("接受",)})
     wang = judge(tmp_path / "wang.csv", result.files["sample"], "王", {ids[0]: ("拒绝",), ids[1]: ("修改", "B")})
-    reviewed = run(fresh(), Settings(size=3, verdicts=[str(li), str(wang)]))
+    reviewed = synthesis.run("review", fresh(), Settings(size=3, verdicts=[str(li), str(wang)]))
     check_balance("review", [q.id for q in QUESTIONS], reviewed)
     assert {r.id for r in reviewed.rejects} == set(ids[:2]) and "told" not in reviewed.report
     assert reviewed.report["unjudged"] == 1 and reviewed.report["agreement"]["measure"] == "Cohen"
@@ -272,10 +273,10 @@ def test_a_file_that_is_no_verdict_file_is_refused(tmp_path, name, content, expe
 
 
 def test_settings_that_make_no_sense_are_refused(tmp_path):
-    wrongs: list[dict[str, Any]] = [{"size": 0}, {"undecided": "maybe"}]
-    for wrong in wrongs:
-        with pytest.raises(BadInput, match=next(iter(wrong))):
+    cases: list[dict[str, Any]] = [{"size": 0}, {"undecided": "maybe"}]
+    for wrong in cases:
+        with pytest.raises(ValidationError, match=next(iter(wrong))):
             Settings(**wrong)
     path = judge(tmp_path / "li.csv", sample_rows(QUESTIONS), "李", {"q1": ("接受",)})
     with pytest.raises(BadInput, match="adjudicator='张' has judged nothing; the files are of 李"):
-        run(fresh(), Settings(verdicts=[str(path)], adjudicator="张"))
+        synthesis.run("review", fresh(), Settings(verdicts=[str(path)], adjudicator="张"))

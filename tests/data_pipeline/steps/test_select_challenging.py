@@ -1,13 +1,15 @@
 """What several models answer decides where a question trains, and a failed request decides nothing."""
 
-from typing import Any
+from copy import deepcopy
 
 import pytest
+from pydantic import ValidationError
 
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Question, Response
-from data_pipeline.steps import check_balance
-from data_pipeline.steps.select_challenging import STEP, Settings, run
+from data_pipeline.steps import Size, check_balance
+from data_pipeline.steps.select_challenging import NAME, STEP, Settings
+from data_pipeline.synthesis import apply
 from tests.data_pipeline.scripted import FAULT, model
 
 FAILED = Response("", "failed", 0, error="HTTP 503: busy")
@@ -36,8 +38,8 @@ def one(*selectors, rationale: str = "解析", **settings):
     """Returns (the row or reject that one question became, the result)."""
     ask = {f"m{n}": selector(*answers) for n, answers in enumerate(selectors)}
     row = question(rationale=rationale)
-    result = run([row], Settings(samples=len(selectors[0]), **settings), ask)
-    check_balance(STEP, ["q"], result)
+    result = apply.run(NAME, [row], Settings(samples=len(selectors[0]), **settings), ask)
+    check_balance(NAME, ["q"], result)
     (became,) = [*result.rows, *result.rejects]
     return became, result
 
@@ -54,17 +56,17 @@ def test_models_over_http_decide_by_the_papers_rule(tmp_path):
         return "答案：AC" if "第多题" in text else "我选 C"
 
     with model(first, tmp_path) as big, model(second, tmp_path / "second") as small:
-        result = run(rows, Settings(), {"big": big, "small": small})
-        again = run(rows, Settings(), {"big": big, "small": small})
+        result = apply.run(NAME, rows, Settings(), {"big": big, "small": small})
+        again = apply.run(NAME, rows, Settings(), {"big": big, "small": small})
         assert len(big.server.calls) == len(small.server.calls) == 3
     assert {q.id: q.meta["selection"]["split"] for q in result.rows} == {"易": "sft", "难": "grpo", "多": "sft"}
     assert [q.meta["selection"] for q in again.rows] == [q.meta["selection"] for q in result.rows]
-    told = rows[0].meta["selection"]
+    told = result.rows[0].meta["selection"]
     assert (told["right"], told["asked"], told["solve_rate"], told["agreement"]) == (1, 2, 0.5, 0.5)
     assert told["models"]["big"] == {"right": 1, "failed": 0, "answers": ["A"], "agreement": 1.0}
-    assert {(e["step"], e["row"], e["sample"]) for e in rows[1].meta["trail"]} == {
-        (f"{STEP}/big", "难", 0),
-        (f"{STEP}/small", "难", 0),
+    assert {(e["step"], e["row"], e["sample"]) for e in result.rows[1].meta["trail"]} == {
+        (f"{NAME}/big", "难", 0),
+        (f"{NAME}/small", "难", 0),
     }
     assert result.report["splits"] == {"sft": 2, "grpo": 1}
     assert result.report["grpo_without_signal"]["solve_rate_0"] == 1
@@ -94,9 +96,9 @@ def test_failed_requests_are_no_wrong_answers(selectors, split):
 def test_a_selector_that_fails_is_asked_again_by_the_next_run(tmp_path):
     down = [True]
     with model(lambda messages: FAULT if down[0] else "答案：C", tmp_path) as ask:
-        first = run([question()], Settings(), {"m": ask})
+        first = apply.run(NAME, [question()], Settings(), {"m": ask})
         down[0] = False
-        second = run([question()], Settings(), {"m": ask})
+        second = apply.run(NAME, [question()], Settings(), {"m": ask})
     assert not first.rows and first.report["models"]["m"]["failed_requests"] == 1
     assert second.rows[0].meta["selection"]["split"] == "grpo"
 
@@ -122,7 +124,7 @@ def test_a_question_without_a_rationale_can_only_go_to_grpo():
         ("ABBB", (0.25, 0.75), "解析", "grpo"),
         ("AAAA", (0.25, 0.75), "解析", "sft"),
         ("BBBB", (0.25, 0.75), "解析", "sft"),  # too hard, but its rationale is right
-        ("BBBB", (0.25, 0.75), "", "below min_solve_rate=0.25"),
+        ("BBBB", (0.25, 0.75), "", "below min_solve_rate: 0.25"),
         ("AAAA", (0.25, 0.75), "", "grpo"),
         ("BBBB", (None, 0.5), "解析", "grpo"),
         ("AABB", (None, 0.5), "解析", "grpo"),
@@ -139,10 +141,12 @@ def test_bounds_on_the_solve_rate_choose_what_grpo_gets(answers, bounds, rationa
 
 
 def test_a_failed_request_decides_nothing_under_bounds_either():
-    bounds: dict[str, Any] = {"min_solve_rate": 0.25, "max_solve_rate": 0.5}
-    row, result = one(("A", "B", "B", FAILED), **bounds)  # a quarter or a half: GRPO either way
-    assert row.meta["selection"]["split"] == "grpo" and row.meta["selection"]["solve_rate"] == 0.3333
-    assert one(("A", "A", "B", FAILED), **bounds)[0].reason.startswith("selector failed")  # a half or three quarters
+    def became(*answers):
+        return one(answers, min_solve_rate=0.25, max_solve_rate=0.5)[0]
+
+    selection = became("A", "B", "B", FAILED).meta["selection"]  # a quarter or a half: GRPO either way
+    assert selection["split"] == "grpo" and selection["solve_rate"] == 0.3333
+    assert became("A", "A", "B", FAILED).reason.startswith("selector failed")  # a half or three quarters
 
 
 def test_agreement_on_another_answer_makes_the_key_suspect():
@@ -161,32 +165,70 @@ def test_samples_are_asked_with_their_own_seed_and_a_half_open_thought_is_read()
         return [Response("想好了</think>答案：A", "stop", 1) for _ in requests]
 
     rows = [question("a"), question("b", kind="open", options=[], answer="")]
-    result = run(rows, Settings(samples=2, params={"temperature": 0.7, "seed": 5}), {"m": ask})
+    result = apply.run(NAME, rows, Settings(samples=2, params={"temperature": 0.7, "seed": 5}), {"m": ask})
     assert [(r.step, r.row, r.sample, r.params["seed"]) for r in asked] == [
-        (f"{STEP}/m", "a", 0, 5),
-        (f"{STEP}/m", "a", 1, 6),
+        (f"{NAME}/m", "a", 0, 5),
+        (f"{NAME}/m", "a", 1, 6),
     ]
     assert result.rows[0].meta["selection"]["solve_rate"] == 1
     assert [r.id for r in result.rejects] == ["b"]
 
 
+def test_selectors_are_asked_one_after_the_other_each_for_all_questions_at_once():
+    batches = []
+
+    def named(name):
+        def ask(requests):
+            batches.append([(r.step, r.row, r.sample) for r in requests])
+            return [Response("答案：A", "stop", 1) for _ in requests]
+
+        return ask
+
+    rows = [question("a"), question("b")]
+    result = apply.run(NAME, rows, Settings(samples=2), {"m": named("m"), "n": named("n")})
+    assert batches == [[(f"{NAME}/{name}", row, n) for row in "ab" for n in (0, 1)] for name in "mn"]
+    model = {"right": 4, "answers": 4, "unreadable": 0, "failed_requests": 0}
+    assert result.report["models"] == {"m": model, "n": model}
+
+
+def test_what_comes_in_stays_as_it_was():
+    rows = [question("a", meta={"trail": [{"step": "filter_quality"}]}), question("b"), question("c", rationale="")]
+    rows += [question("open", kind="open", options=[], answer="")]
+    before = deepcopy(rows)
+    answers = {"a": "答案：A", "b": "答案：B", "c": "说不准"}
+
+    def ask(requests):
+        return [Response(answers[r.row], "stop", 1) for r in requests]
+
+    assert len(apply.run(NAME, rows, Settings(), {"m": ask, "n": ask}).rows) == 3 and rows == before
+
+
+def test_no_more_calls_are_made_than_the_plan_says_at_most(tmp_path):
+    settings, rows = Settings(samples=3), [question(str(n)) for n in range(2)]
+    assert STEP.calls
+    plan = STEP.calls(settings, Size(rows=2, chars=60), 2)
+    with model(lambda messages: "说不准", tmp_path) as one, model(lambda messages: FAULT, tmp_path / "two") as two:
+        apply.run(NAME, rows, settings, {"one": one, "two": two})
+        assert len(one.server.calls) + len(two.server.calls) == plan.most == plan.expected == 12
+
+
 @pytest.mark.parametrize("ask", [None, {}, selector("A")])
 def test_without_a_selector_nothing_can_be_selected(ask):
     with pytest.raises(BadInput, match="no selector model"):
-        run([question()], Settings(), ask)
+        apply.run(NAME, [question()], Settings(), ask)
 
 
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"samples": 0}, "samples=0"),
-        ({"samples": True}, "samples=True"),
+        ({"samples": 0}, "samples\n"),
+        ({"samples": True}, "samples\n"),
         ({"samples": 4, "params": {"temperature": 0}}, "temperature 0"),
-        ({"max_solve_rate": 50}, "max_solve_rate=50"),
+        ({"max_solve_rate": 50}, "max_solve_rate\n"),
         ({"min_solve_rate": 0.2}, "min_solve_rate=0.2 is above max_solve_rate=None"),
         ({"min_solve_rate": 0.6, "max_solve_rate": 0.5}, "no question would be left"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, named):
-    with pytest.raises(BadInput, match=named):
+    with pytest.raises(ValidationError, match=named):
         Settings(**settings)

@@ -1,13 +1,17 @@
 """Rationales whose answer is the key, improved round by round, and taken back where a round does not help."""
 
-import pytest
+import json
+from copy import deepcopy
 
-from data_pipeline.errors import BadInput
+import pytest
+from pydantic import ValidationError
+
 from data_pipeline.llm import recorded
 from data_pipeline.prompts import prompt_hash, render
 from data_pipeline.records import Question, Response, write_jsonl
-from data_pipeline.steps import check_balance
-from data_pipeline.steps.write_rationales import COMPARE, OPTIMISE, STEP, Settings, gives_away, read_rationale, run
+from data_pipeline.steps import Size, check_balance
+from data_pipeline.steps.write_rationales import COMPARE, NAME, OPTIMISE, STEP, Settings, gives_away, read_rationale
+from data_pipeline.synthesis import apply
 from tests.data_pipeline.scripted import CUT, FAULT, model
 from tests.model_server import Answer, completion
 
@@ -26,8 +30,6 @@ def answer(letters: str = "A", thought: str = "先看概念，再看选项。") 
 
 def replies(tmp_path, *rows):
     """Returns the `ask` of recorded replies: (step, row, sample, text or JSON object)."""
-    import json
-
     lines = [
         {"step": step, "row": row, "sample": sample, "text": text if isinstance(text, str) else json.dumps(text)}
         for step, row, sample, text in rows
@@ -39,13 +41,13 @@ def replies(tmp_path, *rows):
 def test_every_round_starts_from_the_last_instance_that_was_right(tmp_path):
     ask = replies(
         tmp_path,
-        (STEP, "q", 0, answer(thought="第零轮")),
+        (NAME, "q", 0, answer(thought="第零轮")),
         (OPTIMISE, "q", 1, {"prompt": "提示一"}),
-        (STEP, "q", 1, answer("B", "第一轮")),
+        (NAME, "q", 1, answer("B", "第一轮")),
         (OPTIMISE, "q", 2, {"prompt": "提示二"}),
-        (STEP, "q", 2, answer("A", "第二轮")),
+        (NAME, "q", 2, answer("A", "第二轮")),
         (OPTIMISE, "q", 3, {"prompt": "提示三"}),
-        (STEP, "q", 3, "<think>第三轮</think>说不准"),
+        (NAME, "q", 3, "<think>第三轮</think>说不准"),
     )
     asked = []
 
@@ -53,7 +55,7 @@ def test_every_round_starts_from_the_last_instance_that_was_right(tmp_path):
         asked.extend(requests)
         return ask(requests)
 
-    result = run([question()], Settings(rounds=3), watched)
+    result = apply.run(NAME, [question()], Settings(rounds=3), watched)
     (row,) = result.rows
     assert (row.rationale, row.meta["rationale"]) == ("第二轮", {"prompt": "提示二", "round": 2})
     traces = [(t["round"], t["prompt"], t["letters"], t["taken"], t["why"]) for t in result.files["traces"]]
@@ -66,11 +68,11 @@ def test_every_round_starts_from_the_last_instance_that_was_right(tmp_path):
     derived = {r.sample: r.messages[0]["content"] for r in asked if r.step == OPTIMISE}
     assert FIRST in derived[2] and "第零轮" in derived[2], "round 1 was wrong: reverted"
     assert "提示二" in derived[3] and "第二轮" in derived[3], "round 2 was right: taken over"
-    systems = [r.messages[0]["content"] for r in asked if r.step == STEP]
+    systems = [r.messages[0]["content"] for r in asked if r.step == NAME]
     assert [s.split("\n")[0] for s in systems] == [FIRST, "提示一", "提示二", "提示三"]
     assert all("<think></think>" in s for s in systems), "the format is no part of what is rewritten"
     calls = [(entry["step"], entry["row"], entry["sample"]) for entry in row.meta["trail"]]
-    assert calls == [(STEP, "q", 0), *[(step, "q", n) for n in (1, 2, 3) for step in (OPTIMISE, STEP)]]
+    assert calls == [(NAME, "q", 0), *[(step, "q", n) for n in (1, 2, 3) for step in (OPTIMISE, NAME)]]
     assert row.meta["trail"][1]["prompt"] == prompt_hash(OPTIMISE)
     assert result.report["final_round"] == {"2": 1} and not result.files["unsolved"]
 
@@ -83,8 +85,8 @@ def test_rounds_are_asked_for_all_questions_at_once(tmp_path):
         text = '{"prompt": "先辨析概念"}' if requests[0].step == OPTIMISE else answer()
         return [Response(text, "stop", 1) for _ in requests]
 
-    run([question(str(n)) for n in range(20)], Settings(rounds=1), ask)
-    assert sizes == [(STEP, 20), (OPTIMISE, 20), (STEP, 20)]
+    apply.run(NAME, [question(str(n)) for n in range(20)], Settings(rounds=1), ask)
+    assert sizes == [(NAME, 20), (OPTIMISE, 20), (NAME, 20)]
 
 
 def test_what_is_never_right_goes_on_without_a_rationale_and_is_reported(tmp_path):
@@ -104,9 +106,9 @@ def test_what_is_never_right_goes_on_without_a_rationale_and_is_reported(tmp_pat
         return next(text for name, text in script.items() if f"第{name}题是" in messages[-1]["content"])
 
     with model(reply, tmp_path) as ask:
-        result = run(rows, Settings(rounds=0), ask)
+        result = apply.run(NAME, rows, Settings(rounds=0), ask)
         assert len(ask.server.calls) == len(script), "neither the open question nor the one with a rationale is asked"
-    check_balance(STEP, [q.id for q in rows], result)
+    check_balance(NAME, [q.id for q in rows], result)
     rationales = {q.id: q.rationale for q in result.rows}
     assert rationales == {
         "right": "先看概念，再看选项。",
@@ -140,10 +142,10 @@ def test_a_round_that_fails_leaves_the_instance_and_the_next_run_asks_it_again(t
         return answer(thought="改过" if "先辨析概念" in messages[0]["content"] else "最初")
 
     with model(reply, tmp_path) as ask:
-        first = run([question()], Settings(rounds=1), ask)
+        first = apply.run(NAME, [question()], Settings(rounds=1), ask)
         down[0] = False
-        second = run([question()], Settings(rounds=1), ask)
-        third = run([question()], Settings(rounds=1), ask)
+        second = apply.run(NAME, [question()], Settings(rounds=1), ask)
+        third = apply.run(NAME, [question()], Settings(rounds=1), ask)
         assert len(ask.server.calls) == 4, "answer, fault; then only the candidate and its answer"
     assert first.rows[0].rationale == "最初" and "no candidate: no reply: HTTP 500" in first.files["traces"][1]["why"]
     assert second.rows[0].rationale == "改过" and second == third
@@ -155,7 +157,7 @@ def test_a_candidate_of_the_wrong_shape_changes_nothing(tmp_path, candidate):
         return candidate if "提示词专家" in messages[0]["content"] else answer()
 
     with model(reply, tmp_path) as ask:
-        result = run([question()], Settings(rounds=1), ask)
+        result = apply.run(NAME, [question()], Settings(rounds=1), ask)
     assert result.rows[0].meta["rationale"] == {"prompt": FIRST, "round": 0}
     assert result.report["rounds"]["1"] == {"no candidate": 1}
 
@@ -173,14 +175,16 @@ def test_a_candidate_of_the_wrong_shape_changes_nothing(tmp_path, candidate):
     ],
 )
 def test_a_candidate_prompt_must_not_hold_the_answer(tmp_path, prompt, told):
-    assert told in gives_away(prompt, question()) and bool(told) == bool(gives_away(prompt, question()))
+    fault = gives_away(prompt, question())
+    assert fault is None if not told else fault and fault.code == "gives the answer away" and told in fault.detail
     asked = replies(
         tmp_path,
-        (STEP, "q", 0, answer()),
+        (NAME, "q", 0, answer()),
         (OPTIMISE, "q", 1, {"prompt": prompt}),
-        *([] if told else [(STEP, "q", 1, answer())]),  # no reply is recorded: what leaks is not asked
+        *([] if told else [(NAME, "q", 1, answer())]),  # no reply is recorded: what leaks is not asked
     )
-    assert run([question()], Settings(rounds=1), asked).rows[0].meta["rationale"]["round"] == (0 if told else 1)
+    (row,) = apply.run(NAME, [question()], Settings(rounds=1), asked).rows
+    assert row.meta["rationale"]["round"] == (0 if told else 1)
 
 
 def test_words_of_the_question_itself_are_no_leak():
@@ -202,11 +206,55 @@ def test_the_judge_must_prefer_the_new_rationale_wherever_it_stands(tmp_path):
         return answer(thought="改过" if "先辨析概念" in messages[0]["content"] else "最初")
 
     with model(reply, tmp_path) as ask:
-        result = run(rows, Settings(rounds=1, judge=True), ask)
-    assert {q.id: q.rationale for q in rows} == {str(n): "最初" if n in (3, 4) else "改过" for n in range(12)}
+        result = apply.run(NAME, rows, Settings(rounds=1, judge=True), ask)
+    assert {q.id: q.rationale for q in result.rows} == {str(n): "最初" if n in (3, 4) else "改过" for n in range(12)}
     assert 0 < sum(shown) < 12, "the new one stands first for some and second for others"
     assert result.report["rounds"]["1"] == {"taken": 10, "not better": 2}
-    assert [e["step"] for e in rows[0].meta["trail"]] == [STEP, OPTIMISE, STEP, COMPARE]
+    assert [e["step"] for e in result.rows[0].meta["trail"]] == [NAME, OPTIMISE, NAME, COMPARE]
+
+
+def test_what_comes_in_stays_as_it_was(tmp_path):
+    rows = [question(meta={"trail": [{"step": "filter_quality"}]}), question("wrong")]
+    rows += [question("given", rationale="解"), question("open", kind="open", options=[], answer="")]
+    before = deepcopy(rows)
+
+    def reply(messages):
+        if "提示词专家" in messages[0]["content"]:
+            return {"prompt": "先辨析概念"}
+        return answer("B" if "第wrong题" in messages[-1]["content"] else "A")
+
+    with model(reply, tmp_path) as ask:
+        result = apply.run(NAME, rows, Settings(rounds=1), ask)
+    assert len(result.rows) == 3 and rows == before
+
+
+def test_no_more_calls_are_made_than_the_plan_says_at_most():
+    asked = []
+
+    def ask(requests):
+        asked.extend(request.step for request in requests)
+        return [Response(reply(request), "stop", 1) for request in requests]
+
+    def reply(request):
+        if request.step == NAME:
+            return answer()
+        if ".repair" not in request.step:
+            return "好的"
+        candidate, preference = '{"prompt": "先辨析概念"}', '{"better": "甲", "reasons": "更清楚"}'
+        return candidate if request.step.startswith(OPTIMISE) else preference
+
+    rows, names = [question(str(n)) for n in range(3)], ("asked", "invalid", "repaired", "failed")
+    for judge, steps in ((False, [OPTIMISE]), (True, [OPTIMISE, COMPARE])):
+        asked.clear()
+        settings = Settings(rounds=2, judge=judge)
+        assert STEP.calls
+        plan = STEP.calls(settings, Size(rows=3), 0)
+        result = apply.run(NAME, rows, settings, ask)
+        assert len(asked) == plan.most == 3 * (1 + 2 * (5 if judge else 3)) and plan.expected < plan.most
+        assert list(result.report["calls"].items()) == [
+            (f"{step} {name}", 0 if name == "failed" else 6) for step in steps for name in names
+        ]
+    assert apply.run(NAME, rows, Settings(rounds=0), ask).report["calls"] == {}
 
 
 def test_the_thought_is_what_the_tags_hold_and_a_stray_tag_is_none():
@@ -221,5 +269,5 @@ def test_the_thought_is_what_the_tags_hold_and_a_stray_tag_is_none():
 
 @pytest.mark.parametrize("settings", [{"rounds": -1}, {"rounds": True}, {"rounds": 1.5}, {"judge": "no"}])
 def test_settings_that_make_no_sense_are_refused(settings):
-    with pytest.raises(BadInput, match=f"{STEP}: {next(iter(settings))}="):
+    with pytest.raises(ValidationError, match=f"{next(iter(settings))}\n"):
         Settings(**settings)

@@ -120,6 +120,32 @@ def test_a_key_added_in_so_many_words_is_accepted():
     assert config.trainer.my_own.a == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["selectors={small: {model: A}, large: {}}"], {"small": {"model": "A"}, "large": {}}),
+        (
+            ["selectors={second: {model: B}}", "selectors.second.base_url=X"],
+            {"second": {"model": "B", "base_url": "X"}},
+        ),
+        (["~selectors.first", "selectors={second: {}}"], {"second": {}}),
+        (["selectors.first.model=A"], {"first": {"model": "A"}}),
+        (["selectors.second={model: B}"], {"first": {}, "second": {"model": "B"}}),
+        (["selectors=null"], None),
+        ([], {"first": {}}),
+    ],
+    ids=str,
+)
+def test_selectors_given_as_a_whole_take_the_place_of_the_recipes(words, expected):
+    assert compose("data", "recipe=psyche_r1", *words).selectors == expected
+
+
+def test_another_source_of_dialogues_keeps_nothing_of_the_recipes():
+    other = compose("data", "recipe=psyllm_demo", "dialogues={source: smilechat, path: X}").dialogues
+    assert other == {"source": "smilechat", "path": "X"}
+    assert compose("data", "recipe=psyllm_demo", "dialogues.path=X").dialogues == {"source": "messages", "path": "X"}
+
+
 def test_the_list_of_llama_factorys_keys_is_current():
     from launch.frameworks.llama_factory import accepted_keys
 

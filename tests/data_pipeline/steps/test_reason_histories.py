@@ -1,4 +1,4 @@
-"""Every request of reason_reply holds exactly the dialogue so far, also after kills."""
+"""Every request of reason_reply holds exactly the dialogue so far, read in the requests, also after kills."""
 
 import json
 import os
@@ -10,11 +10,12 @@ import time
 from collections import Counter
 
 from data_pipeline.records import Dialogue, Turn, read_records
-from data_pipeline.steps import reason_reply
+from data_pipeline.steps.reason_reply import NAME, Settings
+from data_pipeline.synthesis import apply
 from tests.conftest import REPOSITORY
 from tests.data_pipeline import counsellor
 from tests.data_pipeline.scripted import model
-from tests.data_pipeline.steps.psyllm import CRISIS, GUIDE
+from tests.data_pipeline.steps.talks import CRISIS, GUIDE
 from tests.model_server import ModelServer
 
 
@@ -46,7 +47,7 @@ def true_histories(rows: list[Dialogue]) -> Counter:
 def test_every_request_of_200_dialogues_holds_exactly_the_dialogue_so_far(tmp_path):
     rows = counsellor.dialogues(200)
     with model(counsellor.answer, tmp_path) as ask:
-        result = reason_reply.run(rows, reason_reply.Settings(), ask)
+        result = apply.run(NAME, rows, Settings(), ask)
         assert histories(ask.server) == true_histories(rows)
         for call in ask.server.calls:
             roles = [message["role"] for message in call.body["messages"]]
@@ -62,12 +63,12 @@ import sys
 from pathlib import Path
 from data_pipeline import llm
 from data_pipeline.records import write_jsonl
-from data_pipeline.steps import reason_reply
+from data_pipeline.synthesis import apply
 from tests.data_pipeline import counsellor
 
 url, folder = sys.argv[1], Path(sys.argv[2])
 ask = llm.asker(llm.Server(url, "tiny", concurrency=16), folder / "ledger.sqlite", "reason_reply")
-result = reason_reply.run(counsellor.dialogues(200), reason_reply.Settings(), ask)
+result = apply.run("reason_reply", counsellor.dialogues(200), None, ask)
 write_jsonl(folder / "rows.jsonl", result.rows)
 """
 

@@ -1,11 +1,13 @@
-"""Posts, dialogues and replies for the tests of PsyLLM's four steps."""
+"""Posts, dialogues and replies that the tests of the counselling steps share."""
 
-from data_pipeline.records import Dialogue, Post, Turn
+import json
+
+from data_pipeline.records import Dialogue, Post, Response, Turn
 from data_pipeline.safety.guidance import guidance
 from data_pipeline.safety.helplines import HELPLINES
-from data_pipeline.steps import plan_dialogue, reason_reply, validate_dialogue, write_dialogue
+from data_pipeline.steps import Calls, Size, find_step
 
-STEPS = (plan_dialogue, write_dialogue, reason_reply, validate_dialogue)
+STEPS = ("plan_dialogue", "write_dialogue", "reason_reply", "validate_dialogue")  # PsyLLM's, in order
 PLAN = {"emotion": "难过，自责", "rounds": 2, "themes": ["理解处境", "看见努力"]}
 ROUND = {"client": "我又没考好。", "counselor": "嗯，多说一点。"}
 THOUGHT, REPLY = "用人本取向的共情，先回应自责。", "听起来你很自责，也很累。"
@@ -28,6 +30,10 @@ def talk(*clients: str, id: str = "d", system: str = "", **meta) -> Dialogue:
     return Dialogue(id, "test", turns, meta)
 
 
+def reasoned(id: str = "d", text: str = "我很累", **meta) -> Dialogue:
+    return Dialogue(id, "test", [Turn("client", text), Turn("counselor", REPLY, THOUGHT)], meta)
+
+
 def tagged(thought: str = THOUGHT, reply: str = REPLY) -> str:
     return f"<think>\n{thought}\n</think>\n\n{reply}"
 
@@ -45,5 +51,23 @@ def by_words(known: dict, usual):
     return reply
 
 
-def reasoned(id: str = "d", text: str = "我很累", **meta) -> Dialogue:
-    return Dialogue(id, "test", [Turn("client", text), Turn("counselor", REPLY, THOUGHT)], meta)
+def asking(reply):
+    """Returns an `ask` without a server: `reply(messages)` gives a text, or a dict that is sent as JSON;
+    `ask.requests` has what was asked.
+    """
+
+    def ask(requests):
+        ask.requests += requests
+        values = [reply(request.messages) for request in requests]
+        texts = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
+        return [Response(text, "stop", 1) for text in texts]
+
+    ask.requests = []
+    return ask
+
+
+def plan_of(name: str, size: Size) -> Calls:
+    """Returns the step's plan of calls with the settings as they are."""
+    step = find_step(name, "test")
+    assert step.calls
+    return step.calls(step.settings(), size, 0)

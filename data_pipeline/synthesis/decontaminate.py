@@ -83,8 +83,8 @@ def decontaminate(
             kept.append(question)
             continue
         hits.append(asdict(hit))
-        reason = f"stands in a benchmark: {hit.kind}, {hit.benchmark_id} ({hit.containment:.0%})"
-        rejects.append(Reject(hit.row_id, hit.where, reason))
+        detail = f"{hit.kind}, {hit.benchmark_id} ({hit.containment:.0%})"
+        rejects.append(Reject(hit.row_id, hit.where, "stands in a benchmark", detail))
     report = {
         "benchmark_items": len(index.items),
         "n": n,

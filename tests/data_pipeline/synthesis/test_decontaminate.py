@@ -12,7 +12,7 @@ from data_pipeline.errors import BadInput
 from data_pipeline.records import Dialogue, Question, Turn
 from data_pipeline.sources import cpsyexam as released
 from data_pipeline.sources import pceb as benchmark
-from data_pipeline.steps.decontaminate import Overlap, decontaminate, normalise, row_texts
+from data_pipeline.synthesis.decontaminate import Overlap, decontaminate, normalise, row_texts
 
 
 def question(id: str, stem: str, options: tuple = (), kind: str = "single", **more) -> Question:
@@ -105,7 +105,7 @@ def test_every_row_is_kept_or_rejected_and_every_hit_is_named():
     kept, rejects, report = decontaminate(iter(rows), iter(BENCHMARK))
     assert [q.id for q in kept] == ["r2"]
     assert [(r.id, r.where) for r in rejects] == [("r1", "own.csv row b1"), ("r3", "own.csv row b2")]
-    assert rejects[0].reason == "stands in a benchmark: same question and options, b1 (100%)"
+    assert (rejects[0].code, rejects[0].detail) == ("stands in a benchmark", "same question and options, b1 (100%)")
     assert (report["in"], report["out"], report["rejected"], report["benchmark_items"]) == (3, 1, 2, 7)
     assert [h["row_id"] for h in report["hits"]] == ["r1", "r3"]
     assert sum(report["kinds"].values()) == 2
