@@ -22,8 +22,8 @@ from data_pipeline.synthesis.models import Models
 from tests.conftest import REPOSITORY
 from tests.data_pipeline.synthesis.recipes import PSYLLM, demo
 
-STEPS = [name for name in step_names() if name != "decontaminate"]  # of the export, no step of a pipeline
-READ_ANSWERS = {"select_challenging", "write_rationales", "reason_reply"}
+STEPS = step_names()
+READ_ANSWERS = {"select_challenging", "write_rationales"}
 WITH_CRISIS = {"clean", "plan_dialogue", "write_dialogue", "reason_reply", "validate_dialogue", "rewrite_empathy"}
 WITH_GUIDANCE = WITH_CRISIS - {"clean"}
 ASKING = {name for name in STEPS if find_step(name, "the test").asks}
@@ -90,7 +90,7 @@ def rewritten(source: str) -> str:
                 )
             elif not isinstance(node, ast.Module):
                 place = node.body[0].lineno - 1
-                if not lines[place].strip().startswith("@"):
+                if not lines[place][: node.body[0].col_offset].strip():  # a body on a line of its own
                     lines[place] = " " * node.body[0].col_offset + f'"""New."""\n\n{lines[place]}'
     return f"# a comment\n{''.join(lines)}\n# another\n"
 
