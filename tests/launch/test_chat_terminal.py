@@ -1,9 +1,11 @@
 """The chat command on a terminal: keys, escapes, and a terminal that is none."""
 
 import contextlib
+import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,15 +102,24 @@ def test_ctrl_c_stops_the_answer_and_not_the_program():
         terminal.leave("/exit\n")
 
 
-def test_ctrl_c_stops_a_model_in_this_process(tiny):
-    with Terminal(f"base_model={tiny}", "max_new_tokens=1000", "seed=2") as terminal:
+def test_ctrl_c_stops_a_model_in_this_process(tiny, tmp_path):
+    """The model never ends by itself: a random one does now and then, just before the key."""
+    file, endless = tmp_path / "said.json", tmp_path / "endless"
+    shutil.copytree(tiny, endless)
+    settings = json.loads((endless / "generation_config.json").read_text())
+    (endless / "generation_config.json").write_text(json.dumps({**settings, "eos_token_id": 10**6}))
+    with Terminal(f"base_model={endless}", "max_new_tokens=1000", "seed=2") as terminal:
         for _ in range(2):
             terminal.answer("什么是记忆？\n")
             terminal.until("\n")
             terminal.until("的")
             terminal.type("\x03")
-            terminal.until("stopped")
+        terminal.answer(f"/save {file}\n")
+        terminal.until("turns in")
         terminal.leave("\x04")
+    answers = [turn for turn in json.loads(file.read_text())["messages"] if turn["role"] == "assistant"]
+    assert [turn.get("cut") for turn in answers] == ["stopped"] * 2
+    assert all("的" in turn["content"] + turn.get("thought", "") for turn in answers)
 
 
 def test_a_terminal_that_is_none_gets_no_escapes_and_a_file_no_prompts(tmp_path):
