@@ -12,6 +12,7 @@ from pathlib import Path
 import jinja2
 
 from data_pipeline.errors import BadInput, did_you_mean
+from data_pipeline.prompts.answers import answer_text
 from data_pipeline.records import LETTERS, Question
 
 _JINJA = jinja2.Environment(
@@ -57,14 +58,13 @@ def question_messages(question: Question, shots: tuple[Question, ...] = ()) -> l
     """Returns [system, user] messages that ask `question`. Nothing of its key, reference or rationale is in them.
 
     `shots` are answered examples, each a user and an assistant turn before the question: answered as training teaches
-    (`answer_text`), or by the letters alone where an example has no rationale, since an empty thought teaches nothing.
+    (`answer_text`).
     """
     is_case = bool(question.context) or question.meta.get("family") == "analyse"
     system = "system_open" if question.kind == "open" else "system_case" if is_case else "system_general"
     messages = [{"role": "system", "content": _system(system)}]
     for shot in shots:
-        answer = answer_text(shot) if shot.rationale else f"答案：{shot.answer}"
-        messages += [{"role": "user", "content": _asked(shot)}, {"role": "assistant", "content": answer}]
+        messages += [{"role": "user", "content": _asked(shot)}, {"role": "assistant", "content": answer_text(shot)}]
     return [*messages, {"role": "user", "content": _asked(question)}]
 
 
@@ -76,11 +76,6 @@ def _asked(question: Question) -> str:
         stem=question.stem,
         options=list(zip(LETTERS, question.options, strict=False)),
     )
-
-
-def answer_text(question: Question) -> str:
-    """Returns the response that training teaches: the rationale inside <think></think>, then the answer."""
-    return f"<think>\n{question.rationale}\n</think>\n\n答案：{question.answer}"
 
 
 def prompt_text(given: str | None, key: str) -> str:
