@@ -56,11 +56,13 @@ async def compute_score(
     """Returns psyche's keys with `judge` in [0, 1] and `judge_failed`, the same for every sample.
 
     Questions with options score as in psyche.py. An open one, or a reply in a dialogue (`extra_info["kind"]`), has a
-    reference as its ground truth: score = format_weight * format + (1 - format_weight) * judge_weight * judge, where
-    `judge_weight` in [0, 1] is how much a judge's word counts beside a rule's; `acc` and `elastic` are 0; `readable`
-    means that there is something to judge. `judge` holds the settings of `data_pipeline.llm.Server`, `prompt` names a
-    file judge_*.jinja of data_pipeline/prompts; JUDGED says which without one. Raises BadInput or ValueError for
-    settings that cannot be.
+    reference as its ground truth: score = format_weight * format + (1 - format_weight) * judge_weight * judge; acc and
+    elastic are 0; readable means that there is something to judge. Raises BadInput or ValueError for settings that
+    cannot be.
+
+    `judge` is the judge's server, {base_url: ..., model: ...}. `judge_weight` is how much its word
+    counts beside a rule's, from 0 to 1; ours. `prompt` names a file judge_*.jinja of data_pipeline/prompts; null takes
+    the one for the kind of row. `ledger` is the file that keeps its judgements, so that none is paid twice.
     """
     kwargs: dict[str, Any] = {
         "format_weight": format_weight,

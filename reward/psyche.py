@@ -55,10 +55,11 @@ def compute_score(
 ) -> dict[str, float]:
     """Returns the same keys for every sample: `score` in [0, 1] is the reward, the others are for the logs.
 
-    score = format_weight * format + (1 - format_weight) * credit, with the credit only when well-formed if
-    `format_gate`. Chosen by us (the paper says format and correctness, nothing more): 0.1, so that format alone never
-    outweighs a right answer; strict credit, since partial credit pays for naming fewer letters than one believes; no
-    gate, so that a right answer without tags still teaches before the format is learnt.
+    score = format_weight * format + (1 - format_weight) * credit. All is ours: the paper says format and correctness,
+    nothing more. `format_weight` is the share of the format; ours: alone it never outweighs a right answer.
+    `multi_rule` is the rule of `credit`, strict, subset or jaccard; ours: partial credit pays for naming fewer letters
+    than one believes. `format_gate` gives credit only to what is well-formed; ours: without it, a right answer without
+    tags still teaches before the format is learnt. `think_prefilled` says that the chat template opens the thought.
     """
     options = (extra_info or {}).get("options")
     options = list("ABCDEF") if options is None or len(options) == 0 else options

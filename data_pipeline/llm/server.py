@@ -15,16 +15,17 @@ from data_pipeline.errors import BadInput
 class Server:
     """Where and how to ask; raises BadInput for a value that cannot be."""
 
-    base_url: str
-    model: str
-    api_key_env: str | None = None  # NAME of the environment variable with the key; None: the server asks for none
-    concurrency: int = 32
-    timeout_s: float = 600  # for the whole answer
-    attempts: int = 8
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None  # a request counts its bytes / 4 and max_tokens, much as servers count
-    input_price: float | None = None  # currency per million tokens
-    output_price: float | None = None
+    base_url: str  # address, such as http://127.0.0.1:8000/v1
+    model: str  # as the server calls it
+    api_key_env: str | None = None  # NAME of the environment variable with the key; null: the server asks for none
+    concurrency: int = 32  # requests in flight; ours
+    timeout_s: float = 600  # seconds for a whole answer; ours
+    attempts: int = 8  # at most so many of a request that fails in passing; ours
+    requests_per_minute: float | None = None  # the server's limit, if it has one
+    # the server's limit; a request counts its bytes / 4 and max_tokens, much as servers count
+    tokens_per_minute: float | None = None
+    input_price: float | None = None  # of a million prompt tokens, in any one currency
+    output_price: float | None = None  # of a million generated tokens, in the same currency
     json_schema: bool = False  # the server takes response_format json_schema; ours, for not every server does
     extra_body: dict = field(default_factory=dict)  # sent with every request, such as chat_template_kwargs
 

@@ -22,8 +22,8 @@ _PREFIX = re.compile(r"\s*([^：:\n]{1,10}?)\s*[：:]")
 def read(path: str | Path, merge: bool = False) -> Iterator[Dialogue | Reject]:
     """Yields a Dialogue or Reject for every file, paths sorted; `path` is a folder of .txt and .json files, or a file.
 
-    `merge` joins split turns. A file that is neither UTF-8 nor JSON is rejected; raises BadInput for a path without
-    such files.
+    `merge` joins turns of one speaker in a row. A file that is neither UTF-8 nor JSON is rejected; raises BadInput for
+    a path without such files.
     """
     root = Path(path)
     for file in dialogues.files(root, ".txt", ".json"):

@@ -21,10 +21,10 @@ def read(
 ) -> Iterator[Question | Reject]:
     """Yields a Question or Reject for every item of one split, in file order (file names sorted).
 
-    `path` is the zip, the folder that holds it, or the unpacked folder. `withheld` keeps a question without an answer,
-    answer "", instead of rejecting it; `qa` reads the open questions instead of the multiple-choice ones. Raises
-    BadInput for a missing path, a file that is not a zip or not JSON, and a split that is not there (naming those
-    that are).
+    `path` is the zip, the folder that holds it, or the unpacked folder. `split` is train, dev or test. `withheld` keeps
+    a question without an answer, answer "", instead of rejecting it; `qa` reads the open questions instead of the
+    multiple-choice ones. Raises BadInput for a missing path, a file that is not a zip or not JSON, and a split that is
+    not there (naming those that are).
     """
     path = Path(path)
     archive = "cpsyexam_qa.zip" if qa else "cpsyexam.zip"

@@ -15,9 +15,9 @@ from data_pipeline.records import Dialogue, Reject
 
 
 def read(path: str | Path, merge: bool = False) -> Iterator[Dialogue | Reject]:
-    """Yields a Dialogue or Reject for every row, in order; `merge` joins split turns.
+    """Yields a Dialogue or Reject for every row, in order.
 
-    Raises BadInput for a missing or broken file.
+    `merge` joins turns of one speaker in a row. Raises BadInput for a missing or broken file.
     """
     path = Path(path)
     for number, row in dialogues.rows(path):

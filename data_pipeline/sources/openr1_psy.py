@@ -15,9 +15,9 @@ from data_pipeline.sources import table
 def read(path: str | Path, merge: bool = False, split: str = "train") -> Iterator[Dialogue | Reject]:
     """Yields a Dialogue or Reject for every row, in order.
 
-    `path` is a .json, .jsonl or .parquet file, a folder saved by `datasets`, or the data set's name on the hub
-    (`split` applies to the last two). `merge` is taken for the sake of one form of all readers: rounds cannot be
-    split. Raises BadInput for what cannot be read.
+    `path` is a .json, .jsonl or .parquet file, a folder saved by `datasets`, or the data set's name on the hub.
+    `split` is the part of a data set that is read, not of a file. `merge` is taken for the sake of one form of all
+    readers: rounds cannot be split. Raises BadInput for what cannot be read.
     """
     name = Path(path).stem
     rows = dialogues.rows(path) if Path(path).suffix in (".json", ".jsonl") else table.rows_of(str(path), split)

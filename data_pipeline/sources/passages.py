@@ -26,7 +26,10 @@ class _Unreadable(Exception):
 
 
 def read(path: str | Path, size: int = SIZE, subject: str = "") -> Iterator[Passage | Reject]:
-    """Yields Passages of at most `size` characters, and a Reject per file without readable text, in path order.
+    """Yields Passages, and a Reject per file without readable text, in path order.
+
+    `size` is the most characters of a passage, 100 or more; ours. `subject` is that of all passages; "" finds each
+    passage's own.
 
     Paragraphs are kept whole where they fit; a longer one is cut behind a sentence. `meta` holds where (file and
     number of the passage), file, and encoding, heading or page where known. Raises BadInput for a missing path, a

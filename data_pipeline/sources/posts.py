@@ -25,8 +25,9 @@ TEXT_KEYS = ("text", "content", "answer", "reply", "answer_text", "body")  # of 
 def read(path: str | Path, columns: dict | None = None) -> Iterator[Post | Reject]:
     """Yields a Post or Reject for every row, in order; `meta["where"]` is file and row.
 
-    A post needs a text (or a title); one without replies is a post. Raises BadInput for a missing file, an unknown
-    suffix, broken rows (with their number), an unmapped field name, and a mapped column that the file lacks.
+    `columns` maps our fields to the file's, {text: 正文}; null takes our names. A post needs
+    a text (or a title); one without replies is a post. Raises BadInput for a missing file, an unknown suffix, broken
+    rows (with their number), an unmapped field name, and a mapped column that the file lacks.
     """
     path, columns = Path(path), dict(columns or {})
     if unknown := sorted(set(columns) - set(COLUMNS) - {"reply_text", "reply_score"}):

@@ -13,7 +13,8 @@ from data_pipeline.records import Dialogue, Fault, Reject, json_or_fault
 def read(path: str | Path, merge: bool = False) -> Iterator[Dialogue | Reject]:
     """Yields a Dialogue or Reject for every file, paths sorted; `path` is the folder or one file.
 
-    `merge` joins split turns. A file that is not JSON is rejected; raises BadInput for a path without JSON files.
+    `merge` joins turns of one speaker in a row. A file that is not JSON is rejected; raises BadInput for a path without
+    JSON files.
     """
     root = Path(path)
     for file in dialogues.files(root, ".json"):

@@ -37,9 +37,10 @@ KIND_WORDS = {
 def read(path: str | Path, columns: dict | None = None, split: str = "train") -> Iterator[Question | Reject]:
     """Yields a Question or Reject for every row, in order.
 
-    `path` is a .csv, .jsonl or .parquet file, a folder saved by `datasets`, or the name of a data set on the hub
-    (`split` applies to the last two). Raises BadInput for a missing file, an unknown suffix, an unmapped field name,
-    a mapped column that the table lacks (naming those it has), and broken rows (with their number).
+    `path` is a .csv, .jsonl or .parquet file, a folder saved by `datasets`, or the name of a data set on the hub.
+    `columns` maps our fields to the table's columns, {stem: 题目}; null takes our names. `split` is the part of a data
+    set that is read, not of a file. Raises BadInput for a missing file, an unknown suffix, an unmapped field name, a
+    mapped column that the table lacks (naming those it has), and broken rows (with their number).
     """
     if unknown := sorted(set(columns or {}) - set(COLUMNS)):
         raise BadInput(f"columns: unknown field {unknown[0]!r}; the fields are {', '.join(COLUMNS)}")

@@ -44,10 +44,10 @@ _LONE = "，。、；：,; \n"  # at the beginning, after what was taken out the
 class Settings(StepSettings):
     """All ours: the paper names no limits. Lengths are in characters (letters, digits), after cleaning."""
 
-    min_post: int = Field(default=10, ge=0)  # ours; a shorter post says too little to be answered
-    min_reply: int = Field(default=5, ge=0)  # ours; a shorter reply is taken off its post and reported
-    min_passage: int = Field(default=50, ge=0)  # ours; a shorter passage holds no question
-    min_dialogue: int = Field(default=20, ge=0)  # ours; all turns together
+    min_post: int = Field(default=10, ge=0)  # characters; ours: a shorter post says too little to be answered
+    min_reply: int = Field(default=5, ge=0)  # characters; ours: a shorter reply is taken off its post and reported
+    min_passage: int = Field(default=50, ge=0)  # characters; ours: a shorter passage holds no question
+    min_dialogue: int = Field(default=20, ge=0)  # characters of all turns together; ours
 
 
 @dataclass(slots=True)

@@ -42,13 +42,13 @@ _NOISE = re.compile(r"[^\w\n]+")
 class Settings(StepSettings):
     """All values are ours: the paper publishes neither n-gram, threshold nor permutations."""
 
-    n: int = Field(
-        default=3, ge=1
-    )  # characters per n-gram; questions are short (median 50), a long one breaks at a slip
-    threshold: float = Field(default=0.75, gt=0, le=1)  # Jaccard index from which records are the same
-    bands: int = Field(default=21, ge=1)  # of the LSH; with 6 rows a pair of Jaccard 0.75 is found in 98 of 100 cases
-    rows: int = Field(default=6, ge=1)  # hashes per band; permutations = bands x rows
-    short: int = Field(default=10, ge=0)  # letters and digits below which stems and texts must be equal
+    # characters per n-gram; ours: questions are short (median 50), a long one breaks at a slip
+    n: int = Field(default=3, ge=1)
+    threshold: float = Field(default=0.75, gt=0, le=1)  # Jaccard index from which records are the same; ours
+    # bands of the LSH; ours: with 6 rows a pair of Jaccard 0.75 is found in 98 of 100 cases
+    bands: int = Field(default=21, ge=1)
+    rows: int = Field(default=6, ge=1)  # hashes per band, permutations = bands x rows; ours
+    short: int = Field(default=10, ge=0)  # letters and digits below which stems and texts must be equal; ours
 
 
 class _Spelled(NamedTuple):

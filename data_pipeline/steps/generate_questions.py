@@ -26,9 +26,9 @@ _SEPARATORS = re.compile(r"[\s,、;/|]+")  # NFKC has made ， and ； to , and 
 
 
 class Settings(StepSettings):
-    single: int = Field(default=3, ge=0, le=len(LETTERS))  # questions per passage; ours, unpublished
-    multi: int = Field(default=2, ge=0, le=len(LETTERS))  # ours, unpublished
-    options: int = Field(default=4, ge=2, le=len(LETTERS))  # the paper: A to D
+    single: int = Field(default=3, ge=0, le=len(LETTERS))  # single-answer questions per passage; ours, unpublished
+    multi: int = Field(default=2, ge=0, le=len(LETTERS))  # multi-answer questions per passage; ours, unpublished
+    options: int = Field(default=4, ge=2, le=len(LETTERS))  # of a question; published: A to D
     params: dict = {}  # of the request: temperature, max_tokens...; ours, the server's own
 
     @model_validator(mode="after")

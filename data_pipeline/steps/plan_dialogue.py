@@ -20,9 +20,9 @@ NAME = "plan_dialogue"
 
 class Settings(StepSettings):
     language: Literal["zh", "en"] = "zh"  # of prompt and dialogue; ours, the released data are English
-    min_rounds: int = Field(default=1, ge=1)  # released code
-    max_rounds: int = Field(default=3, ge=1)  # released code
-    params: dict = {"temperature": 1.0}  # released code
+    min_rounds: int = Field(default=1, ge=1)  # of a dialogue at least; released code
+    max_rounds: int = Field(default=3, ge=1)  # of a dialogue at most; released code
+    params: dict = {"temperature": 1.0}  # of the request; released code
 
     @model_validator(mode="after")
     def _rounds(self) -> "Settings":

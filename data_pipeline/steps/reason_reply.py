@@ -34,10 +34,10 @@ class Settings(StepSettings):
     language: Literal["zh", "en"] = "zh"  # of the prompt; ours, the released data are English
     think_tags: bool = False  # ask for <think> text, for a model that does not think by itself; ours
     draft: bool = False  # show the turn's original text; the released code writes anew without it
-    earlier_thoughts: bool = False  # in the history, as <think> text; ours
-    # Of the guidance; ours. None: mainland China's for zh, local help for en.
+    earlier_thoughts: bool = False  # keep them in the history, as <think> text; ours
+    # telephone numbers of the guidance to help; ours. null: mainland China's for zh, none and local help for en
     helplines: Helplines = Field(default=None, validate_default=True)
-    params: dict = {"temperature": 1.0}  # released code
+    params: dict = {"temperature": 1.0}  # of the request; released code
 
 
 @dataclass(frozen=True)

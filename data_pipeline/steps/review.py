@@ -39,10 +39,11 @@ SAME_STEM = 80  # percent of a row's stem that must be its question's: a sheet s
 
 class Settings(StepSettings):
     size: int = Field(default=200, ge=1)  # questions in the sample; ours
-    seed: int = 42  # ours
-    verdicts: list[str] = []  # files of reviewers; none: the sample waits for people
+    seed: int = 42  # of the sample; ours
+    verdicts: list[str] = []  # the sheets that reviewers filled in; none: the sample waits for people
     adjudicator: str = ""  # reviewer whose verdict stands where given, and who does not count for agreement
-    undecided: Literal["reject", "keep"] = "reject"  # ours, the safe side
+    # what becomes of a question that reviewers disagree on; ours, the safe side
+    undecided: Literal["reject", "keep"] = "reject"
 
 
 @dataclass(slots=True)

@@ -26,9 +26,9 @@ NAME, CHECK = "rewrite_empathy", "check_empathy"
 
 
 class Settings(StepSettings):
-    min_chars: int = Field(default=60, ge=0)  # of the rewritten reply; ours
-    max_chars: int = Field(default=600, ge=1)  # ours
-    helplines: tuple[Helpline, ...] = HELPLINES  # ours; [] names none and points to local help
+    min_chars: int = Field(default=60, ge=0)  # characters of the rewritten reply; ours
+    max_chars: int = Field(default=600, ge=1)  # characters of the rewritten reply; ours
+    helplines: tuple[Helpline, ...] = HELPLINES  # telephone numbers of the guidance; ours; [] points to local help
     params: dict = {}  # of the request: temperature, max_tokens...; ours, the server's own
 
     @field_validator("helplines", mode="before")

@@ -23,9 +23,10 @@ NAME = "select_challenging"
 
 
 class Settings(StepSettings):
-    samples: int = Field(default=1, ge=1)  # k, of each selector; ours, unpublished
-    # GRPO takes questions from min_ to max_solve_rate. Ours; None is the paper's rule: 0
+    samples: int = Field(default=1, ge=1)  # k, answers of each selector to a question; ours, unpublished
+    # share of right answers up to which a question goes to GRPO; ours. null is the paper's rule: 0
     max_solve_rate: float | None = Field(default=None, ge=0, le=1)
+    # share of right answers from which a question goes to GRPO; ours. null: 0
     min_solve_rate: float | None = Field(default=None, ge=0, le=1)
     params: dict = {}  # of the request: temperature, max_tokens...; ours, the server's own
 

@@ -28,7 +28,7 @@ ISSUES = {  # published
 
 class Settings(StepSettings):
     language: Literal["zh", "en"] = "zh"  # of the prompt; ours, the released data are English
-    params: dict = {"temperature": 0.0}  # released code
+    params: dict = {"temperature": 0.0}  # of the request; released code
 
 
 class Verdict(BaseModel, extra="forbid"):

@@ -31,9 +31,9 @@ ROUND_CHARS = 150  # of client and counselor together, as a rule; ours
 
 class Settings(StepSettings):
     language: Literal["zh", "en"] = "zh"  # of prompt and dialogue; ours, the released data are English
-    # Of the guidance; ours. None: mainland China's for zh, local help for en.
+    # telephone numbers of the guidance to help; ours. null: mainland China's for zh, none and local help for en
     helplines: Helplines = Field(default=None, validate_default=True)
-    params: dict = {"temperature": 1.0}  # released code
+    params: dict = {"temperature": 1.0}  # of the request; released code
 
 
 class Round(BaseModel, extra="forbid"):

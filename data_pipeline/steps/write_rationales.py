@@ -37,7 +37,7 @@ _NAMED = re.compile(
 
 
 class Settings(StepSettings):
-    rounds: int = Field(default=2, ge=0)  # T; ours, unpublished. 0: the first answers alone
+    rounds: int = Field(default=2, ge=0)  # T, of optimising the prompt; ours, unpublished. 0: the first answers alone
     judge: bool = False  # ours: a right answer also has to be the better rationale, else nothing changes
     params: dict = {}  # of the request: temperature, max_tokens...; ours, the server's own
 

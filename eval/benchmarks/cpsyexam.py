@@ -35,11 +35,13 @@ JUDGE = "gpt-4-0125-preview"  # the official judge of QA (evaluate_qa.py); anoth
 
 
 def load(path: str | Path, split: str = "test", shots: int = 0, seed: int = 42, qa: bool = False) -> Loaded:
-    """Returns the multiple-choice items of a split, or with `qa` its open ones, in file order.
+    """Returns the multiple-choice items of a split, or its open ones, in file order.
 
-    With `shots=5` every item bears five examples of the train split, chosen by `seed` and the item's id alone. Where
-    the whole split has no answers, its questions are kept with answer "" for `submission`. Raises BadInput for a path
-    or split that is not there, another version, and a number of shots that is not published (0 or 5; 0 for QA).
+    `split` is train, dev or test. `shots` is how many examples of the train split every item bears: 0 or 5, published.
+    `seed` chooses them, with the item's id alone. `qa` takes the open questions in place of the multiple-choice ones.
+
+    Where the whole split has no answers, its questions are kept with answer "" for `submission`. Raises BadInput for a
+    path or split that is not there, another version, and a number of shots that is not published (0 or 5; 0 for QA).
     """
     if shots not in ((0,) if qa else (0, 5)):
         raise BadInput(f"shots={shots}: CPsyExam is published with {'0 (QA)' if qa else '0 and 5'}")

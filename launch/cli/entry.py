@@ -43,11 +43,16 @@ def run_stage(
 ) -> None:
     """Parses, composes and runs a stage or its subcommand, then exits: 0 done, 2 wrong input, 1 any other failure."""
     os.chdir(REPOSITORY)
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        from launch.cli import help  # here, since it imports every step, reader and benchmark
+
+        help.show(stage)
+        return
     try:
         command = arguments.parse(stage, sys.argv[1:])
         if command.subcommand:
             (subcommands or {})[command.subcommand](command)
-        elif command.flags:  # --help, --cfg job, --multirun ...: Hydra's own entry
+        elif command.flags:  # --cfg job, --multirun ...: Hydra's own entry
             _hydra_main(stage, command, run)
         else:
             run(configuration.compose_stage(stage, command), command)
@@ -65,13 +70,12 @@ def run_stage(
 def _hydra_main(stage: Stage, command: Command, run: Callable[[DictConfig, Command], None]) -> None:
     import hydra
 
-    sys.argv = [f"launch.{stage.name}", *command.flags, *configuration.hydra_overrides(stage, command)]
+    sys.argv = [f"launch.{stage.name}", *command.flags]
+    if "--hydra-help" not in command.flags:  # which takes no key of ours
+        sys.argv += configuration.hydra_overrides(stage, command)
     sys.argv += ["hydra.output_subdir=null", "hydra.run.dir=.", "hydra.sweep.subdir=."]
     sys.argv += [f"hydra.sweep.dir={tempfile.mkdtemp()}"]  # its multirun.yaml is of no use to anybody
     sys.argv += ["hydra/job_logging=none", "hydra/hydra_logging=none"]
-    about = (sys.modules["__main__"].__doc__ or "").strip()
-    words = "recipe=NAME hardware=NAME run=NAME base_model=ID|PATH dry_run=true pick what to run and where (README.md)."
-    sys.argv += [f"hydra.help.header={arguments.quoted(about)}", f"hydra.help.footer={arguments.quoted(words)}"]
 
     @hydra.main(config_path=str(configuration.CONF), config_name=stage.name, version_base="1.3")
     def job(config: DictConfig) -> None:

@@ -1,6 +1,7 @@
 """What LLaMA-Factory is to us: its trainer, the keys that it accepts, and the logs that it writes.
 
 python -m launch.frameworks.llama_factory runs/NAME/sft/llama_factory.yaml   # as launch/sft.py starts it
+python -m launch.frameworks.llama_factory --help                             # its keys, each with what it does
 python -m launch.frameworks.llama_factory keys                               # writes launch/conf/llama_factory_keys.txt
 """
 

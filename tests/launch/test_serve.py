@@ -176,4 +176,4 @@ def test_dry_run_prints_the_command_and_keeps_the_key_out_of_it():
     assert "serve MODEL --served-model-name nobody-ever --host 0.0.0.0 --port 8000 --tensor-parallel-size 2" in line
     assert "geheim" not in done.stdout and "model unknown" in done.stdout
     done = launch("serve", "--help")
-    assert done.returncode == 0 and "crisis gate" in done.stdout and "engine: auto" in done.stdout
+    assert done.returncode == 0 and "crisis gate" in done.stdout and "engine=auto" in done.stdout

@@ -186,7 +186,9 @@ def test_a_dry_run_imports_no_framework_and_counts_rows_as_unknown(stage):
     assert "rows unknown" in done.stdout
 
 
-@pytest.mark.parametrize(("flag", "expected"), [("--help", "Config"), ("--cfg job", "learning_rate: 0.002")])
+@pytest.mark.parametrize(
+    ("flag", "expected"), [("--hydra-help", "Print Hydra information"), ("--cfg job", "learning_rate: 0.002")]
+)
 def test_hydras_own_flags_keep_working(flag, expected):
     done = launch("sft", *flag.split(), "recipe=demo", "hardware=cpu")
     assert done.returncode == 0, done.stderr
