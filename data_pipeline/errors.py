@@ -2,6 +2,10 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class BadInput(Exception):
@@ -12,3 +16,11 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
     """Returns ". Did you mean NAME?" with the nearest of `names`, "" when none is near."""
     close = difflib.get_close_matches(word, list(names), n=1)
     return f". Did you mean {close[0]}?" if close else ""
+
+
+def first_fault(where: str, error: "ValidationError") -> str:
+    """Returns the first thing that is wrong: "synthesis.review.size=0: Input should be greater than or equal to 1"."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(filter(None, (where, *map(str, first["loc"]))))
+    value = first["input"] if first["loc"] else ""
+    return f"{key}{f'={value!r}' if first['loc'] else ''}: {first['msg'].removeprefix('Value error, ')}"

@@ -1,34 +1,17 @@
-"""What every benchmark shares: its items, their fingerprint, the comparison with the full release, the order of stored
-responses. A benchmark is `load(path, **options) -> Loaded` and `score(items, responses, **options) -> dict`.
-"""
+"""Items of a benchmark: their fingerprint, the comparison with the full release, the order of stored responses."""
 
 import difflib
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import orjson
 
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Question, Reject, Response
-from eval import metrics
-
-
-@dataclass(slots=True)
-class Item:
-    question: Question
-    cell: str  # the column of the published table: "case_single", "KG_multi", "QA_knowledge"...
-    shots: tuple[Question, ...] = ()  # answered examples that stand before the question
-
-
-@dataclass(slots=True)
-class Loaded:
-    items: list[Item]
-    rejects: list[Reject]  # questions that cannot be asked or have no usable key
-    notes: list[str]  # what a reader of the numbers has to know: what is missing, what fell back
-
+from data_pipeline.records import Dialogue, Question, Reject, Response
+from eval.contract import Item
 
 _CONTENT = [f.name for f in fields(Question) if f.name != "meta"]  # meta says where the file lay
 
@@ -40,9 +23,15 @@ def fingerprint(items: Sequence[Item]) -> str:
     """
     digest = hashlib.sha256()
     for item in items:
-        rows = [[getattr(q, name) for name in _CONTENT] for q in (item.question, *item.shots)]
+        rows = [_content(record) for record in (item.record, *item.shots)]
         digest.update(orjson.dumps([item.cell, rows]) + b"\n")
     return digest.hexdigest()
+
+
+def _content(record: Question | Dialogue) -> list:
+    if isinstance(record, Dialogue):
+        return [record.id, record.source, [asdict(turn) for turn in record.turns]]
+    return [getattr(record, name) for name in _CONTENT]
 
 
 def compare(path: Path, items: Sequence[Item], rejects: Sequence[Reject], release: dict[str, int]) -> list[str]:
@@ -50,10 +39,10 @@ def compare(path: Path, items: Sequence[Item], rejects: Sequence[Reject], releas
 
     Raises BadInput, naming every count that differs, for cells that hold more or that the release does not have.
     """
-    found = Counter(item.cell for item in items)
-    if more := [f"{c} {n} instead of {release.get(c, 0)}" for c, n in found.items() if n > release.get(c, 0)]:
+    sizes = Counter(item.cell for item in items)
+    if more := [f"{c} {n} instead of {release.get(c, 0)}" for c, n in sizes.items() if n > release.get(c, 0)]:
         raise BadInput(f"{path}: another version of the benchmark: it holds {', '.join(more)} items; get the release")
-    notes = [f"partial: {c} has {found[c]} of {full} items" for c, full in release.items() if found[c] < full]
+    notes = [f"partial: {c} has {sizes[c]} of {full} items" for c, full in release.items() if sizes[c] < full]
     codes = Counter(r.code for r in rejects)
     if rejects:
         why = ", ".join(f"{n} {code}" for code, n in codes.items())
@@ -66,7 +55,7 @@ def match(items: Sequence[Item], responses: dict[str, list[Response]]) -> list[l
 
     Raises BadInput for an id that the benchmark does not have (naming the nearest) and for items without responses.
     """
-    ids = [item.question.id for item in items]
+    ids = [item.id for item in items]
     known = set(ids)
     for id in responses:
         if id not in known:
@@ -82,25 +71,15 @@ def check(items: Sequence[Item], responses: list[list[Response]]) -> list[list[R
         raise BadInput("the benchmark holds no item to score; look at the rejects of its loader")
     if len(items) != len(responses):
         raise BadInput(f"{len(responses)} lists of responses for {len(items)} items; one list per item, in their order")
-    bare = [item.question.id for item, samples in zip(items, responses, strict=True) if not samples]
+    bare = [item.id for item, samples in zip(items, responses, strict=True) if not samples]
     if bare:
         raise BadInput(f"{len(bare)} of {len(items)} items have no response, first {bare[0]}; finish the run first")
     sizes = Counter(map(len, responses))
     if len(sizes) > 1:
         usual = sizes.most_common(1)[0][0]
-        odd = next(i.question.id for i, samples in zip(items, responses, strict=True) if len(samples) != usual)
+        odd = next(item.id for item, samples in zip(items, responses, strict=True) if len(samples) != usual)
         raise BadInput(f"item {odd} has not {usual} responses as the others; finish the run first")
     return responses
-
-
-def score_all(
-    items: Sequence[Item], responses: list[list[Response]], elastic_rule: str, think_prefilled: bool
-) -> list[list[dict]]:
-    """Returns `metrics.score_response` of every response; raises BadInput as `check` does."""
-    return [
-        [metrics.score_response(item.question, r, elastic_rule, think_prefilled) for r in samples]
-        for item, samples in zip(items, check(items, responses), strict=True)
-    ]
 
 
 def group_by(keys: Sequence[str], values: Sequence) -> dict[str, list]:
@@ -109,14 +88,3 @@ def group_by(keys: Sequence[str], values: Sequence) -> dict[str, list]:
     for key, value in zip(keys, values, strict=True):
         groups[key].append(value)
     return dict(groups)
-
-
-def by_subject(items: Sequence[Item], scores: list[list[dict]], resamples: int, seed: int) -> dict[str, dict]:
-    """Returns {subject: {"items", "accuracy", "accuracy_ci"}} of the multiple-choice items, in order of appearance."""
-    choice = [(i.question.subject, s) for i, s in zip(items, scores, strict=True) if i.question.kind != "open"]
-    groups = group_by([subject for subject, _ in choice], [s for _, s in choice])
-    accuracy = {subject: metrics.per_item(s, "acc") for subject, s in groups.items()}
-    return {
-        subject: {"items": len(v), "accuracy": metrics.mean(v), "accuracy_ci": metrics.bootstrap(v, resamples, seed)}
-        for subject, v in accuracy.items()
-    }

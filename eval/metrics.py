@@ -5,18 +5,32 @@ VERSION rises with any change of scoring, so that two numbers are compared only 
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Question, Response
+from data_pipeline.records import Dialogue, Question, Response
 from reward.answer import read_answer
 from reward.psyche import credit, is_well_formed
 from reward.thought import join_thought, split_thought
 
-VERSION = "2"
+VERSION = "3"
 ELASTIC_RULES = {  # the papers publish elastic accuracy, not its formula (README of PsycoLLM)
     "subset": "inferred, not published: |selected|/|key| if no selected option is wrong, else 0",
     "jaccard": "an alternative, not published: |selected and in the key|/|selected or in the key|",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How one response was read; all but `read` are in [0, 1]."""
+
+    read: str | None  # sorted letters; None where they cannot be read, and of what has no letters
+    acc: float
+    elastic: float
+    format: float
+    readable: float  # of what has no letters: the answer part holds text
+    failed: float
+    cut: float  # by its length
 
 
 def whole_text(response: Response) -> str:
@@ -33,29 +47,32 @@ def answer_part(response: Response, think_prefilled: bool = False) -> str:
 
 
 def score_response(
-    question: Question, response: Response, elastic_rule: str = "subset", think_prefilled: bool = False
-) -> dict:
-    """Returns `read` (letters or None), `acc`, `format`, `readable`, `failed`, `cut` (0 or 1), `elastic` in [0, 1].
+    question: Question | Dialogue, response: Response, elastic_rule: str = "subset", think_prefilled: bool = False
+) -> Score:
+    """Returns how a response to a question, or to the end of a dialogue, was read.
 
-    A failed request is wrong and unreadable. A response cut off by length is read as it stands. An open question is
-    readable when its answer part holds text; nothing here judges it. Raises BadInput for an unknown `elastic_rule`.
+    A failed request is wrong and unreadable. A response cut off by length is read as it stands. What has no letters, an
+    open question or a dialogue, is readable when its answer part holds text; nothing here judges it. Raises BadInput
+    for an unknown `elastic_rule`.
     """
     if elastic_rule not in ELASTIC_RULES:
         raise BadInput(f"elastic_rule={elastic_rule}: known are {', '.join(ELASTIC_RULES)}")
     failed, cut = response.finish == "failed", response.finish == "length"
     text, prefilled = whole_text(response), think_prefilled and not response.reasoning
-    read = None if failed or question.kind == "open" else read_answer(text, question.options, prefilled)
-    readable = bool(answer_part(response, think_prefilled)) if question.kind == "open" else read is not None
     well_formed = not failed and is_well_formed(text, prefilled)
-    return {
-        "read": read,
-        "acc": float(read is not None and read == question.answer),
-        "elastic": credit(read, question.answer, elastic_rule),
-        "format": float(well_formed),
-        "readable": float(readable),
-        "failed": float(failed),
-        "cut": float(cut),
-    }
+    if isinstance(question, Dialogue) or question.kind == "open":
+        readable = bool(answer_part(response, think_prefilled))
+        return Score(None, 0.0, 0.0, float(well_formed), float(readable), float(failed), float(cut))
+    read = None if failed else read_answer(text, question.options, prefilled)
+    return Score(
+        read=read,
+        acc=float(read is not None and read == question.answer),
+        elastic=credit(read, question.answer, elastic_rule),
+        format=float(well_formed),
+        readable=float(read is not None),
+        failed=float(failed),
+        cut=float(cut),
+    )
 
 
 def mean(values: Sequence[float]) -> float | None:
@@ -111,12 +128,12 @@ def pass_at(samples: int, right: int, k: int) -> float:
     return 1 - math.comb(samples - right, k) / math.comb(samples, k)
 
 
-def per_item(scores: list[list[dict]], key: str) -> list[float]:
+def per_item(scores: list[list[Score]], key: str) -> list[float]:
     """Returns each item's mean of `key` over its samples."""
-    return [mean_of([s[key] for s in samples]) for samples in scores]
+    return [mean_of([getattr(s, key) for s in samples]) for samples in scores]
 
 
-def counts(scores: list[list[dict]]) -> dict[str, int]:
+def counts(scores: list[list[Score]]) -> dict[str, int]:
     """Returns how many items and responses there are, and how many responses are unreadable, cut off, or failed.
 
     A failed request is not counted as unreadable too; one that was cut off may be.
@@ -125,13 +142,13 @@ def counts(scores: list[list[dict]]) -> dict[str, int]:
     return {
         "items": len(scores),
         "responses": len(responses),
-        "unreadable": sum(not s["readable"] and not s["failed"] for s in responses),
-        "cut_by_length": int(sum(s["cut"] for s in responses)),
-        "failed": int(sum(s["failed"] for s in responses)),
+        "unreadable": sum(not s.readable and not s.failed for s in responses),
+        "cut_by_length": int(sum(s.cut for s in responses)),
+        "failed": int(sum(s.failed for s in responses)),
     }
 
 
-def describe(scores: list[list[dict]], resamples: int, seed: int) -> dict:
+def describe(scores: list[list[Score]], resamples: int, seed: int) -> dict:
     """Returns counts, accuracy, elastic accuracy (both in [0, 1], with 95 % intervals) and pass@k of some questions.
 
     Accuracy is the mean over items of the mean over samples; unreadable and failed responses count as wrong. pass@k is
@@ -139,7 +156,7 @@ def describe(scores: list[list[dict]], resamples: int, seed: int) -> dict:
     """
     accuracy, elastic = per_item(scores, "acc"), per_item(scores, "elastic")
     n = len(scores[0]) if scores else 0
-    right = [round(sum(s["acc"] for s in samples)) for samples in scores]
+    right = [round(sum(s.acc for s in samples)) for samples in scores]
     return {
         **counts(scores),
         "accuracy": mean(accuracy),

@@ -11,141 +11,162 @@ and report.html. Requests to a server are kept in ledger.sqlite: the same comman
 """
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from rich.markup import escape
 from rich.table import Table
 
 from data_pipeline import llm
-from data_pipeline.errors import BadInput, did_you_mean
-from data_pipeline.records import read_jsonl
-from eval import metrics, report, responses
-from eval.items import Item, fingerprint
+from data_pipeline.errors import BadInput
+from eval import report, responses
+from eval.contract import find_benchmark
+from eval.differences import ACCURACY, differences
+from eval.figures import Difference, Measured, SetMetrics
+from eval.items import fingerprint
+from eval.judging.judges import ask_judge
+from eval.measure import measure, read_all, with_judgements
+from eval.responses import Asked, Row
+from eval.settings import EvalSettings, EvaluationSet, load_set, settings
 from launch.cli.arguments import EVAL, Command
 from launch.cli.configuration import as_dict, load_config
 from launch.cli.entry import StageFailed, console, run_stage, show_plan
 from launch.models import local
-from launch.models.find import CHECKPOINTS, find_models, parameters
+from launch.models.find import find_models, parameters
 from launch.preflight import memory
 from launch.running.folder import StageFolder, finished_manifest, open_stage
 
 
 def run(config: DictConfig, command: Command) -> None:
     """Runs the stage; raises BadInput for a checkpoint that the run does not have, StageFailed for failed requests."""
-    if config.checkpoint not in (*CHECKPOINTS, "all"):
-        raise BadInput(f"checkpoint={config.checkpoint}: known are {', '.join(CHECKPOINTS)} and all")
-    if config.elastic_rule not in metrics.ELASTIC_RULES:
-        raise BadInput(f"elastic_rule={config.elastic_rule}: known are {', '.join(metrics.ELASTIC_RULES)}")
-    endpoint, judge = responses.server(config.endpoint, "endpoint"), responses.server(config.judge, "judge")
-    skipped = [name for name, asked in config.sets.items() if "benchmark" in asked and not asked.get("path")]
-    sets = {name: asked for name, asked in config.sets.items() if name not in skipped}
-    notes = [f"{name}: left out, since its path is not given (sets.{name}.path=DIR)" for name in skipped]
+    asked = settings(as_dict(config))
+    sets = {name: one for name, one in asked.sets.items() if not one.is_left_out}
+    notes = [
+        f"{name}: left out, since its path is not given (sets.{name}.path=DIR)"
+        for name in asked.sets
+        if name not in sets
+    ]
+    data = Path("runs") / asked.run / "data"
     if config.dry_run:
-        notes += [f"{name}: {a.get('file') or a.path}, {a.get('samples', 1)} samples" for name, a in sets.items()]
+        notes += [f"{name}: {one.file or one.path}, {one.samples} samples" for name, one in sets.items()]
         show_plan(as_dict(config), ["python", "-m", "launch.eval"], {}, notes)
         return
     if not sets:
         raise BadInput(f"no set is left to ask; {'; '.join(notes) or 'sets= is empty'}")
-    data = Path("runs") / config.run / "data"
-    if any("file" in asked for asked in sets.values()):
-        finished_manifest(
-            config.run, "data", f"python -m launch.data recipe={command.words['recipe']} run={config.run}"
-        )
-    models = {"endpoint": endpoint.model} if endpoint else find_models(config)
-    loaded = {name: responses.load_set(name, asked, data) for name, asked in sets.items()}
-    inputs = {name: data / asked.file if "file" in asked else Path(asked.path) for name, asked in sets.items()}
-    inputs |= {} if endpoint else {f"model_{name}": Path(model) for name, model in models.items()}
+    if any(one.file is not None for one in sets.values()):
+        finished_manifest(asked.run, "data", f"python -m launch.data recipe={command.words['recipe']} run={asked.run}")
+    models = {"endpoint": asked.endpoint.model} if asked.endpoint else find_models(config)
+    loaded = [load_set(name, one, data) for name, one in sets.items()]
+    inputs = {one.name: one.asked.place(data) for one in loaded}
+    inputs |= {} if asked.endpoint else {f"model_{name}": Path(model) for name, model in models.items()}
     opened = open_stage(EVAL, config, inputs, command)
     for note in notes:
-        console.print(f"  {note}")
+        console.print(f"  {note}", markup=False)
     if opened.done:
         console.print(f"eval: {opened.path} is done already; nothing left to do")
     else:
-        evaluate(config, opened, models, sets, loaded, endpoint, judge)
-    show(json.loads((opened.path / "metrics.json").read_text(encoding="utf-8")))
+        evaluate(asked, opened, models, loaded)
+    show(Measured.read(opened.path / "metrics.json"))
     console.print(f"{opened.path}/report.html, report.md, metrics.json")
 
 
-def evaluate(config: DictConfig, opened: StageFolder, models: dict, sets: dict, loaded: dict, endpoint, judge):
+def evaluate(asked: EvalSettings, opened: StageFolder, models: dict[str, str], sets: list[EvaluationSet]) -> None:
     """Asks, scores and writes everything; raises StageFailed, after that, when requests have failed."""
-    measured = {"sets": {}, "parameters_b": {c: size_b(model) for c, model in models.items()}, "models": models}
-    asked_file = opened.path / "asked.json"  # what each stored file of responses is an answer to
-    asked_before = json.loads(asked_file.read_text(encoding="utf-8")) if asked_file.is_file() else {}
-    rows, outputs, failed = {}, {}, 0
+    folder, ledger = opened.path, opened.path / "ledger.sqlite"
+    measured = Measured({}, {c: size_b(model) for c, model in models.items()}, models)
+    before, rows, outputs = responses.read_asked(folder), {}, {}
     for checkpoint, model in models.items():
-        for name, asked in sets.items():
-            items, path = loaded[name][1].items, opened.path / f"responses.{checkpoint}.{name}.jsonl"
-            about = {
-                "fingerprint": fingerprint(items),
-                "model": opened.manifest["inputs"].get(f"model_{checkpoint}", model),
-                **{k: asked.get(k) for k in ("samples", "temperature", "top_p")},
-                **{k: config[k] for k in ("max_new_tokens", "seed", "batch_size")},
-            }
-            if not endpoint and path.is_file() and asked_before.get(path.name) == about:
-                replies = responses.stored(path, items)
+        for one in sets:
+            path = folder / responses.file_name(checkpoint, one.name)
+            about = Asked(
+                checkpoint=checkpoint,
+                set=one.name,
+                fingerprint=fingerprint(one.loaded.items),
+                model=opened.manifest["inputs"].get(f"model_{checkpoint}", model),
+                samples=one.asked.samples,
+                temperature=one.asked.temperature,
+                top_p=one.asked.top_p,
+                max_new_tokens=asked.max_new_tokens,
+                seed=asked.seed,
+                batch_size=asked.batch_size,
+                judge=asked.judge.model if asked.judge and one.benchmark.judge else None,
+            )
+            earlier = before.get(path.name)
+            if not asked.endpoint and path.is_file() and earlier and replace(earlier, judge=about.judge) == about:
+                replies = responses.stored(path, one)
             else:
-                generate = generator(config, model, endpoint, opened.path / "ledger.sqlite", name)
-                replies = responses.ask(items, asked, generate)
-            rows[checkpoint, name] = responses.store(path, items, replies, config)
-            asked_before[path.name] = about
-            asked_file.write_text(json.dumps(asked_before, indent=2) + "\n", encoding="utf-8")
-            outputs[path.name] = path
-            result = score(config, loaded[name], replies, judge, opened.path / "ledger.sqlite", name)
-            measured["sets"].setdefault(name, {})[checkpoint] = result
-            failed += result["failed"]
-            if asked.get("benchmark") == "cpsyexam" and not any(item.question.answer for item in items):
-                outputs |= write_submission(opened.path, checkpoint, name, loaded[name][0], items, replies)
-    outputs |= write_results(opened.path, f"run {config.run}", measured, rows, config)
-    if failed:
+                replies = responses.ask(one, generator(asked, model, asked.endpoint, ledger, one.name))
+            responses.store(path, one.benchmark, read_all(one.loaded.items, replies, asked.scoring))
+            before[path.name] = about
+            responses.write_asked(folder, before)
+            result = score(asked, one, checkpoint, replies, folder, ledger)
+            measured.sets.setdefault(one.name, {})[checkpoint] = result.figures
+            rows[checkpoint, one.name] = result.rows
+            outputs |= result.outputs
+    outputs |= write_results(folder, f"run {asked.run}", measured, rows)
+    if failures := failures_of(measured):
         opened.save()
-        raise StageFailed(
-            f"{failed} requests failed and count as wrong in {opened.path}/report.md; the same command asks them again"
-        )
-    counts = {f"{name}/{c}": r["responses"] for name, results in measured["sets"].items() for c, r in results.items()}
+        raise StageFailed(f"{failures} in {folder}/report.md; the same command asks them again")
+    counts = {f"{name}/{c}": r.responses for name, results in measured.sets.items() for c, r in results.items()}
     opened.finish(outputs, counts, models=models)
 
 
+def failures_of(measured: Measured) -> str:
+    """Returns what is said of requests that failed, "" when none has."""
+    results = [result for of_set in measured.sets.values() for result in of_set.values()]
+    failed, unjudged = sum(r.failed for r in results), sum(r.judge_failed or 0 for r in results)
+    parts = [f"{failed} requests failed and count as wrong"] if failed else []
+    parts += [f"{unjudged} requests to the judge failed and are missing"] if unjudged else []
+    return ", ".join(parts)
+
+
 def generator(
-    config: DictConfig, model: str, endpoint: llm.Server | None, ledger: Path, name: str
+    asked: EvalSettings, model: str, endpoint: llm.Server | None, ledger: Path, name: str
 ) -> responses.Generate:
     """Returns what generates: `endpoint`, or the model folder or ID in this process."""
 
     def ask_here(conversations, ids, samples, temperature, top_p):
-        sampling = local.Sampling(config.max_new_tokens, temperature, top_p)
+        sampling = local.Sampling(asked.max_new_tokens, temperature, top_p)
         title = f"{model} on {name}"
-        return local.generate(model, conversations, samples, sampling, config.batch_size, config.seed, title)
+        return local.generate(model, conversations, samples, sampling, asked.batch_size, asked.seed, title)
 
     if endpoint is None:
         return ask_here
 
     def ask_server(conversations, ids, samples, temperature, top_p):
-        params = {"temperature": temperature, "top_p": top_p, "max_tokens": config.max_new_tokens, "seed": config.seed}
+        params = {"temperature": temperature, "top_p": top_p, "max_tokens": asked.max_new_tokens, "seed": asked.seed}
         return llm.generate(endpoint, conversations, samples, f"eval/{name}", ids, ledger, **params)
 
     return ask_server
 
 
-def score(config: DictConfig, loaded: tuple, replies: list, judge, ledger: Path, name: str) -> dict:
-    """Returns the metrics of one set, with the loader's notes before the scorer's."""
-    module, content = loaded
-    more = {}
-    judged = responses.judge(content.items, replies, judge, ledger, name, config.seed)
-    if judged is not None:
-        more["judgements"] = judged
-    result = module.score(content.items, replies, elastic_rule=config.elastic_rule,
-                          think_prefilled=config.think_prefilled, resamples=config.bootstrap, seed=config.seed,
-                          **more)  # fmt: skip
-    return {**result, "notes": content.notes + result["notes"]}
+@dataclass
+class Scored:
+    """What came of one checkpoint's responses to one set."""
+
+    figures: SetMetrics
+    rows: list[Row]
+    outputs: dict[str, Path]
 
 
-def write_submission(folder: Path, checkpoint: str, name: str, module, items: list[Item], replies: list) -> dict:
-    """Writes the file for the site that holds the withheld answers; returns {file name: path}."""
-    if any(item.question.kind == "open" for item in items):
-        return {}
-    path = folder / f"submission.{checkpoint}.{name}.json"
-    content = module.submission(items, replies)
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    return {path.name: path}
+def score(
+    asked: EvalSettings, one: EvaluationSet, checkpoint: str, replies: list, folder: Path, ledger: Path
+) -> Scored:
+    """Reads, judges and scores the responses and writes them to `folder`, with a submission where there is one."""
+    benchmark, judge, scoring = one.benchmark, asked.judge if one.benchmark.judge else None, asked.scoring
+    answered = read_all(one.loaded.items, replies, scoring)
+    if judge:
+        answered = with_judgements(answered, ask_judge(benchmark, answered, judge, ledger, one.name, scoring))
+    figures, scores = measure(benchmark, answered, scoring, judge.model if judge else None)
+    figures.notes = one.loaded.notes + figures.notes
+    path = folder / responses.file_name(checkpoint, one.name)
+    outputs, rows = {path.name: path}, responses.store(path, benchmark, answered, scores)
+    if benchmark.submission and (content := benchmark.submission(answered)) is not None:
+        file = folder / f"submission.{checkpoint}.{one.name}.json"
+        file.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        outputs[file.name] = file
+    return Scored(figures, rows, outputs)
 
 
 def size_b(model: str) -> float | None:
@@ -155,81 +176,84 @@ def size_b(model: str) -> float | None:
     return None if count is None else count / 1e9
 
 
-def write_results(folder: Path, title: str, measured: dict, rows: dict, config: DictConfig) -> dict[str, Path]:
-    """Adds the paired gains, writes metrics.json and the two reports; returns {name: path}."""
-    measured["gains"] = {}
-    for name, results in measured["sets"].items():
+def write_results(folder: Path, title: str, measured: Measured, rows: dict[tuple[str, str], list[Row]]) -> dict:
+    """Adds the paired differences, writes metrics.json and the two reports; returns {name: path}."""
+    for name, results in measured.sets.items():
         pairs = list(results)
-        measured["gains"][name] = {
-            f"{a} -> {b}": gain
-            for a, b in zip(pairs, pairs[1:], strict=False)
-            if (gain := paired(rows[a, name], rows[b, name], config.bootstrap, config.seed))
+        measured.differences[name] = {
+            f"{a} -> {b}": differences(rows[a, name], rows[b, name]) for a, b in zip(pairs, pairs[1:], strict=False)
         }
     path = folder / "metrics.json"
-    path.write_text(json.dumps(measured, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    page = report.page(title, measured, rows)
-    return {path.name: path, **report.write(folder, page)}
+    measured.write(path)
+    return {path.name: path, **report.write(folder, report.page(title, measured, rows))}
 
 
-def paired(before: list[dict], after: list[dict], resamples: int, seed: int) -> dict | None:
-    """Returns the paired gain in accuracy of two files of rows over the same items, None without a keyed question."""
-    first, second = (report.accuracy_by_item(rows) for rows in (before, after))
-    common = [id for id in first if id in second]
-    if not common:
-        return None
-    gain = metrics.paired_gain([first[i] for i in common], [second[i] for i in common], resamples, seed)
-    return {"items": len(common), **gain}
-
-
-def show(measured: dict) -> None:
-    """Prints one table per set, and the gains."""
-    for name, results in measured["sets"].items():
+def show(measured: Measured) -> None:
+    """Prints the first table of every set, its notes and the differences."""
+    for name, results in measured.sets.items():
         first = next(iter(results.values()))
-        table = Table(*report.HEAD, title=f"{name}: {first['items']} items, {first['samples']} samples each")
-        for checkpoint, result in results.items():
-            table.add_row(*report.overview(checkpoint, result))
-        console.print(table)
-        for note in first["notes"]:
+        overview = find_benchmark(first.benchmark, "benchmark").tables(results)[0]
+        print_table(f"{name}: {first.items} items, {first.samples} samples each", overview.head, overview.rows)
+        for note in report.notes_of(results):
             console.print(f"  {note}", markup=False)
-        for pair, gain in measured["gains"].get(name, {}).items():
-            console.print(
-                f"  accuracy {pair}: {gain['gain']:+.1%}, 95 % interval {gain['ci_low']:+.1%} to {gain['ci_high']:+.1%}"
-            )
+        for pair, of_pair in measured.differences.get(name, {}).items():
+            for d in of_pair:
+                console.print(f"  {d.score} {pair}: {_told(d, d.gain)}, 95 % interval {_interval(d)}", markup=False)
+
+
+def print_table(title: str, head, rows) -> None:
+    """Prints a table whose names are whole, however narrow the terminal."""
+    table = Table(*map(escape, head), title=escape(title))
+    for row in rows:
+        table.add_row(*map(escape, row))
+    table.width = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    console.print(table)
+
+
+def _told(difference: Difference, value: float, signed: bool = True) -> str:
+    """Returns an accuracy in percent, any other score as it is."""
+    sign = "+" if signed else ""
+    return f"{value:{sign}.1%}" if difference.score == ACCURACY else f"{value:{sign}.2f}"
+
+
+def _interval(difference: Difference) -> str:
+    return f"{_told(difference, difference.ci_low)} to {_told(difference, difference.ci_high)}"
 
 
 def rescore(command: Command) -> None:
     """`rescore run=NAME [elastic_rule=...] [think_prefilled=true]`: stored responses, no generation."""
     if "run" not in command.words:
         raise BadInput("rescore which run? `python -m launch.eval rescore run=NAME`")
-    folder = Path("runs") / command.words["run"] / "eval"
-    if not (folder / "asked.json").is_file():
-        raise BadInput(f"{folder}: holds no stored responses; first: python -m launch.eval run={command.words['run']}")
+    run = command.words["run"]
+    folder = Path("runs") / run / "eval"
+    stored = responses.read_asked(folder)
+    if not stored:
+        raise BadInput(f"{folder}: holds no stored responses; first: python -m launch.eval run={run}")
     config = load_config(folder / "config.yaml")
     changes = {k: v for k, v in command.words.items() if k != "run"}
     if odd := sorted(set(changes) - {"elastic_rule", "think_prefilled"}):
         raise BadInput(f"rescore takes run=, elastic_rule= and think_prefilled=, not {', '.join(odd)}")
     config.merge_with(OmegaConf.from_dotlist([f"{k}={v}" for k, v in changes.items()]))
-    asked = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
-    before = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    asked, before = settings(as_dict(config)), Measured.read(folder / "metrics.json")
     data, out = folder.parent / "data", folder / "rescored"
     out.mkdir(exist_ok=True)
-    measured, rows = {**{k: before[k] for k in ("parameters_b", "models")}, "sets": {}}, {}
-    for file, about in asked.items():
-        _, checkpoint, name, _ = file.split(".")
-        loaded = responses.load_set(name, config.sets[name], data)
-        if fingerprint(loaded[1].items) != about["fingerprint"]:
+    measured, rows = Measured({}, before.parameters_b, before.models), {}
+    for file, about in stored.items():
+        one = load_set(about.set, asked.sets[about.set], data)
+        if fingerprint(one.loaded.items) != about.fingerprint:
             raise BadInput(
-                f"sets.{name}: {config.sets[name].get('path') or data} is another version of the questions than the "
-                f"responses in {folder / file} answer; evaluate anew under another run="
+                f"sets.{one.name}: {one.asked.path or data} is another version of the questions than the responses in "
+                f"{folder / file} answer; evaluate anew under another run="
             )
-        replies = responses.stored(folder / file, loaded[1].items)
-        rows[checkpoint, name] = responses.store(out / file, loaded[1].items, replies, config)
-        judge = responses.server(config.judge, "judge")
-        result = score(config, loaded, replies, judge, folder / "ledger.sqlite", name)
-        measured["sets"].setdefault(name, {})[checkpoint] = result
-    write_results(out, f"run {command.words['run']}, scored again", measured, rows, config)
+        replies = responses.stored(folder / file, one)
+        result = score(asked, one, about.checkpoint, replies, out, folder / "ledger.sqlite")
+        rows[about.checkpoint, one.name] = result.rows
+        measured.sets.setdefault(one.name, {})[about.checkpoint] = result.figures
+    write_results(out, f"run {run}, scored again", measured, rows)
     show(measured)
     console.print(f"{out}/report.html, report.md, metrics.json")
+    if unjudged := sum(r.judge_failed or 0 for results in measured.sets.values() for r in results.values()):
+        raise StageFailed(f"{unjudged} requests to the judge failed and are missing; the same command asks them again")
 
 
 def compare(command: Command) -> None:
@@ -240,41 +264,42 @@ def compare(command: Command) -> None:
     common = [name for name in sets_a if name in sets_b]
     if not common:
         raise BadInput(f"{name_a} has answered {', '.join(sets_a)}, {name_b} {', '.join(sets_b)}: no set of both")
-    table = Table("set", "items", name_a, name_b, "difference", "95 % interval", "", title=f"{name_b} against {name_a}")
+    lines, notes = [], []
     for name in common:
-        (path_a, print_a), (path_b, print_b) = sets_a[name], sets_b[name]
-        if print_a != print_b:
+        (path_a, a), (path_b, b) = sets_a[name], sets_b[name]
+        if a.fingerprint != b.fingerprint:
             raise BadInput(f"set {name}: {path_a} and {path_b} answer different versions of the questions")
-        a, b = ([row for _, row in read_jsonl(path)] for path in (path_a, path_b))
-        for cell in [None, *dict.fromkeys(row["cell"] for row in a if row["kind"] != "open")]:
-            part_a, part_b = ([r for r in rows if cell in (None, r["cell"])] for rows in (a, b))
-            gain = paired(part_a, part_b, 2000, 42)
-            if gain is None:
-                continue
-            means = [metrics.mean(list(report.accuracy_by_item(part).values())) for part in (part_a, part_b)]
-            verdict = "better" if gain["ci_low"] > 0 else "worse" if gain["ci_high"] < 0 else "unclear"
-            table.add_row(name if cell is None else f"  {cell}", str(gain["items"]), f"{means[0]:.1%}",
-                          f"{means[1]:.1%}", f"{gain['gain']:+.1%}",
-                          f"{gain['ci_low']:+.1%} to {gain['ci_high']:+.1%}", verdict)  # fmt: skip
-    console.print(table)
+        rows_a, rows_b = responses.read_rows(path_a), responses.read_rows(path_b)
+        of_set = differences(rows_a, rows_b, cells=True)
+        if a.judge != b.judge and any(d.score != ACCURACY for d in of_set):
+            notes.append(f"{name}: judged by {a.judge} and by {b.judge}, whose scores are not of one kind; left out")
+            of_set = [d for d in of_set if d.score == ACCURACY]
+        elif not of_set:
+            notes.append(f"{name}: no score that both have: no key, and no judge has judged both (judge.base_url)")
+        lines += [
+            [name if d.cell is None else f"  {d.cell}", d.score, str(d.items), _told(d, d.before, False),
+             _told(d, d.after, False), _told(d, d.gain), _interval(d), d.verdict]
+            for d in of_set
+        ]  # fmt: skip
+    if not lines:
+        raise BadInput(f"{name_a} and {name_b} cannot be compared; {'; '.join(notes)}")
+    head = ("set", "score", "items", name_a, name_b, "difference", "95 % interval", "")
+    print_table(f"{name_b} against {name_a}", head, lines)
+    for note in notes:
+        console.print(f"  {note}", markup=False)
 
 
-def _answered(word: str) -> tuple[str, dict[str, tuple[Path, str]]]:
-    """Returns ("run/checkpoint", {set: (file of responses, fingerprint)}) of one side of a comparison."""
+def _answered(word: str) -> tuple[str, dict[str, tuple[Path, Asked]]]:
+    """Returns ("run/checkpoint", {set: (file of responses, what it answers)}) of one side of a comparison."""
     run, _, checkpoint = word.partition("/")
     folder = Path("runs") / run / "eval"
-    if not (folder / "asked.json").is_file():
-        there = sorted(p.parent.parent.name for p in Path("runs").glob("*/eval/asked.json"))
-        raise BadInput(f"{word}: run {run} has no evaluation; there is {', '.join(there)}{did_you_mean(run, there)}")
-    files = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
-    have = list(dict.fromkeys(file.split(".")[1] for file in files))
+    files = responses.evaluated(folder, word)
+    have = list(dict.fromkeys(about.checkpoint for about in files.values()))
     checkpoint = checkpoint or have[-1]
     if checkpoint not in have:
         raise BadInput(f"{word}: run {run} has evaluated {', '.join(have)}, not {checkpoint}")
     return f"{run}/{checkpoint}", {
-        file.split(".")[2]: (folder / file, about["fingerprint"])
-        for file, about in files.items()
-        if file.split(".")[1] == checkpoint
+        about.set: (folder / file, about) for file, about in files.items() if about.checkpoint == checkpoint
     }
 
 

@@ -25,22 +25,27 @@ _JINJA = jinja2.Environment(
 
 
 @cache
-def _template(name: str) -> jinja2.Template:
-    return _JINJA.get_template(f"{name}.jinja")
+def _template(file: Path) -> jinja2.Template:
+    return _JINJA.from_string(file.read_text(encoding="utf-8"))
 
 
 def render(name: str, **variables) -> str:
-    """Returns the text of `<name>.jinja`, without blanks at its ends.
+    """Returns the text of `<name>.jinja` of this folder, as `render_file` does."""
+    return render_file(Path(__file__).parent / f"{name}.jinja", **variables)
+
+
+def render_file(file: Path, /, **variables) -> str:
+    """Returns the text of a prompt's file, without blanks at its ends.
 
     Raises BadInput, naming the file, for a template that cannot be read or uses a variable that it does not get.
     """
     try:
-        return _template(name).render(**variables).strip()
+        return _template(file).render(**variables).strip()
     except jinja2.TemplateSyntaxError as error:
-        raise BadInput(f"prompt {name}.jinja line {error.lineno}: {error.message}") from None
+        raise BadInput(f"prompt {file.name} line {error.lineno}: {error.message}") from None
     except jinja2.UndefinedError as error:
         known = ", ".join(variables) or "none"
-        raise BadInput(f"prompt {name}.jinja: {error.message}; the variables it gets are {known}") from None
+        raise BadInput(f"prompt {file.name}: {error.message}; the variables it gets are {known}") from None
 
 
 @cache

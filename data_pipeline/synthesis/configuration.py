@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from data_pipeline.errors import BadInput, did_you_mean
+from data_pipeline.errors import BadInput, did_you_mean, first_fault
 from data_pipeline.steps import Step, StepSettings, find_step
 
 READS = {"questions": "passages", "posts": "posts", "dialogues": "dialogues"}  # a pipeline and the key of its source
@@ -76,7 +76,7 @@ class Configuration(BaseModel):
         try:
             return step.settings(**given)
         except ValidationError as error:
-            raise BadInput(_told(f"synthesis.{name}", error)) from None
+            raise BadInput(first_fault(f"synthesis.{name}", error)) from None
 
 
 def configuration(given: dict[str, Any]) -> Configuration:
@@ -84,7 +84,7 @@ def configuration(given: dict[str, Any]) -> Configuration:
     try:
         config = Configuration.model_validate(given)
     except ValidationError as error:
-        raise BadInput(_told("", error)) from None
+        raise BadInput(first_fault("", error)) from None
     for name in config.synthesis:
         config.settings(name, find_step(name, "synthesis"))
     for name in config.models:
@@ -106,11 +106,3 @@ def _source(key: str, value: str | dict) -> Source:
 
 def path_of(source: Source) -> Path:
     return Path(source.path)
-
-
-def _told(where: str, error: ValidationError) -> str:
-    """Returns the first thing that is wrong: "synthesis.review.size=0: Input should be greater than or equal to 1"."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(filter(None, (where, *map(str, first["loc"]))))
-    value = first["input"] if first["loc"] else ""
-    return f"{key}{f'={value!r}' if first['loc'] else ''}: {first['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,1 @@
+"""Benchmarks, one file or one folder each, which declares `BENCHMARK` (eval/contract.py)."""

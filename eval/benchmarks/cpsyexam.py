@@ -14,9 +14,13 @@ from pathlib import Path
 
 from data_pipeline import sources
 from data_pipeline.errors import BadInput
-from data_pipeline.records import LETTERS, Question, Reject, Response
-from eval import metrics
-from eval.items import Item, Loaded, by_subject, check, compare, fingerprint, group_by, score_all
+from data_pipeline.prompts import question_messages, render
+from data_pipeline.records import LETTERS, Question, Reject
+from eval import metrics, tables
+from eval.contract import Answered, Benchmark, Figures, Item, Judge, Loaded, Scoring, Table
+from eval.figures import Cell, SetMetrics
+from eval.items import compare, group_by
+from eval.judging.judges import judge_scores
 from reward.thought import split_thought
 
 CELLS = ("KG_single", "KG_multi", "CA_single", "CA_multi")
@@ -32,6 +36,9 @@ QA_RELEASE = {
     "test": {"QA_knowledge": 100, "QA_analyse": 100},
 }
 JUDGE = "gpt-4-0125-preview"  # the official judge of QA (evaluate_qa.py); another one gives other numbers
+
+
+SCORE = "judge_score"
 
 
 def load(path: str | Path, split: str = "test", shots: int = 0, seed: int = 42, qa: bool = False) -> Loaded:
@@ -128,124 +135,108 @@ def normalise(text: str) -> str:
 # --- scores -----------------------------------------------------------------------------------------------------------
 
 
-def score(
-    items: Sequence[Item],
-    responses: list[list[Response]],
-    judgements: list[list[float | None]] | None = None,
-    elastic_rule: str = "subset",
-    think_prefilled: bool = False,
-    resamples: int = 1000,
-    seed: int = 42,
-) -> dict:
-    """Returns the metrics of one list of samples per item; items without answers have counts but no accuracy.
-
-    `judgements` (0..100 or None, in the shape of `responses`) are the judge's scores of open items: None counts as 0
-    and as an unreadable judgement, and a failed request or an empty answer part is 0 whatever was judged. Failures stay
-    in every denominator. Raises BadInput for responses that do not fit the items.
-    """
-    scores = score_all(items, responses, elastic_rule, think_prefilled)
-    choice = [(i, s) for i, s in zip(items, scores, strict=True) if i.question.kind != "open"]
-    answered = [(i, s) for i, s in choice if i.question.answer]
-    by_cell = group_by([i.cell for i, _ in choice], [s for _, s in choice])
-    key = group_by([i.cell for i, _ in answered], [metrics.mean([r["acc"] for r in s]) for _, s in answered])
-    cells = {c: _cell_metrics(by_cell.get(c, []), bool(key.get(c)), resamples, seed) for c in CELLS if choice}
-    for name in QA_CELLS:
-        at = [n for n, item in enumerate(items) if item.cell == name]
-        if at:
-            judged = [judgements[n] for n in at] if judgements is not None else None
-            cells[name] = _judged([scores[n] for n in at], judged, resamples, seed)
-    weighted, macro = _averages(answered, key, resamples, seed) if choice else ({}, {})
-    notes = [f"no average that holds {c}: no answered item" for c in CELLS if choice and not key.get(c)]
-    if len(cells) > len(CELLS if choice else ()) and judgements is None:
-        notes.append(f"QA is not judged; the official judge is {JUDGE}")
-    return {
-        "benchmark": "cpsyexam",
-        "version": metrics.VERSION,
-        "fingerprint": fingerprint(items),
-        "elastic_rule": elastic_rule,
-        "elastic_rule_source": metrics.ELASTIC_RULES[elastic_rule],
-        "shots": max(len(item.shots) for item in items),
-        "samples": len(responses[0]),
-        **metrics.counts(scores),
-        "item_weighted": weighted,
-        "subject_macro": macro,
-        "cells": cells,
-        "subjects": by_subject([i for i, _ in answered], [s for _, s in answered], resamples, seed),
-        "published_columns": _published_columns(items, cells, weighted),
-        "notes": notes,
-    }
+def requests(item: Item) -> list[dict]:
+    return question_messages(item.question, item.shots)
 
 
-def _cell_metrics(scores: list[list[dict]], answered: bool, resamples: int, seed: int) -> dict:
-    found = metrics.describe(scores, resamples, seed)
-    if not answered:  # withheld keys: what was answered right is not known
-        found |= dict.fromkeys(("accuracy", "accuracy_ci", "elastic", "elastic_ci"), None) | {"pass_at": {}}
-    return found
+def score(answered: list[Answered], scoring: Scoring) -> list[list[dict[str, float | None]]]:
+    """Returns the judge's score (0..100) of every response to an open question, 0 where there is no answer to judge."""
+    return [
+        [{} for _ in one.responses] if one.item.has_letters else judge_scores(one, (SCORE,)) for one in answered
+    ]  # fmt: skip
 
 
-def _judged(scores: list[list[dict]], judged: list[list[float | None]] | None, resamples: int, seed: int) -> dict:
-    found = metrics.counts(scores)
-    if judged is None:
-        return {**found, "judge_score": None, "judge_score_ci": None, "unreadable_judgements": None}
-    pairs = [list(zip(s, j, strict=True)) for s, j in zip(scores, judged, strict=True)]
-    values = [metrics.mean_of([j or 0.0 if s["readable"] else 0.0 for s, j in item]) for item in pairs]
-    return {
-        **found,
-        "judge_score": metrics.mean(values),
-        "judge_score_ci": metrics.bootstrap(values, resamples, seed),
-        "unreadable_judgements": sum(bool(s["readable"]) and j is None for item in pairs for s, j in item),
-    }
-
-
-def _averages(answered: list[tuple[Item, list[dict]]], key: dict, resamples: int, seed: int) -> tuple[dict, dict]:
-    """Returns the two kinds of average, each {name: value, name_ci: interval}; None where a cell has no item."""
+def figures(answered: list[Answered], cells: dict[str, Cell], scoring: Scoring) -> Figures:
+    """Returns both kinds of average, each {name: value, name_ci: interval}; None where a cell has no answered item."""
+    shots = max(len(one.item.shots) for one in answered)
+    if not any(one.item.has_letters for one in answered):
+        return Figures({"shots": shots, "item_weighted": {}, "subject_macro": {}})
+    keyed = [one for one in answered if one.item.has_letters and one.item.question.answer]
+    accuracy = metrics.per_item([one.readings for one in keyed], "acc")
+    of_cells = group_by([one.item.cell for one in keyed], accuracy)
     weighted, macro = {}, {}
-    for name, cells in {"KG": CELLS[:2], "CA": CELLS[2:], "all": CELLS}.items():
-        value, interval = metrics.average([key.get(c, []) for c in cells], resamples, seed, by_items=True)
+    for name, members in {"KG": CELLS[:2], "CA": CELLS[2:], "all": CELLS}.items():
+        groups = [of_cells.get(c, []) for c in members]
+        value, interval = metrics.average(groups, scoring.resamples, scoring.seed, by_items=True)
         weighted |= {name: value, f"{name}_ci": interval}
-    files = group_by(
-        [i.question.meta["file"] for i, _ in answered], [metrics.mean([r["acc"] for r in s]) for _, s in answered]
-    )
+    files = group_by([one.item.question.meta["file"] for one in keyed], accuracy)
     for kind in ("single", "multi"):
         groups = [values for file, values in files.items() if ("单项" in file) == (kind == "single")]
-        value, interval = metrics.average(groups, resamples, seed)
+        value, interval = metrics.average(groups, scoring.resamples, scoring.seed)
         macro |= {kind: value, f"{kind}_ci": interval}
     both = (macro["single"], macro["multi"])
-    return weighted, macro | {"average": None if None in both else metrics.mean(both)}
+    macro |= {"average": None if None in both else metrics.mean(both)}
+    return Figures(
+        {"shots": shots, "item_weighted": weighted, "subject_macro": macro},
+        _published_columns(answered, cells, weighted["all"]),
+        [f"no average that holds {c}: no answered item" for c in CELLS if not of_cells.get(c)],
+    )
 
 
-def _published_columns(items: Sequence[Item], cells: dict, weighted: dict) -> dict:
+def _published_columns(answered: list[Answered], cells: dict[str, Cell], average: float | None) -> dict:
     """Returns the numbers (0..100) under the names of recipes/published/cpsyexam.yaml; they are of the test split."""
-    if not weighted or not all(item.question.id.startswith("cpsyexam/test/") for item in items):
+    if not all(one.item.id.startswith("cpsyexam/test/") for one in answered):
         return {}
-    shots = "five_shot" if any(item.shots for item in items) else "zero_shot"
-    columns = {
-        f"{c.lower().replace('single', 'scq').replace('multi', 'maq')}_{shots}": cells[c]["accuracy"] for c in CELLS
-    }
-    columns |= {f"all_{shots}": weighted["all"]}
+    shots = "five_shot" if any(one.item.shots for one in answered) else "zero_shot"
+    columns: dict[str, float | None] = {f"all_{shots}": average}
+    for name in CELLS:
+        choice = cells[name].choice if name in cells else None
+        column = name.lower().replace("single", "scq").replace("multi", "maq")
+        columns[f"{column}_{shots}"] = choice.accuracy if choice else None
     return {name: None if value is None else 100 * value for name, value in columns.items()}
 
 
-def submission(items: Sequence[Item], responses: list[list[Response]], think_prefilled: bool = False) -> dict:
+def report_tables(results: dict[str, SetMetrics]) -> list[Table]:
+    if any(result.means for result in results.values()):  # QA
+        return [tables.own_overview(results), tables.by_cell(results)]
+    of = [("item_weighted", name) for name in ("KG", "CA", "all")]
+    of += [("subject_macro", name) for name in ("single", "multi", "average")]
+    return [
+        tables.exam_overview(results),
+        tables.by_cell(results),
+        tables.averages(results, of),
+        tables.by_subject(results),
+    ]
+
+
+def submission(answered: list[Answered]) -> dict | None:
     """Returns one half of the file that the official site takes: {"zero_shot" or "five_shot": {subject file: rows}}.
 
-    A row is {"question_id", "question", "options", "prediction", "n_shot"} as merge_answers.py of the CPsyExam
-    repository leaves it (commit 73daf63); the site wants both halves in one object. The prediction is that of the first
-    sample, "" where it cannot be read: the released script drops such rows, which shrinks its denominator.
+    None where answers are there or questions are open. A row is {"question_id", "question", "options", "prediction",
+    "n_shot"} as merge_answers.py of the CPsyExam repository leaves it (commit 73daf63); the site wants both halves in
+    one object. The prediction is that of the first sample, "" where it cannot be read: the released script drops such
+    rows, which shrinks its denominator.
     """
+    if any(not one.item.has_letters or one.item.question.answer for one in answered):
+        return None
     halves = {}
-    for item, samples in zip(items, check(items, responses), strict=True):
-        question = item.question
+    for one in answered:
+        question = one.item.question
         row = {
             "question_id": question.meta["released_id"],
             "question": question.stem,
             "options": dict(zip(LETTERS, question.options, strict=False)),
-            "prediction": metrics.score_response(question, samples[0], think_prefilled=think_prefilled)["read"] or "",
-            "n_shot": len(item.shots),
+            "prediction": one.readings[0].read or "",
+            "n_shot": len(one.item.shots),
         }
-        half = halves.setdefault("five_shot" if item.shots else "zero_shot", {})
+        half = halves.setdefault("five_shot" if one.item.shots else "zero_shot", {})
         half.setdefault(question.meta["file"], []).append(row)
     return halves
+
+
+# --- the judge of QA --------------------------------------------------------------------------------------------------
+
+
+def judge_messages(item: Item, answer: str) -> list[dict]:
+    """Returns what the judge is asked: the official rubric (evaluate_qa.py) in our words."""
+    q = item.question
+    text = render("judge_exam_answer", subject=q.subject, family=q.meta["family"], question=q.stem,
+                  reference=q.reference, answer=answer)  # fmt: skip
+    return [{"role": "user", "content": text}]
+
+
+def read_judge(reply: str) -> dict[str, float | None]:
+    return {SCORE: read_judgement(reply)}
 
 
 _NUMBER = r"(\d{1,3}(?:\.\d+)?)\s*(?:分|/\s*100)?"
@@ -264,5 +255,17 @@ def read_judgement(text: str) -> float | None:
         return None
     reply = unicodedata.normalize("NFKC", reply).replace("*", "").replace("`", "").strip()
     lines = [_BARE.fullmatch(reply), *(_LINE.fullmatch(line.strip()) for line in reply.splitlines())]
-    found = {float(line[1]) for line in lines if line}
-    return found.pop() if len(found) == 1 and max(found) <= 100 else None
+    numbers = {float(line[1]) for line in lines if line}
+    return numbers.pop() if len(numbers) == 1 and max(numbers) <= 100 else None
+
+
+BENCHMARK = Benchmark(
+    load=load,
+    requests=requests,
+    score=score,
+    tables=report_tables,
+    figures=figures,
+    judge=Judge((SCORE,), judge_messages, read_judge),
+    unjudged=f"QA is not judged; the official judge is {JUDGE}",
+    submission=submission,
+)

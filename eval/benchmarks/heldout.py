@@ -1,12 +1,15 @@
 """A run's own questions: the held-out ones, or the fixed set of GRPO prompts, as the data stage wrote them."""
 
-from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Response, read_questions
-from eval import metrics
-from eval.items import Item, Loaded, by_subject, fingerprint, group_by, score_all
+from data_pipeline.prompts import question_messages
+from data_pipeline.records import read_questions
+from eval import metrics, tables
+from eval.contract import Answered, Benchmark, Figures, Item, Loaded, Scoring, Table, no_scores
+from eval.figures import Cell, SetMetrics
+from eval.measure import choice
 
 
 def load(path: str | Path) -> Loaded:
@@ -17,32 +20,26 @@ def load(path: str | Path) -> Loaded:
     return Loaded([Item(q, q.kind) for q in questions], [], [])
 
 
-def score(
-    items: Sequence[Item],
-    responses: list[list[Response]],
-    elastic_rule: str = "subset",
-    think_prefilled: bool = False,
-    resamples: int = 1000,
-    seed: int = 42,
-) -> dict:
-    """Returns the metrics of one list of samples per item; accuracies and rates in [0, 1], None without such items.
+def requests(item: Item) -> list[dict]:
+    return question_messages(item.question)
 
-    Unreadable, cut and failed responses stay in every denominator. Raises BadInput for responses that do not fit.
-    """
-    scores = score_all(items, responses, elastic_rule, think_prefilled)
-    by_kind = group_by([i.cell for i in items], scores)
-    cells = {kind: metrics.describe(by_kind.get(kind, []), resamples, seed) for kind in ("single", "multi")}
-    overall = metrics.describe(scores, resamples, seed)
-    return {
-        "benchmark": "heldout",
-        "version": metrics.VERSION,
-        "fingerprint": fingerprint(items),
-        "elastic_rule": elastic_rule,
-        "elastic_rule_source": metrics.ELASTIC_RULES[elastic_rule],
-        "samples": len(responses[0]),
-        **overall,
-        "readable_rate": metrics.mean(metrics.per_item(scores, "readable")),
-        "cells": cells,
-        "subjects": by_subject(items, scores, resamples, seed),
-        "notes": [],
-    }
+
+def figures(answered: list[Answered], cells: dict[str, Cell], scoring: Scoring) -> Figures:
+    """Returns accuracy, elastic accuracy, format and pass@k over all questions with letters, and `readable_rate`."""
+    readable = metrics.mean(metrics.per_item([one.readings for one in answered], "readable"))
+    return Figures({**asdict(choice(answered, scoring)), "readable_rate": readable})
+
+
+def report_tables(results: dict[str, SetMetrics]) -> list[Table]:
+    return [tables.exam_overview(results), tables.by_cell(results), tables.by_subject(results)]
+
+
+BENCHMARK = Benchmark(
+    load=load,
+    requests=requests,
+    score=no_scores,
+    tables=report_tables,
+    figures=figures,
+    cells={"single": None, "multi": None},
+    reads_own_files=True,
+)

@@ -5,14 +5,16 @@ mean of the six strict accuracies, `average_elastic` that of the three single an
 count the same, whatever they hold. Accuracies are in [0, 1], ROUGE and BLEU and `published_columns` in 0..100.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipeline import sources
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Question, Reject, Response
-from eval import metrics
-from eval.items import Item, Loaded, by_subject, compare, fingerprint, group_by, score_all
+from data_pipeline.prompts import question_messages
+from data_pipeline.records import Question, Reject
+from eval import metrics, tables
+from eval.contract import Answered, Benchmark, Figures, Item, Loaded, Published, Scoring, Table
+from eval.figures import Cell, SetMetrics
+from eval.items import compare, group_by
 
 SINGLE = ("case_single", "moral_single", "theory_single")
 MULTI = ("case_multi", "moral_multi", "theory_multi")
@@ -54,13 +56,13 @@ def load(path: str | Path) -> Loaded:
     """
     path = Path(path)
     records = list(sources.read("pceb", path))
-    found = {f.relative_to(path).with_suffix("").as_posix() for f in path.rglob("*.json")}
+    files = {f.relative_to(path).with_suffix("").as_posix() for f in path.rglob("*.json")}
     cells = {folder.rsplit("/", 1)[0] for folder in FILES}
-    if odd := sorted(name for name in found if "/" in name and "/".join(name.split("/")[:2]) not in cells):
+    if odd := sorted(name for name in files if "/" in name and "/".join(name.split("/")[:2]) not in cells):
         raise BadInput(f"{path}: another version of PCEB: {odd[0]}.json is in no cell; known are {', '.join(cells)}")
     items = [Item(q, _cell(q)) for q in records if isinstance(q, Question)]
     rejects = [r for r in records if isinstance(r, Reject)]
-    return Loaded(items, rejects, _missing_files(found) + compare(path, items, rejects, RELEASE))
+    return Loaded(items, rejects, _missing_files(files) + compare(path, items, rejects, RELEASE))
 
 
 def _cell(question: Question) -> str:
@@ -69,14 +71,14 @@ def _cell(question: Question) -> str:
     return f"{question.meta['cell'].removesuffix('s')}_{question.kind}"
 
 
-def _missing_files(found: set[str]) -> list[str]:
+def _missing_files(there: set[str]) -> list[str]:
     missing = []
     for folder, names in FILES.items():
         if names == ["*"]:
-            if not any(name.startswith(f"{folder}/") for name in found):
+            if not any(name.startswith(f"{folder}/") for name in there):
                 missing.append(f"{folder}/ (one file)")
         else:
-            missing += [f"{folder}/{name}.json" for name in names if f"{folder}/{name}" not in found]
+            missing += [f"{folder}/{name}.json" for name in names if f"{folder}/{name}" not in there]
     total = sum(map(len, FILES.values()))
     if not missing:
         return []
@@ -99,80 +101,80 @@ def averages(strict: dict[str, float | None], elastic: dict[str, float | None]) 
     return both[0], both[1]
 
 
-def score(
-    items: Sequence[Item],
-    responses: list[list[Response]],
-    elastic_rule: str = "subset",
-    think_prefilled: bool = False,
-    resamples: int = 1000,
-    seed: int = 42,
-) -> dict:
-    """Returns the metrics of one list of samples per item: counts, cells, both averages with intervals, subjects.
-
-    Unreadable, cut and failed responses stay in every denominator. A cell without items has no accuracy, and then there
-    are no averages. Raises BadInput for responses that do not fit the items and for an unknown `elastic_rule`.
-    """
-    scores = score_all(items, responses, elastic_rule, think_prefilled)
-    by_cell = group_by([i.cell for i in items], scores)
-    cells = {}
-    for cell in SINGLE + MULTI:
-        cells[cell] = {**metrics.describe(by_cell.get(cell, []), resamples, seed), "release_items": RELEASE[cell]}
-    essays = [n for n, item in enumerate(items) if item.cell == ESSAY]
-    cells[ESSAY] = {
-        **metrics.counts(by_cell.get(ESSAY, [])),
-        **_essay_texts([items[n] for n in essays], [responses[n] for n in essays], think_prefilled, resamples, seed),
-        "release_items": RELEASE[ESSAY],
-    }
-    strict = {c: metrics.per_item(by_cell.get(c, []), "acc") for c in SINGLE + MULTI}
-    mixed = {c: metrics.per_item(by_cell.get(c, []), "elastic" if c in MULTI else "acc") for c in SINGLE + MULTI}
-    average_strict, average_elastic = averages(
-        {c: cells[c]["accuracy"] for c in strict}, {c: cells[c]["elastic"] for c in MULTI}
-    )
-    empty = [c for c in SINGLE + MULTI if not strict[c]]
-    return {
-        "benchmark": "pceb",
-        "version": metrics.VERSION,
-        "fingerprint": fingerprint(items),
-        "elastic_rule": elastic_rule,
-        "elastic_rule_source": metrics.ELASTIC_RULES[elastic_rule],
-        "complete": all(len(by_cell.get(c, [])) == n for c, n in RELEASE.items()),
-        "samples": len(responses[0]),
-        **metrics.counts(scores),
-        "average_strict": average_strict,
-        "average_strict_ci": metrics.average(list(strict.values()), resamples, seed)[1],
-        "average_elastic": average_elastic,
-        "average_elastic_ci": metrics.average(list(mixed.values()), resamples, seed)[1],
-        "cells": cells,
-        "subjects": by_subject(items, scores, resamples, seed),
-        "published_columns": _published_columns(cells, average_strict, average_elastic),
-        "notes": [f"no averages: {', '.join(empty)} without items"] if empty else [],
-    }
+def requests(item: Item) -> list[dict]:
+    return question_messages(item.question)
 
 
-def _essay_texts(
-    items: list[Item], responses: list[list[Response]], think_prefilled: bool, resamples: int, seed: int
-) -> dict:
-    """Returns every metric of `eval.text_metrics` (0..100) and its interval; without an answer part a response is 0."""
-    if not items:
-        return {}
+def score(answered: list[Answered], scoring: Scoring) -> list[list[dict[str, float | None]]]:
+    """Returns every metric of `eval.text_metrics` (0..100) of the essays; without an answer part a response is 0."""
+    essays = [one for one in answered if one.item.cell == ESSAY]
+    if not essays:
+        return [[{} for _ in one.responses] for one in answered]
     from eval.text_metrics import score_texts  # here: it loads a Chinese segmenter
 
-    texts = [metrics.answer_part(r, think_prefilled) for samples in responses for r in samples]
-    references = [item.question.reference for item, samples in zip(items, responses, strict=True) for _ in samples]
-    rows, n = score_texts(texts, references), len(responses[0])  # an empty text scores 0
-    found = {}
-    for name in rows[0]:
-        values = [metrics.mean_of([row[name] for row in rows[i : i + n]]) for i in range(0, len(rows), n)]
-        found |= {name: metrics.mean(values), f"{name}_ci": metrics.bootstrap(values, resamples, seed)}
-    return found
+    texts = [metrics.answer_part(r, scoring.think_prefilled) for one in essays for r in one.responses]
+    references = [one.item.question.reference for one in essays for _ in one.responses]
+    scored = iter(score_texts(texts, references))  # an empty text scores 0
+    return [[dict(next(scored)) if one.item.cell == ESSAY else {} for _ in one.responses] for one in answered]
 
 
-def _published_columns(cells: dict, average_strict: float | None, average_elastic: float | None) -> dict:
-    """Returns the numbers (0..100) under the names of recipes/published/pceb.yaml. ROUGE and BLEU have none: which of
-    their conventions the papers used is not known.
+def figures(answered: list[Answered], cells: dict[str, Cell], scoring: Scoring) -> Figures:
+    """Returns both averages with their intervals, and whether every cell has the items of the release.
+
+    A cell without items has no accuracy, and then there are no averages.
     """
+    by_cell = group_by([one.item.cell for one in answered], [one.readings for one in answered])
+    strict = {c: metrics.per_item(by_cell.get(c, []), "acc") for c in SINGLE + MULTI}
+    mixed = {c: metrics.per_item(by_cell.get(c, []), "elastic" if c in MULTI else "acc") for c in SINGLE + MULTI}
+    choices = {c: choice for c in SINGLE + MULTI if (choice := cells[c].choice)}
+    average_strict, average_elastic = averages(
+        {c: choices[c].accuracy for c in strict}, {c: choices[c].elastic for c in MULTI}
+    )
+    own = {
+        "complete": all(len(by_cell.get(c, [])) == n for c, n in RELEASE.items()),
+        "average_strict": average_strict,
+        "average_strict_ci": metrics.average(list(strict.values()), scoring.resamples, scoring.seed)[1],
+        "average_elastic": average_elastic,
+        "average_elastic_ci": metrics.average(list(mixed.values()), scoring.resamples, scoring.seed)[1],
+    }
+    # ROUGE and BLEU have no published column: which of their conventions the papers used is not known.
     columns = {"avg_strict": average_strict, "avg_elastic": average_elastic}
-    columns |= {c: cells[c]["accuracy"] for c in SINGLE}
-    columns |= {f"{c}_strict": cells[c]["accuracy"] for c in MULTI}
-    columns |= {f"{c}_elastic": cells[c]["elastic"] for c in MULTI}
-    return {name: None if value is None else 100 * value for name, value in columns.items()}
+    columns |= {c: choices[c].accuracy for c in SINGLE}
+    columns |= {f"{c}_strict": choices[c].accuracy for c in MULTI}
+    columns |= {f"{c}_elastic": choices[c].elastic for c in MULTI}
+    empty = [c for c in SINGLE + MULTI if not strict[c]]
+    return Figures(
+        own,
+        {name: None if value is None else 100 * value for name, value in columns.items()},
+        [f"no averages: {', '.join(empty)} without items"] if empty else [],
+    )
+
+
+def report_tables(results: dict[str, SetMetrics]) -> list[Table]:
+    of = [("average_strict",), ("average_elastic",)]
+    return [
+        tables.exam_overview(results),
+        tables.by_cell(results),
+        tables.averages(results, of),
+        tables.by_subject(results),
+    ]
+
+
+BENCHMARK = Benchmark(
+    load=load,
+    requests=requests,
+    score=score,
+    tables=report_tables,
+    figures=figures,
+    cells=RELEASE,
+    published=Published(  # 18 rows of the README of Psyche-R1, columns as the paper prints them
+        "pceb.yaml",
+        {
+            "case_single": "Case S", "case_multi_strict": "Case M", "case_multi_elastic": "(e)",
+            "moral_single": "Moral S", "moral_multi_strict": "Moral M", "moral_multi_elastic": "(e)",
+            "theory_single": "Theory S", "theory_multi_strict": "Theory M", "theory_multi_elastic": "(e)",
+            "avg_strict": "Avg", "avg_elastic": "Avg (e)",
+        },
+        {"average_strict": "avg_strict", "average_elastic": "avg_elastic"},
+    ),
+)  # fmt: skip

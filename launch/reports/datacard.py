@@ -11,6 +11,7 @@ from pathlib import Path
 
 from data_pipeline.records import Dialogue, Question, Reject, read_jsonl, read_records
 from eval import report
+from eval.contract import Table
 
 SHOWN = 3  # samples per step
 
@@ -28,7 +29,7 @@ def write(folder: Path, name: str, counts: dict, costs: list[dict]) -> dict[str,
         "reply": [len(t.content) for d in dialogues for t in d.turns if t.role == "counselor"],
     }
     plots += [histogram(values, f"characters of a {what}") for what, values in lengths.items() if values]
-    section = {"title": "What is in it", "notes": _notes(counts), "tables": [t for t in tables if t["rows"]],
+    section = {"title": "What is in it", "notes": _notes(counts), "tables": [t for t in tables if t.rows],
                "plots": plots, "samples": []}  # fmt: skip
     content = {"title": f"Data card of run {name}", "sections": [section, *_step_sections(folder / "steps")]}
     return report.write(folder, content, "datacard")
@@ -41,34 +42,34 @@ def _notes(counts: dict) -> list[str]:
     return notes
 
 
-def _rows_table(counts: dict) -> dict:
+def _rows_table(counts: dict) -> Table:
     labels = ("in", "rejected", "out", "sft", "dialogues", "grpo", "heldout")
-    return {"caption": "rows", "head": ("", "rows"), "rows": [[label, str(counts[label])] for label in labels]}
+    return Table("rows", ("", "rows"), [[label, str(counts[label])] for label in labels])
 
 
-def _funnel_table(steps: dict) -> dict:
+def _funnel_table(steps: dict) -> Table:
     head = ("step", "in", "out", "rejected", "merged")
     rows = [[step, *(str(c.get(k, 0)) for k in head[1:])] for step, c in steps.items()]
-    return {"caption": "funnel", "head": head, "rows": rows}
+    return Table("funnel", head, rows)
 
 
-def _reasons_table(counts: dict) -> dict:
+def _reasons_table(counts: dict) -> Table:
     rows = [[reason, str(number)] for reason, number in counts["reasons"].items()]
-    return {"caption": "left out of the training files", "head": ("reason", "rows"), "rows": rows}
+    return Table("left out of the training files", ("reason", "rows"), rows)
 
 
-def _cost_table(costs: list[dict]) -> dict:
+def _cost_table(costs: list[dict]) -> Table:
     keys = ("step", "model", "calls", "failures", "prompt_tokens", "completion_tokens", "cost")
-    return {"caption": "model calls", "head": keys, "rows": [[str(c[k]) for k in keys] for c in costs]}
+    return Table("model calls", keys, [[str(c[k]) for k in keys] for c in costs])
 
 
-def _subject_table(questions: list[Question], dialogues: list[Dialogue]) -> dict:
+def _subject_table(questions: list[Question], dialogues: list[Dialogue]) -> Table:
     kinds = Counter((q.subject or "(none)", q.kind) for q in questions)
     subjects = sorted({subject for subject, _ in kinds}, key=lambda s: (-kinds[s, "single"] - kinds[s, "multi"], s))
     rows = [[s, str(kinds[s, "single"]), str(kinds[s, "multi"])] for s in subjects]
     if dialogues:
         rows.append([f"dialogues: {len(dialogues)}", "", ""])
-    return {"caption": "subjects", "head": ("subject", "single-answer", "multi-answer"), "rows": rows}
+    return Table("subjects", ("subject", "single-answer", "multi-answer"), rows)
 
 
 def funnel(counts: dict) -> dict[str, str]:
@@ -112,13 +113,11 @@ def _step_sections(steps: Path) -> list[dict]:
         shown = random.Random(0).sample(rows, min(SHOWN, len(rows)))
         rejects = list(itertools.islice(read_records(place / "rejects.jsonl", Reject), SHOWN))
         tables = [
-            {"caption": "samples of its output", "head": ("id", "text"),
-             "rows": [[row["id"], _text(row)] for row in shown]},
-            {"caption": "samples of its rejects", "head": ("id", "reason"),
-             "rows": [[reject.id, reject.reason] for reject in rejects]},
-        ]  # fmt: skip
+            Table("samples of its output", ("id", "text"), [[row["id"], _text(row)] for row in shown]),
+            Table("samples of its rejects", ("id", "reason"), [[reject.id, reject.reason] for reject in rejects]),
+        ]
         sections.append({"title": f"{place.parent.name}: {place.name}", "notes": [], "plots": [], "samples": [],
-                         "tables": [t for t in tables if t["rows"]]})  # fmt: skip
+                         "tables": [t for t in tables if t.rows]})  # fmt: skip
     return sections
 
 

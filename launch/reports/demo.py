@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 from data_pipeline.dialogues import MARKS
-from data_pipeline.records import read_jsonl
 from eval import report
+from eval.contract import Table
+from eval.figures import Measured
+from eval.responses import file_name, read_rows
 from launch.frameworks import llama_factory
 from launch.running.folder import finished_manifest
 
@@ -49,9 +51,9 @@ def write(name: str, state: dict) -> dict:
 def _questions(name: str) -> tuple[dict, list, dict]:
     """Returns (parts of the summary, plots, content of the report) of a demo that ends in an evaluation."""
     folder = Path("runs") / name
-    measured = json.loads((folder / "eval" / "metrics.json").read_text(encoding="utf-8"))
-    heldout, prompts = measured["sets"]["heldout"], measured["sets"]["grpo_prompts"]
-    gain, final = measured["gains"]["grpo_prompts"]["sft -> grpo"], heldout["grpo"]
+    measured = Measured.read(folder / "eval" / "metrics.json")
+    heldout, prompts = ({c: r.as_json() for c, r in measured.sets[n].items()} for n in ("heldout", "grpo_prompts"))
+    gain, final = measured.as_json()["gains"]["grpo_prompts"]["sft -> grpo"], heldout["grpo"]
     grpo, merge = (finished_manifest(name, stage, "bash launch/demo.sh")["counts"] for stage in ("grpo", "merge"))
     parts = {
         "sft": {"format_before": heldout["base"]["format_rate"], "format_after": heldout["sft"]["format_rate"]},
@@ -87,8 +89,8 @@ def _questions(name: str) -> tuple[dict, list, dict]:
         report.plot({"tokens": tokens}, "GRPO step", "response tokens"),
     ]
     rows = {
-        (checkpoint, name): [row for _, row in read_jsonl(folder / "eval" / f"responses.{checkpoint}.{name}.jsonl")]
-        for name, results in measured["sets"].items()
+        (checkpoint, name): read_rows(folder / "eval" / file_name(checkpoint, name))
+        for name, results in measured.sets.items()
         for checkpoint in results
     }
     return parts, plots, report.page(f"run {name}", measured, rows)
@@ -100,7 +102,7 @@ def _conversation(folder: Path) -> tuple[dict, list, dict]:
     replies = [turn for turn in turns if turn["role"] == "assistant"]
     parts = {"chat": {"turns": len(replies), "well_formed": sum(map(well_formed, replies)), "messages": turns}}
     section = {"title": "scripted conversation", "notes": ["the tiny model has learnt the form, not to counsel"],
-               "tables": [{"caption": "turns", "head": ("who", "thought", "said"), "rows": spoken(parts)}],
+               "tables": [Table("turns", ("who", "thought", "said"), spoken(parts))],
                "plots": [], "samples": []}  # fmt: skip
     return parts, [], {"sections": [section]}
 

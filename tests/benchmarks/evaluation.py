@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import openai
-from omegaconf import OmegaConf
 
 from data_pipeline.llm import Server
 from data_pipeline.prompts import question_messages
 from data_pipeline.records import Question
 from eval import responses
-from eval.benchmarks import heldout
-from eval.items import Item
-from launch.eval import generator
+from eval.contract import Item, Loaded, benchmark_of_files
+from eval.settings import EvaluationSet, SetSettings, settings
+from launch.cli.configuration import CONF, as_dict, load_config
+from launch.eval import generator, score
 
 ITEMS, AT_ONCE, ROUNDS = 1000, 32, 3
-CONFIG = OmegaConf.create({"max_new_tokens": 64, "seed": 1, "elastic_rule": "subset", "think_prefilled": False})
+SETTINGS = settings(as_dict(load_config(CONF / "eval.yaml")) | {"run": "benchmark", "max_new_tokens": 64, "sets": {}})
 
 
 def items() -> list[Item]:
@@ -49,6 +49,7 @@ async def bare(url: str, conversations: list[Any]) -> None:
 
 def main() -> int:
     asked = items()
+    one = EvaluationSet("benchmark", SetSettings(), benchmark_of_files(), Loaded(asked, [], []))
     conversations = [question_messages(item.question) for item in asked]
     line = [sys.executable, "-m", "tests.model_server", "--latency", "0.05"]
     rates = {"bare": [], "ours": []}
@@ -65,10 +66,8 @@ def main() -> int:
                 with tempfile.TemporaryDirectory() as folder:
                     started = time.perf_counter()
                     ledger = Path(folder) / "ledger.sqlite"
-                    generate = generator(CONFIG, "tiny", server, ledger, "benchmark")
-                    replies = responses.ask(asked, OmegaConf.create({}), generate)
-                    responses.store(Path(folder) / "responses.jsonl", asked, replies, CONFIG)
-                    heldout.score(asked, replies)
+                    generate = generator(SETTINGS, "tiny", server, ledger, "benchmark")
+                    score(SETTINGS, one, "tiny", responses.ask(one, generate), Path(folder), ledger)
                     rates["ours"].append(ITEMS / (time.perf_counter() - started))
         finally:
             process.terminate()

@@ -8,7 +8,8 @@ import pytest
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Question, Reject, Response
 from eval import metrics
-from eval.items import Item, check, compare, fingerprint, match
+from eval.contract import Item
+from eval.items import check, compare, fingerprint, match
 
 
 def item(id: str, cell: str = "a") -> Item:
@@ -50,10 +51,10 @@ def test_responses_of_a_crashed_run_are_refused(responses, message):
 
 def test_the_fingerprint_is_of_the_content_not_of_the_folder():
     first = fingerprint(ITEMS)
-    moved = replace(ITEMS[0], question=replace(ITEMS[0].question, meta={"where": "/elsewhere"}))
+    moved = replace(ITEMS[0], record=replace(ITEMS[0].question, meta={"where": "/elsewhere"}))
     assert fingerprint([moved, ITEMS[1]]) == first
     for name, value in {"answer": "B", "stem": "另一题", "options": ["甲", "丙"], "id": "q3"}.items():
-        assert fingerprint([replace(ITEMS[0], question=replace(ITEMS[0].question, **{name: value})), ITEMS[1]]) != first
+        assert fingerprint([replace(ITEMS[0], record=replace(ITEMS[0].question, **{name: value})), ITEMS[1]]) != first
     assert fingerprint([replace(ITEMS[0], shots=(ITEMS[1].question,)), ITEMS[1]]) != first
     assert fingerprint(ITEMS[::-1]) != first
 
@@ -86,7 +87,7 @@ def test_failures_are_wrong_counted_and_never_dropped():
     assert found["accuracy"] == 0.25
     assert found["format_rate"] == 0
     # a failed request is wrong whatever text came with it
-    assert metrics.score_response(question, Response("答案：A", "failed", 0))["acc"] == 0
+    assert metrics.score_response(question, Response("答案：A", "failed", 0)).acc == 0
 
 
 def test_no_items_have_no_accuracy():

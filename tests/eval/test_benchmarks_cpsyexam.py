@@ -14,7 +14,10 @@ from data_pipeline.errors import BadInput
 from data_pipeline.prompts import question_messages, render
 from data_pipeline.records import Response
 from eval.benchmarks import cpsyexam as bench
+from eval.contract import Judgement, Scoring
 from eval.items import fingerprint
+from eval.measure import read_all
+from tests.eval.scored import figures
 
 KINDS = {"single": "单项选择题", "multi": "多项选择题"}
 
@@ -54,6 +57,10 @@ def answered(items, letters) -> list[list[Response]]:
     return [[Response(f"<think>想</think>答案：{letters(item.question)}", "stop", 9)] for item in items]
 
 
+def said(score: float | None, failed: bool = False) -> Judgement:
+    return Judgement({"judge_score": score}, failed)
+
+
 def prompts(items) -> list[str]:
     return [json.dumps(question_messages(i.question, i.shots), ensure_ascii=False) for i in items]
 
@@ -87,7 +94,7 @@ def test_the_prompt_of_every_train_question_is_the_same_whatever_its_answer(cpsy
     before = prompts(items)
     changed = [
         replace(
-            i, question=replace(i.question, answer="D" if i.question.answer != "D" else "A", rationale="口令"), shots=()
+            i, record=replace(i.question, answer="D" if i.question.answer != "D" else "A", rationale="口令"), shots=()
         )
         for i in items
     ]
@@ -141,7 +148,7 @@ def test_examples_stand_before_the_question_as_training_teaches_them(small):
 
 def test_item_weighted_and_subject_macro_averages_differ_and_are_named(small):
     items = bench.load(small).items
-    found = bench.score(items, answered(items, lambda q: "A"), resamples=50)
+    found = figures("cpsyexam", items, answered(items, lambda q: "A"), resamples=50)
     accuracy = {c: found["cells"][c]["accuracy"] for c in bench.CELLS}
     assert accuracy == {"KG_single": 12 / 16, "KG_multi": 0, "CA_single": 0, "CA_multi": 0}
     assert found["item_weighted"]["KG"] == 12 / 20
@@ -159,17 +166,17 @@ def test_item_weighted_and_subject_macro_averages_differ_and_are_named(small):
 
 def test_perfect_and_all_letter_answerers(small):
     items = bench.load(small, shots=5).items
-    perfect = bench.score(items, answered(items, lambda q: q.answer), resamples=20)
+    perfect = figures("cpsyexam", items, answered(items, lambda q: q.answer))
     assert set(perfect["published_columns"].values()) == {100}
     assert perfect["shots"] == 5 and "all_five_shot" in perfect["published_columns"]
-    everything = bench.score(items, answered(items, lambda q: "ABCD"), resamples=20)
+    everything = figures("cpsyexam", items, answered(items, lambda q: "ABCD"))
     assert {c: everything["cells"][c]["accuracy"] for c in bench.CELLS}["CA_multi"] == 1
     assert everything["item_weighted"]["all"] == 2 / 27
 
 
 def test_an_empty_cell_leaves_no_average_that_holds_it(small):
     items = [i for i in bench.load(small).items if i.cell != "KG_multi"]
-    found = bench.score(items, answered(items, lambda q: q.answer), resamples=20)
+    found = figures("cpsyexam", items, answered(items, lambda q: q.answer))
     assert found["item_weighted"]["KG"] is found["item_weighted"]["all"] is None
     assert found["item_weighted"]["CA"] == 1
     assert found["notes"] == ["no average that holds KG_multi: no answered item"]
@@ -179,7 +186,7 @@ def test_failures_stay_in_the_denominator(small):
     items = bench.load(small).items
     responses = [[Response("", "failed", 0, error="500")] for _ in items]
     responses[0] = [Response(f"答案：{items[0].question.answer}", "stop", 5)]
-    found = bench.score(items, responses, resamples=20)
+    found = figures("cpsyexam", items, responses)
     assert (found["items"], found["failed"], found["unreadable"]) == (27, 26, 0)
     assert found["item_weighted"]["all"] == 1 / 27
 
@@ -199,10 +206,11 @@ def test_the_released_test_split_is_kept_for_the_submission(cpsyexam):
     assert any("answers of split test are withheld" in note for note in loaded.notes)
     responses = answered(loaded.items, lambda q: "BA" if q.kind == "multi" else "A")
     responses[0] = [Response("不知道", "stop", 3)]
-    found = bench.score(loaded.items, responses, resamples=20)
+    found = figures("cpsyexam", loaded.items, responses)
     assert found["item_weighted"]["all"] is found["cells"]["KG_single"]["accuracy"] is None
     assert (found["items"], found["unreadable"]) == (3890, 1)
-    half = bench.submission(loaded.items, responses)
+    half = bench.submission(read_all(loaded.items, responses, Scoring()))
+    assert half is not None
     assert list(half) == ["zero_shot"]
     assert sum(map(len, half["zero_shot"].values())) == 3890
     asked = json.loads(zipfile.ZipFile(cpsyexam / "cpsyexam.zip").read("test/CA-心理咨询-多项选择题.json"))
@@ -248,12 +256,16 @@ def test_qa_is_read_and_scored_by_the_judges_figures(cpsyexam):
     items = [i for i in loaded.items if i.cell == "QA_knowledge"][:4]
     responses = [[Response("要点一、要点二", "stop", 9)] for _ in items]
     responses[3] = [Response("", "failed", 0, error="500")]
-    unjudged = bench.score(items, responses, resamples=20)
+    unjudged = figures("cpsyexam", items, responses)
     assert unjudged["cells"]["QA_knowledge"]["judge_score"] is None
     assert "gpt-4-0125-preview" in unjudged["notes"][0]
-    found = bench.score(items, responses, judgements=[[80.0], [60.0], [None], [100.0]], resamples=20)
+    # 80, 60, a judgement that cannot be read, and a response that failed: nothing to judge
+    judgements = [[said(80.0)], [said(60.0)], [said(None)], [None]]
+    found = figures("cpsyexam", items, responses, judgements=judgements)
     cell = found["cells"]["QA_knowledge"]
-    assert (cell["judge_score"], cell["unreadable_judgements"], cell["failed"], cell["items"]) == (35.0, 1, 1, 4)
+    assert (cell["judge_score"], cell["unreadable_judgements"], cell["failed"], cell["items"]) == (140 / 3, 1, 1, 4)
+    assert (found["judge_missing"], found["judge_failed"]) == (1, 0)
+    assert "1 judgements are missing (0 requests failed, 1 replies cannot be read)" in found["notes"][0]
     assert found["published_columns"] == found["item_weighted"] == {}
 
 

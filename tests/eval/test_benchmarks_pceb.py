@@ -15,8 +15,10 @@ from data_pipeline.errors import BadInput
 from data_pipeline.prompts import question_messages
 from data_pipeline.records import LETTERS, Question, Response
 from eval.benchmarks import pceb
-from eval.items import Item, fingerprint
+from eval.contract import Item
+from eval.items import fingerprint
 from tests.conftest import DATA, REPOSITORY
+from tests.eval.scored import figures
 
 COLUMNS = {c: c for c in pceb.SINGLE} | {c: f"{c}_strict" for c in pceb.MULTI}
 
@@ -96,7 +98,7 @@ def test_answerers_of_known_skill_get_the_expected_scores(which, request):
     by_cell = {c: [i.question for i in items if i.cell == c] for c in pceb.SINGLE + pceb.MULTI}
 
     def cells(letters, **options):
-        found = pceb.score(items, answered(items, letters), resamples=20, **options)
+        found = figures("pceb", items, answered(items, letters), **options)
         assert found["unreadable"] == 0
         assert found["average_strict"] == pytest.approx(sum(found["cells"][c]["accuracy"] for c in by_cell) / 6)
         singles = [found["cells"][c]["accuracy"] for c in pceb.SINGLE]
@@ -131,7 +133,7 @@ def test_a_random_answerer_scores_as_chance_says(which, request):
         bits = draw.randrange(1, 2**size)  # every non-empty selection alike
         return "".join(LETTERS[i] for i in range(size) if bits >> i & 1)
 
-    found = pceb.score(items, answered(items, letters), resamples=20)
+    found = figures("pceb", items, answered(items, letters))
     for cell in pceb.SINGLE + pceb.MULTI:
         sizes = [len(i.question.options) for i in items if i.cell == cell]
         chances = [1 / n if cell in pceb.SINGLE else 1 / (2**n - 1) for n in sizes]
@@ -148,7 +150,7 @@ def test_failures_stay_in_the_denominator_of_every_cell():
     for n in range(0, len(items), 4):
         responses[n] = [Response("", "failed", 0, error="timeout")]
         responses[n + 1] = [Response("<think>想不完", "length", 2048)]
-    found = pceb.score(items, responses, resamples=50)
+    found = figures("pceb", items, responses, resamples=50)
     assert found["average_strict"] == found["average_elastic"] == 0.5
     assert (found["items"], found["failed"], found["cut_by_length"], found["unreadable"]) == (24, 6, 6, 6)
     assert all(cell["items"] == 4 for name, cell in found["cells"].items() if name != pceb.ESSAY)
@@ -160,7 +162,7 @@ def test_failures_stay_in_the_denominator_of_every_cell():
 
 def test_a_cell_without_items_leaves_no_average():
     items = [i for i in every_cell() if i.cell != "moral_multi"]
-    found = pceb.score(items, answered(items, lambda q: q.answer), resamples=20)
+    found = figures("pceb", items, answered(items, lambda q: q.answer))
     assert found["cells"]["moral_multi"]["accuracy"] is None
     assert found["average_strict"] is found["average_elastic"] is found["average_strict_ci"] is None
     assert found["notes"] == ["no averages: moral_multi without items"]
@@ -173,7 +175,7 @@ def test_several_samples_give_the_mean_and_pass_at_k():
     responses = [
         [Response(f"答案：{i.question.answer}", "stop", 1)] + [Response("不知道", "stop", 1)] * 3 for i in items
     ]
-    found = pceb.score(items, responses, resamples=20)
+    found = figures("pceb", items, responses)
     assert found["average_strict"] == 0.25
     assert found["cells"]["case_single"]["pass_at"] == {"1": 0.25, "2": 0.5, "4": 1.0}
     assert found["samples"] == 4 and found["responses"] == 24
@@ -182,7 +184,7 @@ def test_several_samples_give_the_mean_and_pass_at_k():
 def test_an_unknown_elastic_rule_is_refused():
     items = every_cell(1)
     with pytest.raises(BadInput, match="elastic_rule=dice: known are subset, jaccard"):
-        pceb.score(items, answered(items, lambda q: "A"), elastic_rule="dice")
+        figures("pceb", items, answered(items, lambda q: "A"), elastic_rule="dice")
 
 
 def test_essays_are_compared_by_their_answer_part_and_failures_are_nought():
@@ -192,12 +194,12 @@ def test_essays_are_compared_by_their_answer_part_and_failures_are_nought():
     ]
     right, failed = Response(f"<think>别的话</think>{reference}", "stop", 9), Response(reference, "failed", 0)
     unclosed = Response(f"<think>{reference}", "length", 9)
-    cell = pceb.score(items, [[right], [right]], resamples=20)["cells"][pceb.ESSAY]
-    half = pceb.score(items, [[right], [failed]], resamples=20)["cells"][pceb.ESSAY]
+    cell = figures("pceb", items, [[right], [right]])["cells"][pceb.ESSAY]
+    half = figures("pceb", items, [[right], [failed]])["cells"][pceb.ESSAY]
     assert cell["rouge_1_count"] == pytest.approx(100) and cell["rouge_1_count_ci"] is not None
     for name in ("rouge_1_set", "rouge_l_count", "bleu_4_word", "bleu_4_char"):
         assert half[name] == pytest.approx(cell[name] / 2)
-    found = pceb.score(items, [[unclosed], [failed]], resamples=20)["cells"][pceb.ESSAY]
+    found = figures("pceb", items, [[unclosed], [failed]])["cells"][pceb.ESSAY]
     assert (found["rouge_1_count"], found["unreadable"], found["cut_by_length"], found["failed"]) == (0, 1, 1, 1)
 
 
@@ -229,7 +231,7 @@ def test_both_averages_of_all_18_rows_follow_from_their_cells():
 
 def test_the_columns_of_a_result_are_those_of_the_published_table():
     items = every_cell(1)
-    columns = pceb.score(items, answered(items, lambda q: q.answer), resamples=20)["published_columns"]
+    columns = figures("pceb", items, answered(items, lambda q: q.answer))["published_columns"]
     assert columns.keys() <= published()[0].keys()
     assert set(columns.values()) == {100.0}
 

@@ -9,9 +9,9 @@ import pytest
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Question, Response
 from eval import metrics
-from eval.benchmarks import heldout
-from eval.items import Item
+from eval.contract import Item
 from reward.psyche import credit
+from tests.eval.scored import figures
 
 
 def question(kind: str, answer: str) -> Question:
@@ -27,7 +27,7 @@ def test_unreadable_responses_count_as_wrong_and_are_shown():
     responses = [respond("<think>x</think>答案：A", "不知道"), respond(*["<think>x</think>答案：A"] * 2),
                  respond("答案：A", "答案：AB")]  # fmt: skip
     responses[0][1].finish = "length"
-    found = heldout.score([Item(q, q.kind) for q in questions], responses, resamples=200, seed=0)
+    found = figures("heldout", [Item(q, q.kind) for q in questions], responses, resamples=200, seed=0)
     assert (found["items"], found["responses"], found["samples"]) == (3, 6, 2)
     assert found["cells"]["single"]["accuracy"] == 0.25
     assert found["cells"]["multi"]["accuracy"] == 0.5
@@ -38,7 +38,7 @@ def test_unreadable_responses_count_as_wrong_and_are_shown():
 
 
 def test_a_kind_that_is_absent_has_no_accuracy():
-    found = heldout.score([Item(question("single", "A"), "single")], [respond("A")], resamples=50)
+    found = figures("heldout", [Item(question("single", "A"), "single")], [respond("A")], resamples=50)
     assert found["cells"]["multi"]["accuracy"] is None
     assert found["cells"]["single"]["accuracy"] == 1.0
 
@@ -83,7 +83,7 @@ def test_elastic_credit_of_both_rules(read, subset, jaccard):
     assert credit(read, "ABD", "subset") == subset
     assert credit(read, "ABD", "jaccard") == jaccard
     scored = metrics.score_response(question("multi", "ABD"), Response(f"答案：{read}", "stop", 1), "jaccard")
-    assert scored["elastic"] == jaccard
+    assert scored.elastic == jaccard
     with pytest.raises(BadInput, match="elastic_rule=x: known are subset, jaccard"):
         metrics.score_response(question("multi", "ABD"), Response("", "stop", 1), "x")
 
@@ -91,7 +91,7 @@ def test_elastic_credit_of_both_rules(read, subset, jaccard):
 def test_a_thought_that_the_server_split_off_is_a_thought():
     split = Response("答案：A", "stop", 5, reasoning="想一想，也许是 B")
     scored = metrics.score_response(question("single", "A"), split)
-    assert (scored["read"], scored["acc"], scored["format"]) == ("A", 1, 1)
+    assert (scored.read, scored.acc, scored.format) == ("A", 1, 1)
     assert metrics.answer_part(split) == "答案：A"
     assert metrics.score_response(question("single", "A"), split, think_prefilled=True) == scored
     assert metrics.answer_part(Response("想完</think>\n答案", "stop", 1), think_prefilled=True) == "答案"

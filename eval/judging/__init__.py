@@ -1,0 +1,1 @@
+"""Judge models: what they are asked about responses, and what they say."""

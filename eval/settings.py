@@ -1,0 +1,111 @@
+"""The settings of an evaluation, checked: what is asked, of whom, and how it is scored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data_pipeline import llm
+from data_pipeline.errors import BadInput, did_you_mean, first_fault
+from eval.contract import Benchmark, Loaded, Scoring, benchmark_of_files, find_benchmark, load_items
+from eval.metrics import ELASTIC_RULES
+
+
+class SetSettings(BaseModel):
+    """One of `sets`: what is asked, and how often and at what temperature each of its items."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    file: str | None = None  # of the data stage
+    benchmark: str | None = None  # of eval/benchmarks
+    path: str | None = None  # of the benchmark's files; without one the set is left out
+    options: dict[str, Any] | None = None  # of the benchmark's loader
+    samples: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+
+    @property
+    def is_left_out(self) -> bool:
+        return self.file is None and not self.path
+
+    def place(self, data: Path) -> Path:
+        """Returns the file or folder that is read; `data` is the folder of the data stage."""
+        return data / self.file if self.file is not None else Path(self.path or "")
+
+
+class EvalSettings(BaseModel):
+    """Keys of launch/conf/eval.yaml that say what is measured; the command has others, which are not read here."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    run: str
+    checkpoint: Literal["base", "sft", "grpo", "all"]
+    seed: int
+    max_new_tokens: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    bootstrap: int = Field(ge=1)
+    elastic_rule: str
+    think_prefilled: bool
+    sets: dict[str, SetSettings]
+    endpoint: llm.Server | None  # None: the models of the run, in this process
+    judge: llm.Server | None
+
+    @property
+    def scoring(self) -> Scoring:
+        return Scoring(self.elastic_rule, self.think_prefilled, self.bootstrap, self.seed)
+
+
+def settings(given: Mapping[str, Any]) -> EvalSettings:
+    """Returns the settings; raises BadInput that names key, value and bound for one that cannot be."""
+    if given["elastic_rule"] not in ELASTIC_RULES:
+        raise BadInput(f"elastic_rule={given['elastic_rule']}: known are {', '.join(ELASTIC_RULES)}")
+    servers = {
+        key: llm.server_from(given[key], key) if given[key]["base_url"] else None for key in ("endpoint", "judge")
+    }
+    sets = {name: _set(name, one) for name, one in given["sets"].items()}
+    try:
+        return EvalSettings.model_validate({**given, **servers, "sets": sets})
+    except ValidationError as error:
+        raise BadInput(first_fault("", error)) from None
+
+
+def _set(name: str, given: Any) -> SetSettings:
+    key, known = f"sets.{name}", list(SetSettings.model_fields)
+    if not name.replace("_", "").replace("-", "").isalnum():
+        raise BadInput(f"{key}: a set's name has letters, digits, '_' and '-'; it becomes part of a file's name")
+    if not isinstance(given, dict):
+        raise BadInput(f"{key}={given!r}: takes {{benchmark: NAME, path: PATH}} or {{file: NAME}}")
+    if odd := sorted(set(given) - set(known)):
+        raise BadInput(f"{key}: unknown {', '.join(odd)}; known are {', '.join(known)}{did_you_mean(odd[0], known)}")
+    try:
+        made = SetSettings.model_validate(given)
+    except ValidationError as error:
+        raise BadInput(first_fault(key, error)) from None
+    if (made.file is None) == (made.benchmark is None):
+        raise BadInput(f"{key}: takes either file= (of the data stage) or benchmark= with path=")
+    return made
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """A set with its benchmark and items."""
+
+    name: str
+    asked: SetSettings
+    benchmark: Benchmark
+    loaded: Loaded
+
+
+def load_set(name: str, asked: SetSettings, data: Path) -> EvaluationSet:
+    """Returns the set with its items; `data` is the folder of the data stage.
+
+    Raises BadInput for a benchmark that there is not, options that it does not take, and what its loader refuses.
+    """
+    key = f"sets.{name}"
+    if asked.benchmark is None:
+        benchmark = benchmark_of_files()
+    else:
+        benchmark = find_benchmark(asked.benchmark, f"{key}.benchmark")
+    return EvaluationSet(name, asked, benchmark, load_items(benchmark, asked.place(data), asked.options or {}, key))
