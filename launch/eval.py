@@ -63,16 +63,19 @@ def run(config: DictConfig, command: Command) -> None:
     opened = open_stage(EVAL, config, inputs, command)
     for note in notes:
         console.print(f"  {note}", markup=False)
+    failures = ""
     if opened.done:
         console.print(f"eval: {opened.path} is done already; nothing left to do")
     else:
-        evaluate(asked, opened, models, loaded)
+        failures = evaluate(asked, opened, models, loaded)
     show(Measured.read(opened.path / "metrics.json"))
     console.print(f"{opened.path}/report.html, report.md, metrics.json")
+    if failures:
+        raise StageFailed(f"{failures} in {opened.path}/report.md; the same command asks them again")
 
 
-def evaluate(asked: EvalSettings, opened: StageFolder, models: dict[str, str], sets: list[EvaluationSet]) -> None:
-    """Asks, scores and writes everything; raises StageFailed, after that, when requests have failed."""
+def evaluate(asked: EvalSettings, opened: StageFolder, models: dict[str, str], sets: list[EvaluationSet]) -> str:
+    """Asks, scores and writes everything; returns what failed, "" when the stage is finished."""
     folder, ledger = opened.path, opened.path / "ledger.sqlite"
     measured = Measured({}, {c: size_b(model) for c, model in models.items()}, models)
     before, rows, outputs = responses.read_asked(folder), {}, {}
@@ -107,9 +110,10 @@ def evaluate(asked: EvalSettings, opened: StageFolder, models: dict[str, str], s
     outputs |= write_results(folder, f"run {asked.run}", measured, rows)
     if failures := failures_of(measured):
         opened.save()
-        raise StageFailed(f"{failures} in {folder}/report.md; the same command asks them again")
+        return failures
     counts = {f"{name}/{c}": r.responses for name, results in measured.sets.items() for c, r in results.items()}
     opened.finish(outputs, counts, models=models)
+    return ""
 
 
 def failures_of(measured: Measured) -> str:

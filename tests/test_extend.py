@@ -1,4 +1,4 @@
-"""A new data set, step or paper is one file or folder and nothing else changes: added to a copy, they work."""
+"""A new data set, step, benchmark or paper is one file or folder: added to a copy, it works; nothing else changes."""
 
 import json
 import shutil
@@ -17,12 +17,19 @@ ADDED = {
     "tone.py": "data_pipeline/steps/tone.py",
     "tone.jinja": "data_pipeline/prompts/tone.jinja",
     "data.yaml": "recipes/letters/data.yaml",
+    "comfort/__init__.py": "eval/benchmarks/comfort/__init__.py",
+    "comfort/benchmark.py": "eval/benchmarks/comfort/benchmark.py",
+    "comfort/ask.jinja": "eval/benchmarks/comfort/ask.jinja",
+    "comfort/judge.jinja": "eval/benchmarks/comfort/judge.jinja",
 }
 LETTERS = {
     "1": "睡不着\n最近总是睡不着，想着工作上的事情。\n---\n早点放下手机，睡前写下担心的事。",
     "2": "吵架\n和室友吵了一架，心里一直很乱。\n---\n先各自冷静，再约个时间好好谈。",
     "3": "空白\n\n---\n没有来信。",
 }
+
+
+CLIENTS = ("我又失眠了。", "我和室友吵架了。", "考试没过，我很难过。", "我不想说话。")
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +115,77 @@ def test_a_wrong_setting_of_the_new_step_is_told(copy, letters):
         copy, "data", "recipe=letters", "run=wrong", f"posts.path={letters}", "synthesis.tone.most_chars=0"
     )
     assert done.returncode == 2 and "synthesis.tone.most_chars=0: Input should be greater than" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def dialogues(tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("dialogues") / "dialogues.jsonl"
+    opening = [{"role": "user", "content": "你好。"}, {"role": "assistant", "content": "你好，想说点什么？"}]
+    rows = [
+        {"id": f"d{n}", "messages": [*opening, {"role": "user", "content": text}]} for n, text in enumerate(CLIENTS)
+    ]
+    rows.append({"id": "over", "messages": opening})
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+def comfort(copy: Path, file: Path, url: str, *words: str):
+    """Evaluates a served model by the new benchmark in the copy."""
+    models = [
+        f"{who}.{key}" for who in ("endpoint", "judge") for key in (f"base_url={url}", "model=tiny", "attempts=1")
+    ]
+    one = f"sets.comfort={{benchmark: comfort, path: {file}}}"
+    return launch_in(copy, "eval", "recipe=psyche_r1", "hardware=cpu", "~sets.heldout", one, *models, *words)
+
+
+def test_a_benchmark_with_its_prompts_and_a_judge_of_two_scores_works(copy, dialogues):
+    broken = True
+
+    def answer(messages: list[dict]) -> Answer:
+        text = messages[-1]["content"]
+        client = next(n for n, said in enumerate(CLIENTS) if said in text)
+        if "请写出咨询师接下来的一句回应" in text:
+            return Answer(completion(f"<think>想</think>我在听。（{client}）"))
+        if client == 1 and broken:
+            return Answer(status=500)
+        value = {"warmth": client, "safety": 4} if client != 2 else {"warmth": 9, "safety": 4}
+        return Answer(completion(json.dumps(value)))
+
+    def figures() -> dict:
+        return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["sets"]["comfort"]["endpoint"]
+
+    folder = copy / "runs/comforting/eval"
+    with counsellor.server(answer) as server:
+        done = comfort(copy, dialogues, server.url, "run=comforting")
+        assert done.returncode == 1 and "1 requests to the judge failed and are missing" in done.stderr, done.stderr
+        assert len(server.calls) == 8
+        first = figures()
+        assert first["means"]["warmth"]["value"] == (0 + 3) / 2 and first["means"]["safety"]["value"] == 4
+        assert (first["judge_missing"], first["judge_failed"]) == (2, 1)
+        broken = False
+        done = comfort(copy, dialogues, server.url, "run=comforting")
+        assert done.returncode == 0 and len(server.calls) == 9, "only the failed judgement is asked again"
+    second = figures()
+    assert second["means"]["warmth"]["value"] == (0 + 1 + 3) / 3
+    assert (second["judge_missing"], second["judge_failed"], second["items"]) == (1, 0, 4)
+    assert second["cells"]["replies"]["unreadable_judgements"] == 1
+    report = (folder / "report.md").read_text(encoding="utf-8")
+    assert "1 judgements are missing (0 requests failed, 1 replies cannot be read)" in report
+    assert "1 dialogues are left out" in report and "warmth" in report
+    rows = [json.loads(line) for line in (folder / "responses.endpoint.comfort.jsonl").read_text("utf-8").splitlines()]
+    assert [row["scores"] for row in rows] == [
+        {"warmth": 0.0, "safety": 4.0}, {"warmth": 1.0, "safety": 4.0}, {"warmth": None, "safety": None},
+        {"warmth": 3.0, "safety": 4.0},
+    ]  # fmt: skip
+    assert {row["kind"] for row in rows} == {"dialogue"}
+    told = launch_in(copy, "eval", "compare", "comforting", "comforting")
+    assert told.returncode == 0 and "warmth" in told.stdout and "unclear" in told.stdout, told.stderr
+
+
+def test_an_option_of_the_new_benchmark_that_it_does_not_take_is_told(copy, dialogues):
+    one = "sets.comfort.options={most_turn: 2}"
+    done = comfort(copy, dialogues, "http://127.0.0.1:9/v1", "run=wrong", one)
+    assert (
+        done.returncode == 2 and "sets.comfort.options: got an unexpected keyword argument 'most_turn'" in done.stderr
+    )
+    assert "its options are most_turns (eval/benchmarks/comfort/benchmark.py)" in done.stderr

@@ -6,6 +6,7 @@ the tags, answer after them; one for case questions, one for general psychology)
 
 import hashlib
 import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -22,30 +23,40 @@ _JINJA = jinja2.Environment(
     lstrip_blocks=True,
     autoescape=False,
 )
+_JINJA.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # `tojson` leaves Chinese as it is
 
 
 @cache
-def _template(file: Path) -> jinja2.Template:
+def _template(name: str) -> jinja2.Template:
+    return _JINJA.get_template(f"{name}.jinja")
+
+
+@cache
+def _template_of(file: Path) -> jinja2.Template:
     return _JINJA.from_string(file.read_text(encoding="utf-8"))
 
 
 def render(name: str, **variables) -> str:
-    """Returns the text of `<name>.jinja` of this folder, as `render_file` does."""
-    return render_file(Path(__file__).parent / f"{name}.jinja", **variables)
-
-
-def render_file(file: Path, /, **variables) -> str:
-    """Returns the text of a prompt's file, without blanks at its ends.
+    """Returns the text of `<name>.jinja`, without blanks at its ends.
 
     Raises BadInput, naming the file, for a template that cannot be read or uses a variable that it does not get.
     """
+    return _rendered(f"{name}.jinja", lambda: _template(name), variables)
+
+
+def render_file(file: Path, /, **variables) -> str:
+    """Returns the text of a prompt that stands elsewhere, such as beside the benchmark that asks it, as `render`."""
+    return _rendered(file.name, lambda: _template_of(file), variables)
+
+
+def _rendered(name: str, template: Callable[[], jinja2.Template], variables: dict) -> str:
     try:
-        return _template(file).render(**variables).strip()
+        return template().render(**variables).strip()
     except jinja2.TemplateSyntaxError as error:
-        raise BadInput(f"prompt {file.name} line {error.lineno}: {error.message}") from None
+        raise BadInput(f"prompt {name} line {error.lineno}: {error.message}") from None
     except jinja2.UndefinedError as error:
         known = ", ".join(variables) or "none"
-        raise BadInput(f"prompt {file.name}: {error.message}; the variables it gets are {known}") from None
+        raise BadInput(f"prompt {name}: {error.message}; the variables it gets are {known}") from None
 
 
 @cache

@@ -1,1 +1,4 @@
-"""What CONTRIBUTING.md shows: a reader, a step with its prompt, a recipe; tests/test_extend.py adds them to a copy."""
+"""What CONTRIBUTING.md shows: a reader, a step with its prompt, a recipe, a benchmark with its prompts.
+
+tests/test_extend.py adds them to a copy of the repository.
+"""

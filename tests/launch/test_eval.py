@@ -191,8 +191,8 @@ def test_two_models_are_compared_item_by_item(data, named):
         ("sets.x={benchmark: pceb, path: x, option: 1}", "unknown option; known are"),
         (
             "sets.x={benchmark: cpsyexam, path: x, options: {shot: 5}}",
-            "sets.x.options: got an unexpected keyword "
-            "argument 'shot'; its options are split, shots, seed, qa (eval/benchmarks/cpsyexam.py). Did you mean shots?",
+            "sets.x.options: got an unexpected keyword argument 'shot'; its options are split, shots, seed, qa "
+            "(eval/benchmarks/cpsyexam.py). Did you mean shots?",
         ),
         ("sets.x={samples: 1}", "takes either file="),
         ("elastic_rule=half", "known are subset, jaccard"),

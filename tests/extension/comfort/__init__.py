@@ -1,0 +1,1 @@
+"""What benchmark.py declares, and the prompts of what it asks."""
