@@ -62,9 +62,10 @@ def settings(given: Mapping[str, Any]) -> EvalSettings:
     if given["elastic_rule"] not in ELASTIC_RULES:
         raise BadInput(f"elastic_rule={given['elastic_rule']}: known are {', '.join(ELASTIC_RULES)}")
     servers = {
-        key: llm.server_from(given[key], key) if given[key]["base_url"] else None for key in ("endpoint", "judge")
+        key: llm.server_from(given[key], key) if (given[key] or {}).get("base_url") else None
+        for key in ("endpoint", "judge")
     }
-    sets = {name: _set(name, one) for name, one in given["sets"].items()}
+    sets = {name: _set(name, one) for name, one in (given["sets"] or {}).items()}
     try:
         return EvalSettings.model_validate({**given, **servers, "sets": sets})
     except ValidationError as error:

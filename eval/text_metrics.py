@@ -42,10 +42,10 @@ def words(text: str) -> list[str]:
     """Returns the words of `text` as `jieba.lcut(text)` does, blanks among them."""
     import rjieba
 
-    found = rjieba.cut(text)
+    cut = rjieba.cut(text)
     if not _JOINED.search(text):
-        return found
-    return [piece for word in found for piece in (_pieces(word) if _JOINED.search(word) else (word,))]
+        return cut
+    return [piece for word in cut for piece in (_pieces(word) if _JOINED.search(word) else (word,))]
 
 
 def _pieces(word: str) -> list[str]:
@@ -81,8 +81,8 @@ class _Text:
 
 
 def _prepare(text: str, numbers: dict[str, str]) -> _Text:
-    def as_string(found: list[str]) -> str:
-        return "".join([numbers.get(w) or numbers.setdefault(w, chr(0xE000 + len(numbers))) for w in found])
+    def as_string(cut: list[str]) -> str:
+        return "".join([numbers.get(w) or numbers.setdefault(w, chr(0xE000 + len(numbers))) for w in cut])
 
     cut = words(text)
     plain = [w for w in cut if not w.isspace()]
@@ -145,7 +145,7 @@ def _matches(a: str, b: str, longest: int = 4) -> list[tuple[int, int]]:
     """Returns for n = 1 to `longest` how many n-grams both texts have: (clipped count, different ones)."""
     at_a, at_b = range(len(a)), range(len(b))
     a, b = a + "\0", b + "\1"  # unequal ends, so that no gram reaches over them
-    found = []
+    common_grams = []
     for n in range(1, longest + 1):
         grams_a, grams_b = [a[i : i + n] for i in at_a], [b[i : i + n] for i in at_b]
         common = set(grams_a).intersection(grams_b)
@@ -156,8 +156,8 @@ def _matches(a: str, b: str, longest: int = 4) -> list[tuple[int, int]]:
         if len(at_a) > different and len(at_b) > different:  # repeated in both
             counts, counts_b = Counter([a[i : i + n] for i in at_a]), Counter([b[i : i + n] for i in at_b])
             clipped = sum([min(count, counts_b[gram]) for gram, count in counts.items()])
-        found.append((clipped, different))
-    return found
+        common_grams.append((clipped, different))
+    return common_grams
 
 
 def _sentence_bleu(matches: list[tuple[int, int]], length: int, of_reference: int, method: int) -> float:

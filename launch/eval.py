@@ -61,6 +61,8 @@ def run(config: DictConfig, command: Command) -> None:
     inputs = {one.name: one.asked.place(data) for one in loaded}
     inputs |= {} if asked.endpoint else {f"model_{name}": Path(model) for name, model in models.items()}
     opened = open_stage(EVAL, config, inputs, command)
+    if asked.judge and not any(one.benchmark.judge for one in loaded):
+        notes.append("judge: no set of this evaluation is judged")
     for note in notes:
         console.print(f"  {note}", markup=False)
     failures = ""

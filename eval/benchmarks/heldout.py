@@ -1,15 +1,22 @@
-"""A run's own questions: the held-out ones, or the fixed set of GRPO prompts, as the data stage wrote them."""
+"""A run's own questions: the held-out ones, or the fixed set of GRPO prompts, as the data stage wrote them.
+
+Open questions are scored by a judge, in 0..100, by the prompt that the reward asks its judge with.
+"""
 
 from dataclasses import asdict
 from pathlib import Path
 
 from data_pipeline.errors import BadInput
-from data_pipeline.prompts import question_messages
+from data_pipeline.prompts import question_messages, render
 from data_pipeline.records import read_questions
 from eval import metrics, tables
-from eval.contract import Answered, Benchmark, Figures, Item, Loaded, Scoring, Table, no_scores
+from eval.contract import Answered, Benchmark, Figures, Item, Judge, Loaded, Scoring, Table
 from eval.figures import Cell, SetMetrics
+from eval.judging.judges import judge_scores
 from eval.measure import choice
+from reward.judge import read_score
+
+SCORE = "judge_score"
 
 
 def load(path: str | Path) -> Loaded:
@@ -22,6 +29,25 @@ def load(path: str | Path) -> Loaded:
 
 def requests(item: Item) -> list[dict]:
     return question_messages(item.question)
+
+
+def judge_messages(item: Item, answer: str) -> list[dict]:
+    q = item.question
+    question = f"{q.context}\n{q.stem}".strip()
+    text = render("judge_open_answer", question=question, reference=q.reference, answer=answer)
+    return [{"role": "user", "content": text}]
+
+
+def read_judge(reply: str) -> dict[str, float | None]:
+    try:
+        return {SCORE: 100 * read_score(reply)}
+    except ValueError:
+        return {SCORE: None}
+
+
+def score(answered: list[Answered], scoring: Scoring) -> list[list[dict[str, float | None]]]:
+    """Returns the judge's score of every response to an open question, 0 where there is no answer to judge."""
+    return [[{} for _ in one.responses] if one.item.has_letters else judge_scores(one, (SCORE,)) for one in answered]
 
 
 def figures(answered: list[Answered], cells: dict[str, Cell], scoring: Scoring) -> Figures:
@@ -37,9 +63,10 @@ def report_tables(results: dict[str, SetMetrics]) -> list[Table]:
 BENCHMARK = Benchmark(
     load=load,
     requests=requests,
-    score=no_scores,
+    score=score,
     tables=report_tables,
     figures=figures,
     cells={"single": None, "multi": None},
+    judge=Judge((SCORE,), judge_messages, read_judge),
     reads_own_files=True,
 )

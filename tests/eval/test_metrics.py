@@ -9,7 +9,8 @@ import pytest
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Question, Response
 from eval import metrics
-from eval.contract import Item
+from eval.benchmarks import heldout
+from eval.contract import Item, Judgement
 from reward.psyche import credit
 from tests.eval.scored import figures
 
@@ -41,6 +42,21 @@ def test_a_kind_that_is_absent_has_no_accuracy():
     found = figures("heldout", [Item(question("single", "A"), "single")], [respond("A")], resamples=50)
     assert found["cells"]["multi"]["accuracy"] is None
     assert found["cells"]["single"]["accuracy"] == 1.0
+
+
+def test_open_questions_of_a_run_are_judged_and_do_not_count_as_wrong():
+    asked = Question("o", "table", "", "open", "为什么？", [], "", reference="因为")
+    items = [Item(question("single", "A"), "single"), Item(asked, "open"), Item(asked, "open")]
+    responses = [respond("答案：A"), respond("因为……"), respond("")]
+    said = [[None], [Judgement({"judge_score": 70.0})], [None]]
+    figure = figures("heldout", items, responses, said)
+    assert (figure["accuracy"], figure["items"], figure["unreadable"]) == (1.0, 3, 1)
+    assert figure["cells"]["open"]["judge_score"] == 35.0, "nothing to judge is 0"
+    assert "accuracy" not in figure["cells"]["open"]
+    assert "not judged: no judge is named" in figures("heldout", items, responses)["notes"][0]
+    assert heldout.judge_messages(items[1], "答了这些")[0]["content"].count("答了这些") == 1
+    assert heldout.read_judge('{"score": 7, "reason": "好"}') == {"judge_score": 70.0}
+    assert heldout.read_judge("7分") == {"judge_score": None}
 
 
 def test_the_bootstrap_interval_covers_the_mean_as_often_as_it_says():
