@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from data_pipeline import llm
 from data_pipeline.errors import BadInput, did_you_mean, first_fault
@@ -22,9 +22,16 @@ class SetSettings(BaseModel):
     benchmark: str | None = None  # of eval/benchmarks
     path: str | None = None  # of the benchmark's files; without one the set is left out
     options: dict[str, Any] | None = None  # of the benchmark's loader
-    samples: int = Field(default=1, ge=1)
+    samples: int = 1
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
+
+    @field_validator("samples", mode="before")
+    @classmethod
+    def _positive(cls, value: Any) -> Any:
+        if not isinstance(value, int) or value < 1:
+            raise ValueError("must be a positive whole number")
+        return value
 
     @property
     def is_left_out(self) -> bool:
@@ -41,7 +48,6 @@ class EvalSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     run: str
-    checkpoint: Literal["base", "sft", "grpo", "all"]
     seed: int
     max_new_tokens: int = Field(ge=1)
     batch_size: int = Field(ge=1)

@@ -33,13 +33,15 @@ from launch.cli.arguments import EVAL, Command
 from launch.cli.configuration import as_dict, load_config
 from launch.cli.entry import StageFailed, console, run_stage, show_plan
 from launch.models import local
-from launch.models.find import find_models, parameters
+from launch.models.find import CHECKPOINTS, find_models, parameters
 from launch.preflight import memory
 from launch.running.folder import StageFolder, finished_manifest, open_stage
 
 
 def run(config: DictConfig, command: Command) -> None:
     """Runs the stage; raises BadInput for a checkpoint that the run does not have, StageFailed for failed requests."""
+    if config.checkpoint not in (*CHECKPOINTS, "all"):
+        raise BadInput(f"checkpoint={config.checkpoint}: known are {', '.join(CHECKPOINTS)} and all")
     asked = settings(as_dict(config))
     sets = {name: one for name, one in asked.sets.items() if not one.is_left_out}
     notes = [

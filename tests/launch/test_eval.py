@@ -181,11 +181,11 @@ def test_two_models_are_compared_item_by_item(data, named):
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("sets.heldout.samples=0", "sets.heldout.samples=0: Input should be greater than or equal to 1"),
+        ("sets.heldout.samples=0", "sets.heldout.samples=0: must be a positive whole number"),
         ("sets.heldout.temperature=hot", "sets.heldout.temperature='hot': Input should be a valid number"),
         ("sets.heldout.sample=2", "sets.heldout: unknown sample; known are file, benchmark"),
         ("bootstrap=0", "bootstrap=0: Input should be greater than or equal to 1"),
-        ("checkpoint=sfft", "checkpoint='sfft': Input should be 'base', 'sft', 'grpo' or 'all'"),
+        ("checkpoint=sfft", "checkpoint=sfft: known are base, sft, grpo and all"),
         ("sets.x={benchmark: pcebb, path: x}", "there is cpsyexam, pceb"),
         ("sets.x={benchmark: pceb, path: /nowhere}", "/nowhere: no such folder"),
         ("sets.x={benchmark: pceb, path: x, option: 1}", "unknown option; known are"),
