@@ -154,10 +154,14 @@ class Benchmark:
     name: str = ""  # its file's
 
 
+def benchmark_names() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
+
+
 def find_benchmark(name: str, where: str) -> Benchmark:
     """Returns what eval/benchmarks/NAME declares; raises BadInput, opening with `where`, without one."""
-    if name not in _modules():
-        names = [n for n in _modules() if not getattr(_declared(n), "reads_own_files", False)]
+    if name not in benchmark_names():
+        names = [n for n in benchmark_names() if not getattr(_declared(n), "reads_own_files", False)]
         raise BadInput(f"{where}={name}: there is {', '.join(names)}{did_you_mean(name, names)}")
     declared = _declared(name)
     if not isinstance(declared, Benchmark):
@@ -170,7 +174,7 @@ def find_benchmark(name: str, where: str) -> Benchmark:
 
 def benchmark_of_files() -> Benchmark:
     """Returns the benchmark of a run's own files of questions."""
-    (name,) = (name for name in _modules() if getattr(_declared(name), "reads_own_files", False))
+    (name,) = (name for name in benchmark_names() if getattr(_declared(name), "reads_own_files", False))
     return find_benchmark(name, "file")
 
 
@@ -208,10 +212,6 @@ def own_scores(benchmark: Benchmark, answered: list[Answered], scoring: Scoring)
                 f"{one.item.id}; {cure}"
             )
     return scores
-
-
-def _modules() -> list[str]:
-    return [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
 
 
 def _is_folder(name: str) -> bool:

@@ -124,12 +124,12 @@ def _of_grpo() -> Iterator[Section]:
 
 
 def _of_eval() -> Iterator[Section]:
-    from eval import benchmarks
+    from eval.contract import benchmark_names, find_benchmark
 
-    for name in _modules(benchmarks):
-        module = importlib.import_module(f"{benchmarks.__name__}.{name}")
-        if options := of_function(module.load, "path"):
-            told = f"{_first_paragraph(module)} A set with benchmark: {name}."
+    for name in benchmark_names():
+        load = find_benchmark(name, "the help").load
+        if options := of_function(load, "path"):
+            told = f"{_first_paragraph(importlib.import_module(load.__module__))} A set with benchmark: {name}."
             yield Section(f"Benchmark {name}", told, _under("sets.NAME.options", options))
 
 

@@ -25,7 +25,10 @@ class Verdict(BaseModel, extra="forbid"):
 
 
 def load(path: str | Path, most_turns: int = 8) -> Loaded:
-    """Returns the dialogues that end in the client's words; BadInput as the reader, Rejects for the others."""
+    """Returns the dialogues that end in the client's words; BadInput as the reader, Rejects for the others.
+
+    `most_turns` is how many turns at its end are asked.
+    """
     items, rejects = [], []
     for record in sources.read("messages", path):
         if isinstance(record, Dialogue) and record.turns[-1].role == "client":
