@@ -1,272 +1,272 @@
-"""Reads the answer letters out of a response. What cannot be read is `None`, never guessed. Rules: reward/rules.md.
+"""Reads the answer letters out of a response, in two ways named as in lm-evaluation-harness; the rules are ours.
 
-Used by the reward, by question selection and by evaluation, so that all three mean the same by "right".
-How one response is read: `python -m reward.explain`.
+Strict-match reads the form that our prompts ask for and no other; the reward pays by it. Flexible-extract reads what
+models really write; evaluation, selection and rationales go by it. What cannot be read is `None`, never guessed. All
+rules: reward/rules.md. How one response is read: `python -m reward.explain`.
 """
 
 import re
+from collections.abc import Iterator
+from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple
 
 from reward import wording
-from reward.thought import split_thought
-from reward.wording import normalise
+from reward.thought import split_thought, with_opening
+from reward.wording import TEXT, normalise
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-MAX_ANSWER_CHARS = 4000  # ours: an answer part beyond this is padding, and unreadable
+MAX_ANSWER_CHARS = 4000  # ours: a longer answer part is padding, and unreadable by both
+MAX_LETTERS = 200  # ours: and one that names more letters
+NEAR = 60  # characters around some letters that say how they are meant; ours
+
+# The form: one closed thought that is not empty; one line with nothing but the announcement and capital letters.
+STRICT = re.compile(
+    r"\s*+<think>(?!\s*+</think>)(?P<thought>[^<]*+(?:<(?!/?think>)[^<]*+)*+)</think>\s*+"
+    r"(?:(?:答案|Answer)[^\S\n]*+[:：]|(?P<box>\\boxed\{))[^\S\n]*+"
+    r"(?P<letters>[A-ZＡ-Ｚ](?:[^\S\n]*+(?:[、,，][^\S\n]*+)?[A-ZＡ-Ｚ]){0,25}+)[^\S\n]*+(?(box)\})\s*+"
+)
+BETWEEN = "、,，;；" + "".join(filter(str.isspace, map(chr, range(0x3001))))
+NARROW = str.maketrans("".join(chr(ord(letter) + 0xFEE0) for letter in LETTERS), LETTERS, BETWEEN)
 
 
-class Statement(NamedTuple):
-    """A place that states an answer: the words, and its sorted letters, or None where it hedges or names no option."""
+class Kind(IntEnum):
+    """How some letters of a response are meant. The first four state an answer, the better form first."""
 
-    text: str
+    ANNOUNCED = 1  # "答案：B", "因此选 B", a line of letters alone
+    NAMED = 2  # "应该是 B", a sentence of letters alone
+    LISTED = 3  # a line with a letter and its option's text alone
+    RIGHT = 4  # "B 正确"
+    POSSIBLE = 5  # alternatives, odds, a doubt, a condition
+    ALONE = 6  # nothing is said about them: "更正：B"
+    TOLD = 7  # "B 项是……", a denial, a question, somebody else's answer
+
+
+class Mention(NamedTuple):
+    """Letters that stand together: sorted, or None where they are alternatives or no options."""
+
     letters: str | None
+    kind: Kind
+    line: int
+    start: int
+    end: int
+    text: str  # with some of what stands around it
 
 
 class Reading(NamedTuple):
     letters: str | None  # sorted, or None: unreadable
     why: str
-    statements: tuple[Statement, ...] = ()
+    mentions: tuple[Mention, ...] = ()
+
+
+def read_strict_match(response: str, options: list[str], think_prefilled: bool = False) -> str | None:
+    """Returns the sorted letters of a response in the form that the prompts ask for, None for any other.
+
+    The form is one closed thought, not empty, then one line: `答案：` or `Answer:` and capital letters, or `\\boxed{}`
+    around them, with `、`, `,`, a blank or nothing between. Only blanks and width may differ (reward/rules.md).
+    """
+    return match_strict(response, len(options), think_prefilled)[0]
+
+
+def match_strict(response: str, options: int, think_prefilled: bool = False) -> tuple[str | None, str]:
+    """Returns (letters, thought) as `read_strict_match`, for a number of options; (None, "") when it is no match."""
+    match = STRICT.fullmatch(with_opening(response, think_prefilled))
+    if match is None or match.end() - match.end("thought") > MAX_ANSWER_CHARS:
+        return None, ""
+    letters = sound(match["letters"].translate(NARROW), options)
+    return letters, match["thought"] if letters else ""
 
 
 def read_answer(response: str, options: list[str], think_prefilled: bool = False) -> str | None:
-    """Returns the sorted letters that the response states as its answer, or None when that cannot be read.
+    """Returns the sorted letters that the response plainly commits itself to (flexible-extract), or None.
 
-    `options` are the texts by position: letters beyond them are no answer. Only what follows </think> counts. All
-    statements must agree; a hedge ("A 或 B") or a letter beyond the options makes the response unreadable.
+    `options` are the texts by position: letters beyond them are no answer. Only what stands outside the thought counts.
     """
     return read(response, options, think_prefilled).letters
 
 
 def read(response: str, options: list[str], think_prefilled: bool = False) -> Reading:
-    """As `read_answer`, with the reason and the statements that were found."""
-    return read_parts(split_thought(response, think_prefilled)[1], options)
-
-
-def read_parts(answer: str | None, options: list[str]) -> Reading:
-    """As `read`, of the answer part that `split_thought` gave."""
+    """As `read_answer`, with the reason and all letters that are mentioned."""
+    answer = split_thought(response, think_prefilled)[1]
     if answer is None:
         return Reading(None, "the thought is not closed, or there are several")
-    if len(answer) > MAX_ANSWER_CHARS:
-        return Reading(None, f"the answer part has {len(answer)} characters, more than {MAX_ANSWER_CHARS}")
-    found = tuple(statements(normalise(answer), tuple(options)))
-    if not found:
-        return Reading(None, "no statement of an answer")
-    letters = {statement.letters for statement in found}
-    if None in letters:
-        return Reading(None, "a statement that hedges, or names no option", found)
-    if len(letters) > 1:
-        return Reading(None, "statements that disagree", found)
-    return Reading(found[0].letters, "stated", found)
+    text = normalise(answer[: MAX_ANSWER_CHARS + 1])
+    if len(answer) > MAX_ANSWER_CHARS or len(wording.CAPITAL.findall(text)) > MAX_LETTERS:
+        return Reading(None, f"an answer part of more than {MAX_ANSWER_CHARS:,} characters or {MAX_LETTERS} letters")
+    lines = _lines(_option_texts(text, tuple(options)))
+    mentions = [list(_mentions(line, number, len(options))) for number, line in enumerate(lines)]
+    return Reading(*_settle(lines, mentions), tuple(mention for of_line in mentions for mention in of_line))
 
 
-def statements(text: str, options: tuple[str, ...]) -> list[Statement]:
-    """Returns every place of the normalised text that states an answer, in order of their kind."""
-    found: list[Statement] = []
-    for cue in wording.CUE.finditer(text):
-        statement = _after_cue(text, cue, options)
-        if statement is not None:
-            found.append(statement)
-    found += [s for match in wording.RIGHT.finditer(text) if (s := _before_right(text, match, options))]
-    found += _bare_lines(text, options)
-    return found
+def sound(letters: str, options: int) -> str | None:
+    """Returns the letters sorted; None without any, with one twice, or with one beyond the options."""
+    known = set(letters)
+    return "".join(sorted(known)) if known and known <= set(LETTERS[:options]) and len(known) == len(letters) else None
 
 
-def _before_right(text: str, match: re.Match[str], options: tuple[str, ...]) -> Statement | None:
-    """Returns the statement of "因此 B 项正确" or "B 是正确答案"; without such words it has to be the whole first line,
-    since further down "B 项正确" is one step of an analysis."""
-    before = text[max(0, match.start() - 20) : match.start()]
-    opens = match.start() < 20 and not before.strip(" \n\t\"'([选项optinOPTIN")
-    whole_line = opens and wording.LINE_END.match(text, match.end())
-    if match["noun"] or match["noun2"] or whole_line or wording.SO.search(before):
-        return Statement(match[0].strip(), _checked(match["run"].replace("and", ""), options))
-    return None
+def _settle(lines: list[str], mentions: list[list[Mention]]) -> tuple[str | None, str]:
+    """Returns (letters, why) of the last statement in the best form, (None, why) where it does not stand.
 
-
-def _after_cue(text: str, cue: re.Match[str], options: tuple[str, ...]) -> Statement | None:
-    at = cue.start()
-    start = wording.GAP.match(text, cue.end()).end()
-    if start >= len(text) or not ("A" <= text[start] <= "Z" or "a" <= text[start] <= "z"):
-        return None
-    if at and text[at - 1] != "\n":
-        sentence = wording.SENTENCE_END.split(text[max(0, at - 60) : at])[-1]
-        clause = wording.CLAUSE_END.split(sentence)[-1]
-        if wording.NEGATED.search(clause) or wording.CONDITIONAL.search(clause):
-            return None
-        if wording.IF.search(sentence) and not wording.SO_WORD.search(
-            clause
-        ):  # "if it is asked ..., the answer is B" is a hedge
-            return Statement(text[at:start].strip(), None) if text[at] in "答Aa" else None
-        if text[at] in "OoCc" and wording.EACH.search(clause):
-            return None  # "let us look at each option: A. ..."
-    if plain := wording.AT_ONCE.match(text, start):
-        letters = plain[0].replace("、", "").replace(",", "").replace(" ", "")
-        if len(set(letters)) == len(letters) <= len(options):
-            return Statement(text[at : plain.end()], _checked(letters, options))
-    run = _run(text, start, options)
-    if run is None:
-        return None
-    letters, end, whole_line = run
-    gap = text[at:start]
-    if "\n" in gap[:-1].strip(" \t") and not whole_line and ":" not in gap:
-        return None  # a heading, and then a sentence that begins with a letter
-    if letters is not None:
-        if wording.HEDGED.match(text, end):
-            letters = None
-        elif wording.DENIED.match(text, end):
-            return None
-    return Statement(text[at:end].strip(), letters and _checked(letters, options))
-
-
-def _run(text: str, at: int, options: tuple[str, ...]) -> tuple[str | None, int, bool] | None:
-    """Returns (letters, end, whether the line ends there) of the letters at `at`; None when they are part of a word.
-
-    Letters may be followed by their own option's text; by another option's text they are None.
+    Statements in one form have to agree; nothing beside or after them may name another letter as possible or take them
+    back; and what could be read at the end of a line can be made unreadable by a later line, but not changed.
     """
-    letters, end, first, with_text = "", at, True, False
-    starts_line = "\n" in text[max(0, at - 4) : at]
-    while True:
-        word = wording.LETTER.match(text, at)
-        if word is None or not _is_option_letters(word[0], text, word.end(), options, first):
-            break
-        tail = word.end()
-        letters += word[0].upper()
-        if len(word[0]) == 1:
-            own, other, tail = _option_text(text, tail, word[0].upper(), options)
-            if other:
-                return None, tail, True
-            with_text = own
-        end, first = tail, False
-        if note := wording.PARENTHESIS.match(text, end):
-            if not re.match(r"\s*\(\s*(?:或|or\b|也|[A-Z]\s*\))", note[0]):
-                end = note.end()
-        separator = wording.SEPARATOR.match(text, end)
-        at = separator.end()
-        if "\n" in separator[0]:  # a list goes on below when every line is a letter with its own option's text
-            below = _next_line_letter(text, end, options) if with_text else None
-            if below is None:
-                break
-            if not starts_line:
-                return None, end, False  # "答案：A. 甲", and "B. 乙" below it
-            at = below
-        elif separator[0].strip() == "" and separator[0] and _denied_word(text, at):
-            break
-        if len(letters) > len(LETTERS):
-            return None, end, False
-    if not letters:
-        return None
-    return letters, end, bool(wording.REST_OF_LINE.match(text, end))
-
-
-def _denied_word(text: str, at: int) -> bool:
-    """True for "B选项错误" after a blank: a new sentence, not a further letter."""
-    word = wording.LETTER.match(text, at)
-    return word is not None and bool(re.match(r"[ \t]*(?:选项|项)?[ \t]*[一-龥]", text[word.end() : word.end() + 4]))
-
-
-def _next_line_letter(text: str, end: int, options: tuple[str, ...]) -> int | None:
-    line = re.compile(r"[^\S\n]*[,、;。.\"')\]}]*\s*\n\s*").match(text, end)
-    if line is None:
-        return None
-    at = wording.BULLET.match(text, line.end()).end()
-    stop = text.find("\n", at)
-    return at if _single_line(text[at : stop if stop >= 0 else len(text)], options) == "text" else None
-
-
-def _is_option_letters(word: str, text: str, end: int, options: tuple[str, ...], first: bool) -> bool:
-    """True when a word of Latin letters is letters of an answer, not a word of a sentence."""
-    if word.upper() != word:
-        if not word.islower() or not wording.AFTER_LOWER_CASE.match(text, end):
-            return False
-    if len(word) > max(len(options), 1) or len(set(word)) != len(word) or wording.NOT_AN_OPTION.match(text, end):
-        return False
-    following = text[end : end + 1]
-    if following and "一" <= following <= "龥" and not wording.AFTER.match(text, end):
-        return len(word) == 1 and any(_starts(text, end, _plain(o)) for o in options)
-    if following.isdigit() or following in ("_", "'") and text[end + 1 : end + 2].isalpha():
-        return False
-    if wording.NOUN.match(text, end) and not wording.ENGLISH_AFTER.match(text, end):
-        own = LETTERS.find(word.upper()) if len(word) == 1 else len(options)
-        return own < len(options) and _starts(text, end + 1, _plain(options[own]))
-    return True
-
-
-@lru_cache(4096)
-def _plain(option: str) -> str:
-    return normalise(option).strip().rstrip("。.;,")
-
-
-def _starts(text: str, at: int, option: str) -> bool:
-    return bool(option) and text.startswith(option, at)
-
-
-def _option_text(text: str, end: int, letter: str, options: tuple[str, ...]) -> tuple[bool, bool, int]:
-    """Returns (own option's text follows, another option's text follows, where reading goes on)."""
-    at = wording.AFTER_LETTER.match(text, end).end()
-    if at >= len(text) or text[at] == "\n":
-        return False, False, end
-    index = LETTERS.find(letter)
-    own = _plain(options[index]) if index < len(options) else ""
-    if _starts(text, at, own):
-        return True, False, at + len(own)
-    if not wording.LETTER.match(own or "一") and at > end:
-        for place, option in enumerate(options):
-            plain = _plain(option)
-            if place != index and len(plain) > 1 and _starts(text, at, plain):
-                return False, True, at + len(plain)
-    return False, False, end
-
-
-def _bare_lines(text: str, options: tuple[str, ...]) -> list[Statement]:
-    """Returns the lines that are nothing but letters; and the first line when it is a letter with its option's text."""
-    found: list[Statement] = []
-    lines = [stripped for line in text.split("\n") if (stripped := line.strip())]
-    under_heading = False  # the heading's own statement has read these lines already
+    said: dict[Kind, Mention] = {}  # the last statement in each form, without letters where they disagree
+    faults: dict[Kind, str] = {}
+    settled = None
     for number, line in enumerate(lines):
-        kind = _single_line(line, options) if number == 0 or len(line) <= 60 else None
-        if kind == "letters" and not under_heading:
-            found.append(Statement(line, _checked("".join(wording.LETTER.findall(line.replace("and", ""))), options)))
-        elif number == 0 and (opening := wording.OPENING.match(line)):
-            found.append(Statement(opening[0], _checked(opening[0].replace("and", ""), options)))
-        elif kind == "text" and number == 0 and not _is_option_list(lines, options):
-            found.append(Statement(line, _checked(_first_letters(line), options)))
-        if kind != "letters":
-            end = len(line.rstrip(" :#】]"))
-            under_heading = len(line) <= 60 and any(m.end() >= end for m in wording.CUE.finditer(line))
-    return found
+        for mention in mentions[number]:
+            steps = number and mention.kind in (Kind.LISTED, Kind.RIGHT)  # further down, steps of an analysis
+            states = mention.kind <= Kind.RIGHT and not steps
+            for kind, statement in said.items():
+                if not (states and kind == mention.kind) and _refuses(mention, statement, line):
+                    faults[kind] = f"beside or after it, {mention.kind.name.lower()}: {mention.text!r}"
+            if states:
+                agrees = mention.letters and mention.letters == said.get(mention.kind, mention).letters
+                said[mention.kind] = mention if agrees else mention._replace(letters=None)
+                faults[mention.kind] = "" if agrees else f"no answer, or not the same as before: {mention.text!r}"
+        for match in wording.RETRACTED.finditer(line):
+            after = [kind for kind, last in said.items() if (last.line, last.end) <= (number, match.start())]
+            faults |= dict.fromkeys(after, f"after it, taken back: {match[0].strip()!r}")
+        if said and not faults[min(said)]:
+            letters = said[min(said)].letters
+            if settled not in (None, letters):
+                return None, f"read as {settled} before a later line says {letters}"
+            settled = letters
+    why = faults[min(said)] if said else "no statement of an answer"
+    return (None, why) if why else (settled, "stated")
 
 
-def _single_line(line: str, options: tuple[str, ...]) -> str | None:
-    """Returns "letters" for a line of option letters alone, "text" for one letter with its own option's text."""
-    if len(line) == 1 and "a" <= line <= "z":
-        return "letters"
-    if wording.ONLY_LETTERS.fullmatch(line):
-        words = wording.LETTER.findall(line.replace("and", " "))
-        return "letters" if all(len(set(word)) == len(word) for word in words) else None
-    match = wording.WITH_TEXT.fullmatch(line)
-    if match:
-        index = LETTERS.find(match["letter"])
-        if index < len(options) and match["text"].strip().rstrip("。.;,\"'”’)]}") in (_plain(options[index]),):
-            return "text"
-    return None
-
-
-def _first_letters(line: str) -> str:
-    word = wording.LETTER.search(line)
-    return word[0] if word else ""
-
-
-def _is_option_list(lines: list[str], options: tuple[str, ...]) -> bool:
-    """True when the first lines repeat the question's options in order."""
-    if len(lines) < len(options):
+def _refuses(mention: Mention, statement: Mention, line: str) -> bool:
+    """Returns whether a mention, in that line, makes a statement before it unreadable."""
+    named, stated = set(mention.letters or "?"), set(statement.letters or "")
+    if named <= stated or mention.kind == Kind.TOLD:
         return False
-    return all(
-        _single_line(line, options) == "text" and _first_letters(line) == letter
-        for line, letter in zip(lines, LETTERS[: len(options)], strict=False)
+    beside = mention.line == statement.line and not wording.SENTENCE.search(line, statement.end, mention.start)
+    below = mention.kind == Kind.LISTED and mention.line == statement.line + 1
+    also = mention.kind == Kind.RIGHT and named & stated
+    return bool(beside or below or also or mention.kind in (Kind.POSSIBLE, Kind.NAMED, Kind.ALONE))
+
+
+def _mentions(line: str, number: int, options: int) -> Iterator[Mention]:
+    """Yields the letters that stand together in a line, in order, and how they are meant."""
+    runs: list[tuple[str | None, int, int]] = []  # letters, None for alternatives; start, end
+    for word in wording.LETTERS.finditer(line):
+        if word[0].islower() and not set(word[0].upper()) <= set(LETTERS[:options]):
+            continue
+        run, start, end = runs[-1] if runs else ("", 0, 0)
+        between = line[end : word.start()] if runs and word[0].isupper() == line[start].isupper() else "x"
+        if wording.JOINED.fullmatch(between):
+            runs[-1] = (run and run + word[0], start, word.end())
+        elif wording.ALTERNATIVES.fullmatch(between):
+            runs[-1] = (run if run == word[0] else None, start, word.end())  # "听觉，即 B" is one
+        else:
+            runs.append((word[0], word.start(), word.end()))
+    for run, start, end in runs:
+        letters = run and sound(run.upper(), options)
+        kind = _kind(line, start, end, opens=not number and not line[:start].strip(" ("))
+        if run is None and kind not in (Kind.ANNOUNCED, Kind.TOLD):
+            kind = Kind.POSSIBLE
+        # Elsewhere a small letter is a word, and capitals that are no options an abbreviation.
+        if kind == Kind.ANNOUNCED or line[start].isupper() and (letters or run is None):
+            yield Mention(letters, kind, number, start, end, line[max(0, start - 12) : end + 12].strip())
+
+
+def _kind(line: str, start: int, end: int, opens: bool) -> Kind:
+    """Returns how the letters at `start` are meant; `opens`: the response begins with them."""
+    before, after = line[max(0, start - NEAR) : start], line[end : end + NEAR]
+    sentence = wording.SENTENCE.split(before)[-1]
+    clause = wording.CLAUSE.split(sentence)[-1]
+    stop = wording.CLAUSE.search(after)
+    rest = after[: stop.end() if stop else None]
+    alone, right, ends = (form.match(after) for form in (wording.ALONE, wording.RIGHT, wording.SENTENCE_END))
+
+    if ends and start < NEAR and wording.BARE.fullmatch(before):
+        kind = Kind.LISTED if TEXT in ends[0] else Kind.ANNOUNCED
+    elif (alone or right or wording.REASONED.match(after)) and wording.ANNOUNCED.search(before):
+        kind = Kind.ANNOUNCED
+    elif right or alone and wording.NAMED.search(before):
+        kind = Kind.RIGHT if right else Kind.NAMED
+    elif wording.BARE.fullmatch(sentence):
+        kind = Kind.NAMED if ends or opens and wording.OPENS.match(after) else Kind.TOLD  # "A 项，……" is a topic
+    else:
+        kind = Kind.ALONE if alone else Kind.TOLD
+
+    admitted = wording.ADMITTED.match(after) or wording.NOT_EXCLUDED.search(before)
+    if kind == Kind.TOLD and not admitted:
+        return kind
+    concluded = wording.CONCLUDED.search(clause)
+    supposed = not concluded and wording.IF.search(sentence)
+    if wording.ASIDE.search(clause) or wording.ASIDE.search(rest) or supposed and wording.IF.search(clause):
+        return Kind.TOLD
+    following = wording.LETTERS.search(rest)
+    denies_it = following and wording.NEGATED.search(rest[: following.start()])  # "B 而不是 A" denies A, not B
+    denied = wording.NEGATED.search(clause) or wording.WRONG.match(after) and not denies_it
+    if denied and not wording.NOT_EXCLUDED.search(before):
+        return Kind.TOLD
+    doubted = supposed or wording.DOUBTED.search(clause) or wording.DOUBTED.search(rest)
+    unsure = wording.UNSURE.search(before + rest) or wording.IF_FOLLOWS.match(after)
+    return Kind.POSSIBLE if admitted or doubted or unsure else kind
+
+
+def _lines(text: str) -> list[str]:
+    """Returns the lines that are not empty. The row of a table is the cell of its one answer column, or all cells; a
+    list, one letter a line, all with their option's text or none, is joined to the heading that announces it."""
+    lines: list[str] = []
+    column: int | None = None
+    heading = listing = False
+    for line in filter(None, map(str.strip, text.split("\n"))):
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        if not cells:
+            column = None
+        elif column is None:
+            heads = [place for place, cell in enumerate(cells) if wording.HEAD.search(cell)]
+            column = heads[0] if len(heads) == 1 else -1
+            continue
+        else:
+            line = f"答案: {cells[column]}" if 0 <= column < len(cells) else ": ".join(cells)
+        item = bool(wording.ITEM.fullmatch(line))
+        if listing and item and (TEXT in line) == (TEXT in lines[-1]):
+            lines[-1] += f"、{line}"
+        elif heading and (item or lines[-1].endswith(":")) and wording.ITEM.match(line):
+            lines[-1] += f" {line}"
+            heading, listing = False, item
+        else:
+            lines.append(line)
+            names = len(line) > NEAR or wording.CAPITAL.search(line)
+            heading, listing = not names and bool(wording.ANNOUNCED.search(line)), False
+    return lines
+
+
+@lru_cache(1024)
+def _patterns(options: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str], dict[str, str]]:
+    """Returns expressions for a letter with its option's text and for a text alone, and the letters of texts."""
+    texts = [normalise(option).replace("\n", " ").rstrip("。.;, ") for option in options]
+    known = set(LETTERS[: len(texts)])  # a text of such letters alone, as of blood groups, cannot be told from them
+    pairs = [(at, text, re.escape(text)) for at, text in zip(LETTERS, texts, strict=False) if not set(text) <= known]
+    letters = {text: letter for letter, text, _ in pairs if texts.count(text) == 1}
+    start = r"(?:(?<![一-龥])|(?<=[是为选择即项案]))"
+    end = r"(?=[ )]*(?:[。.,;!、(即\n]|\Z))"
+    own = [rf"{at}(?:[ ).:、=—-]{{0,4}}\(?{text}\)?|(?:选?项)?[。,]{text}{end})" for at, _, text in pairs]
+    alone = "|".join(re.escape(text) for text in sorted(letters, key=len, reverse=True)) or "(?!)"
+    return (
+        re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join(own) or '(?!)'})"),
+        re.compile(f"{start}(?:{alone}){end}"),
+        letters,
     )
 
 
-def _checked(letters: str, options: tuple[str, ...]) -> str | None:
-    """Returns the sorted letters, None when one of them is beyond the options."""
-    found = sorted({letter for letter in letters.upper() if letter in LETTERS})
-    return "".join(found) if found and LETTERS.index(found[-1]) < len(options) else None
+def _option_texts(text: str, options: tuple[str, ...]) -> str:
+    """Returns the text with TEXT for an option's text behind its letter, and with the letter and TEXT for a text that
+    stands for it; the question's options, repeated in a row, are left out."""
+    own, alone, letters = _patterns(options)
+
+    def row(match: re.Match[str]) -> str:
+        repeats = "".join(wording.CAPITAL.findall(match[0])) == LETTERS[: len(options)]
+        return "\n" if repeats and not wording.HEAD.search(match.string[: match.start()][-12:]) else match[0]
+
+    def letter(match: re.Match[str]) -> str:
+        before = match.string[max(0, match.start() - NEAR) : match.start()]
+        states = not before.rpartition("\n")[2].strip(" (") or wording.STANDS_FOR.search(before)
+        return letters[match[0]] + TEXT if states else match[0]
+
+    return alone.sub(letter, wording.ROW.sub(row, own.sub(lambda match: match[0][0] + TEXT, text)))

@@ -1,13 +1,13 @@
-"""Shows how one response is read and scored.
+"""Shows how one response is read, by strict-match and by flexible-extract, and scored.
 
     python -m reward.explain "RESPONSE" options=甲,乙,丙,丁 key=B
-    python -m reward.explain "因为……</think>答案：B" options=甲,乙,丙,丁 key=AB think_prefilled=true multi_rule=subset
+    python -m reward.explain "因为……</think>答案：B" options=甲,乙,丙,丁 key=A、C think_prefilled=true multi_rule=subset
     python -m reward.explain - 'options=["一、二", "三"]' key=A < response.txt
 
 RESPONSE       the text, or - for standard input
 options=       the options' texts, separated by commas, or a JSON list; without it the letters A to F are possible
-key=           the right letters; without it the response is read, not scored
-multi_rule=, format_weight=, format_gate=, think_prefilled=
+key=           the right letters, such as B, AC, A、C; without it the response is read, not scored
+reading=, multi_rule=, format_weight=, format_gate=, think_prefilled=
                reward_kwargs of the recipe, explained in reward/rules.md
 """
 
@@ -18,11 +18,17 @@ import re
 import sys
 from typing import Any, cast
 
-from reward.answer import LETTERS, MAX_ANSWER_CHARS, Reading, read_parts
-from reward.psyche import MULTI_RULES, compute_score, credit, is_well_formed
-from reward.thought import split_thought
+from reward.answer import LETTERS, MAX_ANSWER_CHARS, Reading, read, read_strict_match
+from reward.psyche import MULTI_RULES, READINGS, compute_score, credit, read_key
+from reward.thought import split_thought, template_opened
 
-DEFAULTS = {"multi_rule": "strict", "format_weight": 0.1, "format_gate": False, "think_prefilled": False}
+DEFAULTS = {
+    "reading": "strict_match",
+    "multi_rule": "strict",
+    "format_weight": 0.1,
+    "format_gate": False,
+    "think_prefilled": False,
+}
 KNOWN = ("options", "key", *DEFAULTS)
 
 
@@ -44,36 +50,39 @@ def main(words: list[str]) -> None:
 
 def explain(response: str, options: list[str], key: str | None, **kwargs: Any) -> list[str]:
     """Returns the lines that say how `response` is read and, with a key, scored; `kwargs` are all of DEFAULTS."""
-    prefilled = kwargs["think_prefilled"]
+    prefilled, paid_by = kwargs["think_prefilled"], kwargs["reading"]
     thought, answer = split_thought(response, prefilled)
-    reading = read_parts(answer, options)
+    strict, flexible = read_strict_match(response, options, prefilled), read(response, options, prefilled)
     lines = [
-        f"thought      {'none' if thought is None else f'{len(thought):,} characters'}",
-        f"answer part  {'none' if answer is None else repr(answer[:300]) + ' ...' * (len(answer) > 300)}"
+        f"thought           {'none' if thought is None else f'{len(thought):,} characters'}",
+        f"answer part       {'none' if answer is None else repr(answer[:300]) + ' ...' * (len(answer) > 300)}"
         + (f", {len(answer):,} of at most {MAX_ANSWER_CHARS:,} characters" if answer else ""),
-        "options      " + "  ".join(f"{letter}={text}" for letter, text in zip(LETTERS, options, strict=False)),
-        "statements   " + (_statements(reading) or "none"),
-        f"reading      {reading.letters or 'unreadable'}: {reading.why}",
-        f"format       {format_fault(response, prefilled) or 'well-formed'}",
+        "options           " + "  ".join(f"{letter}={text}" for letter, text in zip(LETTERS, options, strict=False)),
+        f"strict-match      {strict or 'unreadable'}: {form_fault(response, options, prefilled) or 'in the form'}",
+        f"flexible-extract  {flexible.letters or 'unreadable'}: {flexible.why}",
+        "letters           " + (_mentions(flexible) or "none"),
     ]
     if key is None:
         return lines
     scores = compute_score("", response, key, {"options": options}, **kwargs)
     weight, rule, formed = kwargs["format_weight"], kwargs["multi_rule"], int(scores["format"])
-    earned = credit(reading.letters, key, rule)
-    told = f"credit {earned:g} ({reading.letters or 'nothing'} for the key {key}, {rule})"
+    letters = flexible.letters if strict is None and paid_by == "flexible_extract" else strict
+    earned = credit(letters, key, rule)
+    told = f"credit {earned:g} ({letters or 'nothing'} for the key {key} by {paid_by}, {rule})"
     if kwargs["format_gate"] and not formed:
-        told = f"credit 0 (format_gate: {earned:g} only when well-formed)"
-    lines += [f"{name:12} {value:g}" for name, value in scores.items()]
-    lines += [f"score        = {weight:g} x format {formed} + {1 - weight:g} x {told} = {scores['score']:g}"]
+        told = f"credit 0 (format_gate: {earned:g} only in the form)"
+    lines += [f"{name:17} {value:g}" for name, value in scores.items()]
+    lines += [f"score             = {weight:g} x format {formed} + {1 - weight:g} x {told} = {scores['score']:g}"]
     return lines
 
 
-def format_fault(response: str, think_prefilled: bool = False) -> str | None:
-    """Returns the part of the format rule that the response breaks, None when it is well-formed."""
-    if is_well_formed(response, think_prefilled):
+def form_fault(response: str, options: list[str], think_prefilled: bool = False) -> str | None:
+    """Returns the part of the asked form that the response breaks, None when strict-match reads it."""
+    if read_strict_match(response, options, think_prefilled):
         return None
     thought, answer = split_thought(response, think_prefilled)
+    if template_opened(response) and not think_prefilled:
+        return "a thought is closed that nothing opened; if the chat template opens it: think_prefilled=true"
     if "<think>" not in response and "</think>" not in response and not think_prefilled:
         return "no thought: the response has no <think>...</think>"
     if thought is None:
@@ -82,11 +91,14 @@ def format_fault(response: str, think_prefilled: bool = False) -> str | None:
         return "the thought is empty"
     if not think_prefilled and not response.lstrip().startswith("<think>"):
         return "text before the thought"
-    return "not well-formed" if answer and answer.strip() else "nothing after the thought"
+    if not answer or not answer.strip():
+        return "nothing after the thought"
+    return f"after the thought, not one line `答案：` and letters of A to {LETTERS[len(options) - 1]}, each once"
 
 
-def _statements(reading: Reading) -> str:
-    return ("\n" + " " * 13).join(f"{s.letters or 'none'} <- {s.text!r}" for s in reading.statements)
+def _mentions(reading: Reading) -> str:
+    told = (f"{m.letters or 'none'} {m.kind.name.lower()} <- {m.text!r}" for m in reading.mentions)
+    return ("\n" + " " * 18).join(told)
 
 
 def _response(word: str) -> str:
@@ -132,16 +144,15 @@ def _options(value: str) -> list[str]:
 
 
 def _key(value: str, options: list[str]) -> str:
-    letters = value.strip().upper()
-    possible = LETTERS[: len(options)]
-    if not letters or len(set(letters)) != len(letters) or set(letters) - set(possible):
-        raise BadWord(f"key={value}: letters of A to {possible[-1]}, each once, such as key=B or key=ABD")
-    return "".join(sorted(letters))
+    try:
+        return read_key(value, len(options))
+    except ValueError as error:
+        raise BadWord(str(error)) from None
 
 
 def _value(name: str, value: str) -> object:
-    if name == "multi_rule":
-        known = {rule: rule for rule in MULTI_RULES}
+    if name in ("multi_rule", "reading"):
+        known = {word: word for word in (MULTI_RULES if name == "multi_rule" else READINGS)}
     elif name == "format_weight":
         try:
             known = {value: float(value)} if 0 <= float(value) <= 1 else {}

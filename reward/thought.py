@@ -14,12 +14,26 @@ def join_thought(thought: str, answer: str) -> str:
     return f"{OPEN}\n{thought}\n{CLOSE}\n\n{answer}" if thought else answer
 
 
+def template_opened(response: str) -> bool:
+    """Returns whether a thought is closed that nothing opened: the chat template has opened it in the prompt.
+
+    Selection, rationales and replies go by it, since nobody says how their servers are set up. The reward and the
+    evaluation are told (`think_prefilled`): a model that leaves its tag out must not be paid for one.
+    """
+    return CLOSE in response and OPEN not in response
+
+
+def with_opening(response: str, think_prefilled: bool) -> str:
+    """Returns the response with the `<think>` that the chat template wrote, unless it opened the thought once more."""
+    return OPEN + response if think_prefilled and not response.lstrip().startswith(OPEN) else response
+
+
 def split_thought(response: str, think_prefilled: bool = False) -> tuple[str | None, str | None]:
     """Returns (thought, answer part). The thought is None without one; the answer part is None when the thought is
     not closed, or when there are several. With `think_prefilled` the chat template has opened the thought already.
     Text before the thought belongs to the answer part: it must not contradict what follows.
     """
-    text = OPEN + response if think_prefilled and not response.lstrip().startswith(OPEN) else response
+    text = with_opening(response, think_prefilled)
     opened, closed = text.count(OPEN), text.count(CLOSE)
     if opened == closed == 0:
         return None, text

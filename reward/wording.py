@@ -1,146 +1,143 @@
-"""The words around answers, in Chinese and English: what announces one, hedges it, denies it, or is no answer at all.
-
-`reward/answer.py` puts them together. Every expression is linear in the length of the text.
-"""
+"""Text made plain, and words of Chinese and English by what they do to letters before or after them (`answer.py`)."""
 
 import re
 import unicodedata
-from typing import Protocol, cast
 
-
-class Always(Protocol):
-    """An expression that matches everywhere, if only the empty text."""
-
-    def match(self, string: str, pos: int = 0, /) -> re.Match[str]: ...
-
-
-def _always(pattern: str, flags: re.RegexFlag = re.NOFLAG) -> Always:
-    return cast(Always, re.compile(pattern, flags))
-
-
-# Each expression begins with one character class, which `re` searches many times faster than an alternation.
-USUAL = (("：", ":"), ("，", ","), ("（", "("), ("）", ")"), ("；", ";"), ("？", "?"), ("！", "!"), ("\u3000", " "))
-OTHER_FORMS = re.compile("[！-～\u2460-\u24ff\u00a0\u2000-\u200a\U0001d400-\U0001f16f]")
-TO_CLEAN = re.compile(
-    "[！-～\u2460-\u24ff\u00a0\u2000-\u200a\U0001d400-\U0001f16f"
-    "\u00ad\u200b-\u200f\u2060\ufeff\ufe0f*`~<\\\\\r\u2028\u2029\x0b\x0c]"
-)
-BLANKS = re.compile("[ \\t]{2,}|\\t")
-INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff\ufe0f*`~]+")
-MARKS = re.compile(
-    r"[<\\](?:(?<=<)(?:\|[a-z_]+\|>|/?(?:s|p|b|i|em|div|span|strong|li|ul|ol|h[1-6])>)|(?<=\\)(?:text|math)[a-z]*)"
-)
-BREAKS = re.compile(r"[\r<\\\u2028\u2029\x0b\x0c](?:(?<=\r)\n?|(?<=<)br\s*/?>|(?<=\\)n(?![a-z])|(?<![\r<\\]))")
+TEXT = "\ue000"  # stands for an option's own text behind its letter
+_OTHER_WIDTH = re.compile("[^\0-~、。一-龥]+")
+_MARKS = [  # of LaTeX, HTML, JSON and Markdown, in this order
+    (re.compile(r"\r\n?|[\u2028\u2029\x0b\x0c\x85]|\\n(?![a-z])|\\\\|<br\s*/?>"), "\n"),
+    (re.compile(r"\\(?:text|math)[a-z]*\s?\{([^{}\n]*)\}"), r"\1"),
+    (re.compile(r"\}[ \t$]{0,4}(?:[,、和与]|and\b)[ \t$]{0,4}\\boxed\s?\{"), ","),  # boxes side by side are one
+    (re.compile(r"\\boxed\b"), " boxed:"),
+    (re.compile(r"\\(?:vee|lor)\b"), " or "),
+    (re.compile(r"\\(?:[,;:! ()\[\]]|q?quad\b|left\b|right\b)"), " "),
+    (re.compile(r"<((?:final_)?answer|choice|答案)>", re.IGNORECASE), r"\n\1: "),
+    (re.compile(r"</?[a-zA-Z|][^<>\n]{0,30}>"), "\n"),
+    (re.compile(r"(?<![A-Za-z])'|'(?![A-Za-z])|~~|\\(?=[&%])|[\u2600-\u2704\u2706-\u2712\U0001f000-\U0001faff]"), ""),
+    (re.compile('["“”‘’「」『』【〔〕\\[\\]{}$`*#\u00ad\u200b-\u200e\u2060\ufeff\ufe0f]+'), ""),
+    (re.compile(r"[_ \t]+"), " "),
+    (re.compile(r"(?<=或)\s*\n\s*|(?<= or)\s*\n\s*"), "\n或 "),
+    (re.compile(r"^ ?(?:(?:[-•·>+*#]+|\d{1,2}[.)、](?!\d)) ?){1,4}", re.MULTILINE), ""),
+]
 
 
 def normalise(text: str) -> str:
-    """Returns the text with full-width letters and punctuation made plain, without marks of Markdown, HTML, LaTeX."""
-    if not text.isascii():
-        for full, plain in USUAL:  # NFKC alone would take longer than all the rest
-            text = text.replace(full, plain)
-    if "\t" in text or "  " in text:
-        text = BLANKS.sub(" ", text)
-    if TO_CLEAN.search(text):
-        if OTHER_FORMS.search(text):
-            text = unicodedata.normalize("NFKC", text)
-        text = MARKS.sub("", BREAKS.sub("\n", INVISIBLE.sub("", text)))
-    return text
+    """Returns the text in plain width, with one kind of line break, without marks of Markdown, HTML, LaTeX and JSON."""
+    text = _OTHER_WIDTH.sub(lambda match: unicodedata.normalize("NFKC", match[0]).replace("】", ":"), text)
+    for mark, plain in _MARKS:
+        text = mark.sub(plain, text)
+    return text.strip()
 
 
-# What stands between the words that announce an answer and its letters.
-OPENERS = "[\\s\"'“”‘’(\\[{<【「『《$\\\\:>】》」_#|-]"
-BE = r"(?:\s*(?:应\s*该?\s*|应\s*当\s*|显\s*然\s*|就\s*|只\s*能\s*|必\s*须\s*)?(?:是|为|选\s*择?|即|有|如\s*下)?)"
-# `\s*+` gives nothing back: several stretches of optional blanks in a row would else take cubic time.
-CUE = re.compile(
-    r"""[答选正符恰合准最解AaOoCcSsPpGg\\](?:
-    (?<=答) \s*案 (?:\s*(?:选\s*项|选\s*择|字母|编号))? BE
-  | (?<=答)(?<![一-龥]答) \s* :
-  | (?<=解) \s*答\s*】
-  | (?<=选) \s* (?: 择? \s* (?:的?\s*(?:是|为))? \s* :?
-                 | 项 \s* (?:应\s*)?(?:是|为|:)
-                 | 择?\s*的?\s*(?:答\s*案|选\s*项)\s*(?:是|为|:)? )
-  | (?: (?<=正)\s*确 | (?<=符)\s*合\s*题\s*意 | (?<=恰)\s*当 | (?<=合)\s*适 | (?<=准)\s*确 | (?<=最)\s*佳 )
-      \s*+ 的? \s*+ (?:选\s*项|说\s*法|描\s*述|表\s*述|一\s*项|项)? \s*+ (?:应\s*该?|应\s*当)? \s*+
-      (?:是|为|有|包\s*括|:) \s* :?
-  | (?<=[AaOoCc])(?<![/A-Za-z-].)
-      (?i: (?<=a)nswer(?:s|_letters?)?
-         | (?:(?<=o)ption|(?<=c)hoice) (?: (?=\s*(?:is\b|:)) | s?(?=\s+(?:is|are)\b) ) ) (?:["'】\])}]|\s)*
-      (?i: (?:should|would|must)\s+be\b | is\b | are\b |:|>|\#|\n )? \s* (?i:(?:clearly|definitely|therefore|thus)\b)?
-  | (?<=[CcSsPpGg])(?<![A-Za-z].) (?i: (?<=c)hoose | (?<=s)elect | (?<=p)ick | (?<=g)o\s+with ) \b
-  | (?<=\\)boxed
-)""".replace("BE", BE),
-    re.VERBOSE,
-)
-GAP = _always(rf"(?:{OPENERS}|\\boxed|选项|字母|只有|仅|(?:option|choice|letter)\b)*", re.IGNORECASE)
+def _words(chinese: str, english: str) -> re.Pattern[str]:
+    return re.compile(rf"{chinese}|\b(?:{english})\b", re.IGNORECASE)
 
-# Words in the same sentence that make a cue something else than a statement of one's own answer.
-NEGATED = re.compile(
-    r"(?:不|别|勿|没有?|未|并?非|不是|不能|不应该?|不可以?|不宜|不会|不该|无需|错误的?|错|误|有误的?|干扰|排除|不正确的?|不符合的?|"
-    r"(?:别|不要|勿)[^,。]{0,4}|never|not|don't|n't|wrong|incorrect|other)\s*$",
-    re.IGNORECASE,
-)
-CONDITIONAL = re.compile(
-    r"可能|也许|或许|大概|似乎|好像|不确定|不太确定|说不定|猜|倾向|为什么|为何|怎么|容易|"
-    r"有人|有些人|有的|同学|考生|是否|能否|例如|比如|譬如|格式|"
-    r"\b(?:maybe|perhaps|might|could|why|probably|possibly|unsure|guess|format|for example)\b",
-    re.IGNORECASE,
-)
-EACH = re.compile(
-    r"(?:each|every|all|other|the|these|following|following\s+are)\s*(?:the\s+)?(?:answer\s+)?\Z", re.IGNORECASE
-)
-IF = re.compile(r"如果|假如|假设|要是|倘若|除非|若|\b(?:if|unless|whether)\b", re.IGNORECASE)
-SENTENCE_END, CLAUSE_END = re.compile(r"[。!?\n;]"), re.compile(r"[,:、]")
-SO_WORD = re.compile(r"因此|因而|所以|故|综|应|therefore|thus|hence|\bso\b", re.IGNORECASE)
 
-HEDGED = re.compile(
-    r"[ \t{}]*(?:选项|项|[\"'”’)\]}】」]|\([^()\n]{0,30}\))?[ \t]*[,、(]?[ \t]*"
-    r"(?:(?:或者?|抑或|还是|/|\||or\b|至|到|-|—|>|<)[ \t{}]*(?:是|选|为|者|option|选项)?"
-    r"[ \t]*[\"'(\[]?[ \t]*[A-Za-z](?![A-Za-z])"
-    r"|(?:也|还|又)?(?:都|均)?(?:有)?(?:可能|也可以|也行|之一|之间|中的|以外|之外|除外)|(?:maybe|perhaps|probably)\b)"
-    r"|[ \t\"'”’)\]}】」]*[,;]?[ \t]*(?:如果|若|要是|否则|不然|\b(?:otherwise|unless|if)\b)"
+def _after(pattern: str) -> re.Pattern[str]:  # for what stands behind some letters
+    return re.compile(rf"[ )]*{TEXT}?[ )]*(?:{pattern})", re.IGNORECASE)
+
+
+def _before(pattern: str) -> re.Pattern[str]:  # for what stands directly before them; the case matters to "[^A-Z]"
+    return re.compile(rf"(?:{pattern})\Z")
+
+
+# What stands before letters that are stated, and what may stand between it and them.
+_IS = r"(?:是|为|即|(?<=[a-z ])(?:is|are|was|be)\b|'s\b)"
+_BE = rf"(?:{_IS}|有|包括|[:=→])"
+_FILL = (
+    rf"(?i:[ ({TEXT}>—-]|{_BE}|应该?|应当|当然|显然|就|只能?|必须|一定|肯定|无疑|选择?|如下|属于|选?项|字母|仅|最终|"
+    r"(?:the|should|would|must|will|clearly|definitely|therefore|thus|option|choice|letter|both|only|simply)s?\b)*"
 )
-DENIED = re.compile(
-    r"[ \t]*[\"'”’)\]}】」]?[ \t]*(?:选项|项|两项|三项)?[ \t]*"
-    r"(?:是|为|都|均|皆|也|则|全|显然|明显|的?说法|的?描述)*[ \t]*"
-    r"(?:吗|\?|错|不|有误|排除|并非|无关|(?:is|are)\s+(?:not|wrong|incorrect|false)|isn't|aren't|wrong|incorrect)"
+ANNOUNCED = _before(
+    r"(?i:答案|(?<![一-龥])答(?=\W)|(?<!可)选择?(?!项)|结论|结果|最终|所以|因此|因而|故|综上|可见|剩下?|[只仅唯]有|boxed|"
+    r"\b(?:answers?|ans|choose|select|pick|go with|conclusion|final|so|thus|therefore|hence|leav(?:es|ing)|only)\b)"
+    rf",?(?: it)?{_FILL}"
+    rf"|(?i:选项|options?|choices?)[^,。;:.\nA-Z]{{0,9}}?{_IS}{_FILL}"
+    rf"|(?i:正确|符合|恰当|合适|准确|最[佳优好]|\b(?:right|correct|best))[^,。;.\nA-Z]{{0,15}}?{_BE}{_FILL}"
 )
-# What may follow a letter directly, without a blank: else it is part of a word ("A型人格", "ABC理论").
-AFTER = re.compile(
-    r"选|项|是|为|正|都|均|皆|全|两|三|四|五|六|这|最|才|更|即|因|由|符|属|对|答|和|与|及|以及|或|还|中|以外|之|除|错|不|有|也|则|吗|至|到|而"
+STANDS_FOR = _before(rf"{ANNOUNCED.pattern}|[A-Z][ ).:、=—-]{{1,4}}\(?")  # "B. 视觉" is B and A
+NAMED = _before(  # "I think it is B", "My choice: B"
+    rf"(?i:{_IS}|[改换][为成选]|\b(?:meant?|say|arrive at)\b){_FILL}|\A[^,.;:]{{0,24}}(?i:选项|option|choice) ?: ?"
 )
-AFTER_LOWER_CASE = re.compile(r"[\s\"'”’)\]}】」]*(?:[。.,;、!$]|\Z|\n|选项|项|\)|and\b|和)")
-NOT_AN_OPTION = re.compile(r"[ \t]*(?:型|类|组|理论|量表|疗法|级|因素|人格|因子|等级)")
-NOUN = re.compile(r"[ \t]+[a-z]")  # "Answer: A person who ..."
-ENGLISH_AFTER = re.compile(
-    r"[ \t]+(?:and|or|because|since|as|is|are|which|for|due|but|not|maybe|perhaps|option|only)\b"
+
+# What stands after them: the end of the clause, the reason, or a word that calls them right.
+_NOUN = r"(?:选?项|[一二两三四五六](?:个选)?[项个]|吧|了|\b(?:options?|choices?)\b| )*"
+_WHY = "由于|而|不(?!如|及)|(?:because|since|as|not|rather|instead)\\b"
+ALONE = _after(rf"{_NOUN}(?:[,.;!?。、()→—-]|boxed|\n|\Z)")
+REASONED = _after(
+    rf"{_NOUN}(?::(?! ?\d)|是|因|解析|分析|理由|说明|属于|才|无疑|{_WHY}|(?:for|due|which|over|is|are)\b)"
 )
-SEPARATOR = _always(
-    r"(?:[\s,、;.&+\"'“”‘’()\[\]{}$]|和|与|及|以及|还有|\band\b|选项|项(?!目)|option\b)*", re.IGNORECASE
+OPENS = _after(rf"{_NOUN}[.,]? ?(?:因为|{_WHY}|(?:this|it)\b)")
+RIGHT = _after(
+    rf"(?:,(?= ?(?:is|are)\b))?(?:{_NOUN}|也|都|均|全|皆|才|最|更|就|是|为|其实|同样|本?题意?|题干|唯一|的|"
+    r"(?:is|are|must|would|be|the|one|only|that|which|both|all|also|most|clearly|therefore|equally|too)\b)*"
+    r"(?:正确|对(?![应比于象立抗话照方])|没错|符合|合题意|合适|恰当|正解|答案|最佳|成立|[✓√✔✅]|"
+    r"(?:right|correct|best|answer|fits?|true)\b)"
 )
-LETTER = re.compile(r"[A-Za-z]+")
-BULLET = _always(r"[ \t]*(?:[-•·]|\d+[.、)])?[ \t]*")
-AFTER_LETTER = _always(r"[\s\"'”’)\]}】」]*[.、:,)\-]?[ \t]*")
-PARENTHESIS = re.compile(r"[ \t]*\([^()\n]{1,80}\)")
-# "因此 B 项正确", "B 是正确答案": the letters come first.
-SO = re.compile(
-    r"(?:因此|因而|所以|故|综[^\s,]{1,6}|由此可见|可见|总之|总的来说|therefore|thus|hence|so|in conclusion)\s*,?\s*"
-    r"(?:只有|仅有|仅)?(?:选项|option)?\s*[\"'(\[]?\Z",
-    re.IGNORECASE,
+# What names letters as possible too: "C 也对", "C would also be fine", "不能排除 C".
+ADMITTED = _after(
+    rf"(?:{_NOUN}|都|均|还)*(?:(?:也|亦|同样|其实|更)[是为都均算很有可能会一定的]*(?:[对好行可能适是]|正确|道理|说得|[不没]错|成立|符合|接近)|"
+    r"可以?(?=[,。;)]|\Z)|行|有?可能(?!被|会)|也?不[能可]排除|说得|有道理)"
+    r"|(?: |,|is|are|would|could|might|may|can|also|still|even|be|as|a|close|equally|too)*\b"
+    r"(?:also|too|possible|plausible|acceptable|fine|reasonable|valid|ok|second|likely|well)\b"
 )
-REST_OF_LINE = re.compile(r"(?:[^\S\n]|[\"'”’)\]}】」。.!;,$_|:])*+(?=\n|\Z)")  # nothing that says more
-LINE_END = re.compile(r"[。.!]?\s*(?:\n|\Z)")
-RIGHT = re.compile(
-    r"(?P<run>[A-Z](?<![A-Za-z].)(?:[\s、,和与及]{0,4}(?:and\s+)?[A-Z]){0,25})[\"')\]]?\s*+"
-    r"(?:两|三|四)?(?:选项|项)?\s*+(?:都|均|才)?\s*+"
-    r"(?:(?:是|为)\s*+(?:本题的?|最)?\s*+(?:正确|最佳|恰当|合适)的?(?:\s*(?P<noun>答案|选项))?"
-    r"|(?:正确|符合题意)|(?:is|are)\s+(?:the\s+)?(?:correct|right|best)(?:\s+(?P<noun2>answer|option|choice)s?)?)"
-    r"(?=[\s。.,!;)]|$)"
+NOT_EXCLUDED = _before(
+    r"(?i:(?:或者?是?|\bor|alternatively)[ :,(]*(?:选|option)? ?|\b(?:can't|cannot|not) (?:\w+ )?(?:rule out|exclude) )"
+    r"|不[能可]?(?:完全)?排除[^,。A-Z]{0,4}"
 )
-# The usual case, read at once: letters, and the text ends or an explanation begins.
-AT_ONCE = re.compile(r"[A-Z](?:[、,]? ?[A-Z])*(?=[。.]?[ \t]*(?:\Z|\n\s*(?:解析|分析|理由|说明|因为|本题|\Z)))")
-ONLY_LETTERS = re.compile(
-    r"[\s\"'“”‘’(\[{【「『《$\\#>|_-]*[A-Z](?:(?:[\s,、;.&+)(\"']|和|与|及|and)*[A-Z])*"
-    r"[\s\"'“”‘’)\]}】」』》$。.,!;|_-]*"
+# Words in the clause that make letters something else than one's own answer.
+NEGATED = _before(
+    r"(?:(?<!毫)(?<!无)不(?!难|言|仅|外|只|过)|非|没(?!有?疑|错)|未|勿|别|误|错误|排除|除|剔|否定|干扰)[^,。;A-Za-z\n]{0,7}"
+    r"|(?i:\b(?:not|cannot|never|neither|nor|without|except|anything but|rul\w+ out|eliminat\w+|exclud\w+|wrong|"
+    r"incorrect|instead of|rather than|other than|over|unlike)|n't)\b[^,.;A-Z\n]{0,20}"
 )
-OPENING = re.compile(r"[A-Z](?:[ 、,]{0,2}[A-Z])*(?=。)")  # "AC。因为……"
-WITH_TEXT = re.compile(r"[\s\"'“”‘’(\[{【「『《#>-]*(?P<letter>[A-Z])[\"')\]}】」]*\s*[.、:)]*\s*(?P<text>.+)")
+WRONG = _after(
+    rf"(?:{_NOUN}|[都均也则是为的]|(?:is|are|was|were|can|could|should|would|be|also|clearly|both|all)\b)*(?:[错误非未×✗✘❌]|有误|"
+    r"不(?!难|仅|错|[能可]排除)|没(?!错)|可?以?排除|除外|[以之]外|(?:\w+n't|not|wrong|incorrect|false|out|excluded|cannot)\b)"
+)
+DOUBTED = _words(
+    r"可能(?!性)|也许|或许|大概|恐怕|估计|倾向|似乎|没准|说不定|把握|概率|几率|\d ?%|[一二三四五六七八九十\d]成|暂|"
+    "[首次备]选|其次|候选|待定|存疑|要么|任[选意一何]|之一|之间|中的?一|难以|犹豫|才怪|仅供",
+    "maybe|perhaps|probabl[ey]|possibl[ey]|might|could|may|likely|chance|tentative|lean(?:s|ing)?|seems?|plausible|"
+    "uncertain|alternatives?|second|either|whichever|(?:one|any) of|between|for now|close",
+)
+UNSURE = _words(
+    "不[太大]?确定(?!性)|没有?把握|不知道|拿不[准定]|猜|蒙(?:一个|对|的)|随便|随机|硬币",
+    r"not (?:\w+ )?(?:sure|certain)|unsure|guess(?:ing)?|don't know|no idea|coin|random(?:ly)?",
+)
+IF = _words(  # a condition, or an example
+    "格式|例如|比如|譬如|形如|如果|假如|假设|要是|倘若|前提|除非|若|否则|不然|万一",
+    r"form(?:at)?|example|if|unless|whether|otherwise|suppose|assum\w+",
+)
+IF_FOLLOWS = _after(rf"[,( ]{{0,3}}(?:{IF.pattern}|或|还是|or\b)")
+CONCLUDED = _words("所以|因此|故|但|应|综", "so|thus|hence|therefore|but")
+ASIDE = _words(  # a question, or what others say, or what one thought at first
+    r"同学|考生|学生|有人|有的|的人|大家|老师|教材|网上|题目给|输出|为什么|为何|难道|是不是|是否|能否|吗|呢|\?|"
+    "容易|争议|混淆|你[会可]|乍|初看|以为|曾|起初|一开始|最初",
+    "people|students?|many|someone|somebody|textbook|key|why|you (?:may|might)|thought|was going|first|says",
+)
+RETRACTED = re.compile(
+    r"(?i)(?:\A|[,。.;!?\n—(-]) ?(?:等[等一]|不对?[,。]|更正|纠正|改[成为选]|再想|任[选意]|请?忽略|我?不(?:同意|认同)|"
+    r"(?:以上|上[面述]|前面)[^,。]{0,6}(?:作废|有误|错|不算)|(?:wait|actually|no|hmm|correction|sorry|scratch|"
+    r"on second|i (?:change|take|meant)|ignore|disregard|that was)\b)"
+)
+
+# Letters, and what stands between those of one answer, between alternatives, and between the ends of a range.
+LETTERS = re.compile(r"[A-Za-z](?<![A-Za-z0-9].)(?:(?<=[A-Z])[A-Z]{0,25}|(?<=[a-z])[a-z]{0,5})(?![A-Za-z0-9])")
+JOINED = _after(
+    rf"(?:选?项)?[ )]*(?:(?:[,、&+]|;(?! )|和|与|以?及|还有|(?<={TEXT})[.。]|\)(?= ?\()|\b(?:and|as well as|also)\b) ?"
+    rf"(?:(?:and|also)\b)?[ (]*| |(?<={TEXT}))(?:选项|option\b)? ?[(]?"
+)
+ALTERNATIVES = re.compile(
+    rf"(?i)[ ),、;.。({TEXT}]*(?:或者?是?|还是|抑或|(?:and/)?or\b|即|就是|[/|~<>→?–—-]+|[到至]|(?:to|through|vs)\b\.?)+"
+    r"[ ,(]*(?:maybe|选项?|option|choose|boxed:)?[ (]*"
+)
+BARE = re.compile("(?i:选项|肯定|一定|显然|解析|option|choice|both|definitely|clearly|[ :(])*")  # before letters alone
+SENTENCE_END = _after(rf"{_NOUN}(?:[。!;]|[.:]? *\Z)")
+ITEM = re.compile(rf"[ (]*(?:选项|option )?[A-Za-z](?![A-Za-z])[ )]*{TEXT}?[ ).。]*")  # of a list
+ROW = re.compile(rf"[A-Z]{TEXT}(?:[ ,;、。\n(选项]*[A-Z]{TEXT})*")  # of options with their texts
+CAPITAL = re.compile("[A-Z](?![A-Za-z])")
+HEAD = re.compile(r"答案|答$|选择|^选$|answer", re.IGNORECASE)  # of a table's column
+SENTENCE = re.compile(r"[。!?;]+|(?<![A-Z])\.(?= |\Z)|(?<=[A-Z])\.(?= [A-Z][a-z]| *\Z)")
+CLAUSE = re.compile(r"[,。;!?\n]|\.(?= |\Z)|就|则|那么|\bthen\b")

@@ -24,7 +24,7 @@ from data_pipeline.safety.crisis import crisis_flags
 from data_pipeline.safety.guidance import Helplines, add_flags, crisis_entry, guidance, guided_turns, note_guidance
 from data_pipeline.safety.reply_rules import find_forbidden, named_diagnoses
 from data_pipeline.steps import Calls, Outcome, Size, Step, StepSettings, counts_under, tidy
-from reward.thought import split_thought
+from reward.thought import split_thought, template_opened
 
 NAME = "reason_reply"
 THOUGHT_CHARS, REPLY_CHARS = 600, 150  # as a rule, for the plan of calls; ours
@@ -192,8 +192,8 @@ def _read(reply: Response, turn: _Next) -> _Read:
         return _Read(fault=Fault("stopped by the server's filter"))
     if reply.reasoning.strip():
         thought, text = reply.reasoning, reply.text
-    else:  # without <think> the chat template has opened the thought
-        thought, text = split_thought(reply.text, "</think>" in reply.text and "<think>" not in reply.text)
+    else:
+        thought, text = split_thought(reply.text, template_opened(reply.text))
         if text is None:
             return _Read(fault=Fault("the thought is not closed, or there are several"))
         if thought is None:

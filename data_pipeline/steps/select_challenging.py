@@ -18,6 +18,7 @@ from data_pipeline.prompts import prompt_hash, question_messages
 from data_pipeline.records import Ask, Question, Reject, Request, Response, note
 from data_pipeline.steps import Calls, Outcome, Size, Step, StepSettings, counts_under, open_question, tidy
 from reward.answer import read_answer
+from reward.thought import template_opened
 
 NAME = "select_challenging"
 
@@ -181,9 +182,7 @@ def _selection(question: Question, told: dict[str, list[_Answer]]) -> dict:
 def _read(response: Response, options: list[str]) -> _Answer:
     if response.finish == "failed":
         return _Answer(None, response.error or "no reason given")
-    # A server whose chat template opens the thought sends only its end.
-    prefilled = "</think>" in response.text and "<think>" not in response.text
-    return _Answer(read_answer(response.text, options, think_prefilled=prefilled))
+    return _Answer(read_answer(response.text, options, template_opened(response.text)))
 
 
 def _agreement(answers: list[str | None]) -> tuple[str | None, float | None]:

@@ -23,7 +23,7 @@ from data_pipeline.prompts import prompt_hash, question_messages, render
 from data_pipeline.records import LETTERS, Ask, Fault, Question, Reject, Request, Response, note
 from data_pipeline.steps import Calls, Outcome, Size, Step, StepSettings, counts_under, open_question, tidy
 from reward.answer import read_answer
-from reward.thought import split_thought
+from reward.thought import split_thought, template_opened
 
 NAME, OPTIMISE, COMPARE = "write_rationales", "optimise_prompt", "compare_rationales"
 NO_ANSWER = "no answer"  # a failed request, asked again by the next run
@@ -146,13 +146,15 @@ def calls(settings: Settings, size: Size, selectors: int) -> Calls:
 def read_rationale(response: Response, question: Question) -> _Answer:
     """Returns rationale and letters of an answer, and the fault for which it cannot be an instance (None if it can).
 
-    The thought is what stands in <think></think>, or else what the server has split off.
+    The thought is what stands in <think></think>, also where the chat template has opened it, or else what the server
+    has split off.
     """
     if response.finish == "failed":
         return _Answer(fault=Fault(NO_ANSWER, response.error))
-    thought, _ = split_thought(response.text)
+    opened = template_opened(response.text)
+    thought, _ = split_thought(response.text, opened)
     rationale = (thought or response.reasoning).strip()
-    letters = read_answer(response.text, question.options)
+    letters = read_answer(response.text, question.options, opened)
     if response.finish == "length":
         fault = Fault("cut", "the answer reached max_tokens")
     elif letters is None:

@@ -14,7 +14,7 @@ MARKS = {
     "filter_quality": "审题人",
     "optimise_prompt": "提示词专家",
     "write_rationales": "只写最终答案",
-    "select_challenging": "写出最终答案",
+    "select_challenging": "只写一行最终答案",
     "rewrite_empathy": "改写成咨询师",
     "check_empathy": "检查改写得是否合格",
 }

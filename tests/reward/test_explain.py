@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from reward.explain import format_fault
-from reward.psyche import is_well_formed
+from reward.answer import read_strict_match
+from reward.explain import form_fault
 from tests.conftest import REPOSITORY, refused
 from tests.reward.corpus import ROWS
 
@@ -26,31 +26,34 @@ def run(*words: str | bytes, stdin: bytes = b"") -> subprocess.CompletedProcess:
 
 
 def test_a_right_answer_is_explained_to_its_score():
-    told = explain("<think>因为听觉</think>答案：B\n因此选 B。", OPTIONS, "key=B")
-    for part in (
-        "4 characters",
-        "B=听觉",
-        "B <- '答案:B'",
-        "B <- '选 B'",
-        "B: stated",
-        "well-formed",
-        "readable     1",
-    ):
+    told = explain("<think>因为听觉</think>答案：B", OPTIONS, "key=B")
+    for part in ("4 characters", "B=听觉", "strict-match      B: in the form", "flexible-extract  B: stated"):
         assert part in told
-    assert told.strip().endswith("= 0.1 x format 1 + 0.9 x credit 1 (B for the key B, strict) = 1")
+    assert "B announced <- '答案:B'" in told and "readable          1" in told
+    assert told.strip().endswith("= 0.1 x format 1 + 0.9 x credit 1 (B for the key B by strict_match, strict) = 1")
+
+
+def test_both_readings_are_shown_and_one_pays():
+    words = ("<think>因为</think>故选 A、C。", OPTIONS, "key=A、C")
+    told = explain(*words)
+    assert "strict-match      unreadable: after the thought, not one line `答案：`" in told
+    assert "flexible-extract  AC: stated" in told and told.strip().endswith("by strict_match, strict) = 0")
+    told = explain(*words, "reading=flexible_extract")
+    assert told.strip().endswith("credit 1 (AC for the key AC by flexible_extract, strict) = 0.9")
 
 
 def test_what_is_unreadable_or_malformed_says_why():
     told = explain("答案：A 或 B", OPTIONS, "key=B")
-    assert "none <- '答案:A'" in told and "unreadable: a statement that hedges" in told and "no thought" in told
-    assert told.strip().endswith("credit 0 (nothing for the key B, strict) = 0")
+    assert "none announced <- '答案:A 或 B'" in told and "unreadable: no answer" in told and "no thought" in told
+    assert told.strip().endswith("credit 0 (nothing for the key B by strict_match, strict) = 0")
+    assert "if the chat template opens it: think_prefilled=true" in explain("因为</think>答案：B", OPTIONS)
 
 
 def test_the_settings_of_the_recipe_are_taken():
     told = explain("因为</think>答案：A", OPTIONS, "key=BA", "think_prefilled=true", "multi_rule=subset")
-    assert "credit 0.5 (A for the key AB, subset) = 0.55" in told
-    told = explain("答案：A", OPTIONS, "key=A", "format_gate=true", "format_weight=0.2")
-    assert "0.8 x credit 0 (format_gate: 1 only when well-formed) = 0" in told
+    assert "credit 0.5 (A for the key AB by strict_match, subset) = 0.55" in told
+    gate = ("format_gate=true", "format_weight=0.2", "reading=flexible_extract")
+    assert "0.8 x credit 0 (format_gate: 1 only in the form) = 0" in explain("答案：A", OPTIONS, "key=A", *gate)
 
 
 def test_standard_input_options_as_json_and_reading_alone():
@@ -69,13 +72,15 @@ def test_help_shows_the_command():
         (("答案：A", "key"), "after the response come options=, key="),
         (("key=A",), "the first word is the response"),
         (("答案：A", "key=A", "key=B"), "key= stands twice"),
-        (("答案：A", OPTIONS, "key=E"), "key=E: letters of A to D"),
-        (("答案：A", OPTIONS, "key="), "key=: letters of A to D"),
+        (("答案：A", OPTIONS, "key=E"), "key='E': must be letters of A to D"),
+        (("答案：A", OPTIONS, "key="), "key='': must be letters of A to D"),
         (("答案：A", "options=甲"), "options=甲: 2 to 26 texts"),
         (("答案：A", "options=甲,,乙"), "2 to 26 texts"),
         (("答案：A", 'options=["甲", 1]'), "2 to 26 texts"),
         (("答案：A", 'options=["甲", '), "not a JSON list"),
         (("答案：A", "multi_rule=loose"), "multi_rule=loose: must be strict or subset or jaccard"),
+        (("答案：A", OPTIONS, "key=甲"), "key='甲': must be letters of A to D"),
+        (("答案：A", "reading=loose"), "reading=loose: must be strict_match or flexible_extract"),
         (("答案：A", "format_weight=nan"), "format_weight=nan: must be a number from 0 to 1"),
         (("答案：A", "think_prefilled=yes"), "think_prefilled=yes: must be true or false"),
         ((b"\xff", "key=A"), "RESPONSE: not UTF-8"),
@@ -86,8 +91,7 @@ def test_a_wrong_word_is_refused(words, expected):
     refused(run(*words, stdin=b"\xff"), expected)
 
 
-def test_the_format_verdict_is_the_one_that_is_scored():
+def test_the_verdict_on_the_form_is_the_one_that_is_scored():
     for row in ROWS:
-        fault = format_fault(row["response"], row["think_prefilled"])
-        assert (fault is None) == is_well_formed(row["response"], row["think_prefilled"]), row["id"]
-        assert fault != "not well-formed", row["id"]
+        given = (row["response"], row["options"], row["think_prefilled"])
+        assert (form_fault(*given) is None) == (read_strict_match(*given) is not None), row["id"]

@@ -1,4 +1,4 @@
-"""What holds for any response: no exception, range, white space, full-width forms, no gain by adding, linear time."""
+"""What holds for any response, of both readings: no exception, range, white space, width, no gain by adding, time."""
 
 import math
 import random
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward.answer import LETTERS, MAX_ANSWER_CHARS, read_answer
-from reward.psyche import MULTI_RULES, compute_score
+from reward.answer import LETTERS, MAX_ANSWER_CHARS, read_answer, read_strict_match
+from reward.psyche import MULTI_RULES, READINGS, compute_score
 from reward.wording import normalise
 from tests.reward.corpus import ROWS
 
@@ -54,16 +54,67 @@ def in_range(found: dict[str, float]) -> bool:
 def test_random_and_mutated_strings_score_in_range_with_the_same_keys():
     rng = random.Random(1)
     for text, options in strings(100_000, seed=1):
-        kwargs = {"multi_rule": rng.choice(MULTI_RULES), "format_gate": rng.random() < 0.3}
-        found = score(text, rng.choice(["A", "B", "AB", "ABCD"]), options, think_prefilled=rng.random() < 0.2, **kwargs)
-        assert in_range(found), text
+        kwargs = {"multi_rule": rng.choice(MULTI_RULES), "format_gate": rng.random() < 0.3, "reading": READINGS[1]}
+        key = rng.choice(["A", "B", "AB"])
+        assert in_range(score(text, key, options, think_prefilled=rng.random() < 0.2, **kwargs)), text
+        letters = read_strict_match(text, options)
+        assert letters is None or letters == read_answer(text, options), text
 
 
 @settings(max_examples=500, deadline=None)
-@given(st.lists(st.sampled_from(PIECES) | st.text(max_size=6), max_size=12).map("".join))
-def test_any_text_scores_in_range_and_always_the_same(text):
-    assert in_range(score(text))
-    assert score(text) == score(text)
+@given(
+    st.lists(st.sampled_from(PIECES) | st.text(max_size=6), max_size=12).map("".join),
+    st.lists(
+        st.sampled_from(["视觉", "A型", "C", "B. ", "", "(", "或", "答案：A"]) | st.text(max_size=5),
+        min_size=2,
+        max_size=8,
+    ),
+    st.sampled_from(READINGS),
+)
+def test_any_text_and_any_options_score_in_range_and_always_the_same(text, options, reading):
+    scores = score(text, "AB", options, reading=reading)
+    assert in_range(scores) and scores == score(text, "AB", options, reading=reading)
+
+
+blanks = st.text(" \t\u3000\xa0", max_size=3)
+around = st.text(" \t\r\n\u3000", max_size=4)
+
+
+@st.composite
+def in_the_form(draw):
+    """Draws (response, its sorted letters, number of options): the asked form, with blanks wherever they may stand."""
+    count = draw(st.integers(2, 8))
+    letters = draw(st.lists(st.sampled_from(LETTERS[:count]), min_size=1, max_size=count, unique=True))
+    words = [full_width(letter) if draw(st.booleans()) else letter for letter in letters]
+    between = [draw(blanks) + draw(st.sampled_from(["、", ",", "，", " ", ""])) + draw(blanks) for _ in letters[1:]]
+    line = "".join(word + after for word, after in zip(words, [*between, ""], strict=True))
+    head, tail = draw(st.sampled_from([("答案", ""), ("Answer", ""), ("\\boxed{", "}")]))
+    colon = "" if tail else draw(blanks) + draw(st.sampled_from(":："))
+    thought = draw(st.text(min_size=1, max_size=30).filter(lambda text: text.strip() and "think>" not in text))
+    parts = (
+        draw(around),
+        "<think>",
+        thought,
+        "</think>",
+        draw(around),
+        head,
+        colon,
+        draw(blanks),
+        line,
+        draw(blanks),
+        tail,
+    )
+    return "".join(parts) + draw(around), "".join(sorted(letters)), count
+
+
+@settings(max_examples=1000, deadline=None)
+@given(in_the_form(), st.data())
+def test_a_response_in_the_asked_form_is_always_read_by_both(drawn, data):
+    response, letters, count = drawn
+    texts = st.sampled_from(["视觉", "A型人格", "C", "AB", "以上都对", "A和B都是", "不确定"]) | st.text(max_size=6)
+    options = data.draw(st.lists(texts, min_size=count, max_size=count))
+    assert read_strict_match(response, options) == letters
+    assert read_answer(response, options) == letters
 
 
 def full_width(text: str) -> str:
@@ -101,24 +152,39 @@ def continues_a_list(response: str, added: str, options: list[str]) -> bool:
     texts = {letter: normalise(text) for letter, text in zip(LETTERS, options, strict=False)}
 
     def is_listed(line: str) -> bool:
-        match = re.match(r"[\W_]*([A-Z])\W*(.+)", normalise(line))
-        return bool(match) and match[1] in texts and match[2].startswith(texts[match[1]])
+        match = re.match(r"[\W_]*([A-Z])\W*(.*)", normalise(line))
+        return bool(match) and match[1] in texts and (not match[2] or match[2].startswith(texts[match[1]]))
 
     lines = [line for line in response.splitlines() if line.strip()]
-    begins = [line for line in added.splitlines() if line.strip()]
+    begins = [line for line in re.sub("(?s)<think>.*</think>", "", added).splitlines() if line.strip()]
     return bool(lines and begins) and is_listed(lines[-1]) and is_listed(begins[0])
 
 
-def test_text_that_starts_on_a_new_line_never_raises_the_score_of_a_readable_response():
-    rng, tried = random.Random(2), 0
+def test_text_that_starts_on_a_new_line_never_changes_what_was_read():
+    """So that it never raises a score, whatever the key."""
+    tried = 0
     for (text, options), (more, _) in zip(strings(50_000, seed=2), strings(50_000, seed=3), strict=True):
-        key = rng.choice(["A", "B", "AB", "ABCD"])
-        before = score(text, key, options)
-        if before["readable"] and not continues_a_list(text, more, options):
+        before = read_answer(text, options)
+        if before and not continues_a_list(text, more, options):
             tried += 1
-            after = score(f"{text}\n{more}", key, options)
-            assert after["score"] <= before["score"], (text, more, key)
+            assert read_answer(f"{text}\n{more}", options) in (before, None), (text, more)
     assert tried > 10_000
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    in_the_form(),
+    st.lists(st.sampled_from(PIECES) | st.text(max_size=6), max_size=6).map("".join),
+    st.sampled_from(READINGS),
+)
+def test_text_on_a_new_line_never_raises_the_reward_of_the_asked_form(drawn, more, reading):
+    response, _, count = drawn
+    for key in ("A", "B", "AB"):
+        before, after = (
+            score(text, key, list(LETTERS[:count]), reading=reading) for text in (response, f"{response}\n{more}")
+        )
+        listed = re.match(r"[\W_]*[A-Z](?![A-Za-z])", more)
+        assert after["score"] <= before["score"] or listed, (response, more)
 
 
 PATTERNS = [
@@ -128,24 +194,36 @@ PATTERNS = [
 ]
 
 
-def seconds(text: str) -> float:
+def seconds(text: str, reading: str) -> float:
     best = math.inf
     for _ in range(3):
         start = time.perf_counter()
-        score(text)
+        score(text, reading=reading)
         best = min(best, time.perf_counter() - start)
     return best
 
 
-@pytest.mark.parametrize("place", ["answer part", "thought"])
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("place", ["answer part", "thought", "after the form"])
 @pytest.mark.parametrize("pattern", PATTERNS, ids=repr)
-def test_time_is_linear_in_the_length(pattern, place):
+def test_time_is_linear_in_the_length(pattern, place, reading):
     def response(length: int) -> str:
         text = (pattern * length)[:length]
-        return text if place == "answer part" else f"<think>{text}</think>答案：A"
+        return {
+            "answer part": text,
+            "thought": f"<think>{text}</think>答案：A",
+            "after the form": f"<think>因为</think>答案：A{text}",
+        }[place]
 
-    assert seconds(response(MAX_ANSWER_CHARS - 10)) < 0.25  # the longest text that is searched at all
-    assert seconds(response(100_000)) <= 15 * max(seconds(response(10_000)), 0.002)
+    assert seconds(response(MAX_ANSWER_CHARS - 10), reading) < 0.25  # the longest that flexible-extract searches at all
+    assert seconds(response(100_000), reading) <= 15 * max(seconds(response(10_000), reading), 0.002)
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_a_response_of_a_megabyte_is_scored(reading):
+    assert seconds("<think>" + "想" * 1_000_000 + "</think>答案：A", reading) < 0.5
+    assert score("<think>" + "想" * 1_000_000 + "</think>答案：A", "A", reading=reading)["acc"] == 1.0
+    assert score("<think>因为</think>答案：A" + "、A" * 500_000, "A", reading=reading)["score"] == 0.0
 
 
 HACKS = {
@@ -173,10 +251,11 @@ HACKS = {
 }
 
 
+@pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize("hack", HACKS)
-def test_a_known_hack_is_no_right_answer(hack):
-    assert score(HACKS[hack], "A")["acc"] == 0.0
-    assert score(HACKS[hack], "A")["score"] <= 0.1  # the format at most
+def test_a_known_hack_is_no_right_answer(hack, reading):
+    assert score(HACKS[hack], "A", reading=reading)["acc"] == 0.0
+    assert score(HACKS[hack], "A", reading=reading)["score"] <= 0.1  # the format at most
 
 
 def test_all_letters_are_right_when_they_are_the_key():
@@ -185,7 +264,11 @@ def test_all_letters_are_right_when_they_are_the_key():
 
 def test_eight_threads_score_as_one():
     texts = strings(1500, seed=4)
-    alone = [score(text, options=options) for text, options in texts]
+
+    def scores() -> list[dict[str, float]]:
+        return [score(text, "AB", options, reading=READINGS[1]) for text, options in texts]
+
+    alone = scores()
     with ThreadPoolExecutor(8) as threads:
-        runs = [threads.submit(lambda: [score(text, options=options) for text, options in texts]) for _ in range(8)]
+        runs = [threads.submit(scores) for _ in range(8)]
         assert all(run.result() == alone for run in runs)

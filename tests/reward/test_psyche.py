@@ -2,10 +2,11 @@
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward.psyche import compute_score, credit, is_well_formed
+from reward.psyche import READINGS, compute_score, credit, is_well_formed
 
 OPTIONS = {"options": ["甲", "乙", "丙", "丁"]}
 KEYS = {"score", "acc", "format", "elastic", "readable", "think_chars"}
@@ -33,14 +34,37 @@ def score(response: str, key: str = "AB", **kwargs) -> dict:
 
 def test_right_wrong_and_malformed_are_ordered():
     right = score("<think>因为</think>\n答案：AB")
-    bare = score("答案：AB")
+    bare = score("答案：AB", reading="flexible_extract")
     wrong = score("<think>因为</think>\n答案：C")
     nothing = score("我不知道")
     assert right["score"] == 1.0
     assert bare["score"] == 0.9
     assert math.isclose(wrong["score"], 0.1)
     assert nothing["score"] == 0.0
+    assert score("答案：AB")["score"] == score("<think>因为</think>故选 AB。")["score"] == 0.0
     assert (right["acc"], wrong["acc"], nothing["readable"]) == (1.0, 0.0, 0.0)
+
+
+def test_format_is_what_strict_match_reads_whatever_pays():
+    for reading in READINGS:
+        assert score("<think>因为</think>\n答案：C", reading=reading)["format"] == 1.0
+        assert score("<think>因为</think>\n故选 C。", reading=reading)["format"] == 0.0
+
+
+def test_an_unknown_reading_and_a_key_that_is_no_letter_are_errors():
+    with pytest.raises(ValueError, match="reading='loose': known are strict_match, flexible_extract"):
+        score("答案：A", reading="loose")
+    for key in ("甲", "1", "AA", "E", "A或B", " "):
+        with pytest.raises(ValueError, match=rf"key='{key}': must be letters of A to D"):
+            score("答案：A", key=key)
+    for key in ("AC", "CA", "A、C", "ａ, c", "Ａ　Ｃ"):
+        assert score("<think>因为</think>答案：AC", key=key)["acc"] == 1.0
+
+
+def test_without_a_key_the_format_alone_counts():
+    open_answer = score("<think>因为</think>\n多听少说。", key="")
+    assert (open_answer["score"], open_answer["format"], open_answer["acc"], open_answer["readable"]) == (0.1, 1, 0, 0)
+    assert score("多听少说。", key="")["score"] == 0.0
 
 
 def test_a_subset_earns_a_part_only_when_the_recipe_says_so():
@@ -52,7 +76,7 @@ def test_a_subset_earns_a_part_only_when_the_recipe_says_so():
     assert credit(None, "AB", "subset") == 0.0
 
 
-def test_format_is_one_thought_first_and_an_answer_after_it():
+def test_the_format_of_an_open_answer_is_one_thought_first_and_something_after_it():
     assert is_well_formed("<think>a</think>答案：A")
     assert not is_well_formed("先说<think>a</think>答案：A")
     assert not is_well_formed("<think></think>答案：A")

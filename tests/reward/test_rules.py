@@ -6,12 +6,13 @@ import re
 
 import pytest
 
-from reward.answer import MAX_ANSWER_CHARS, read_answer
-from reward.psyche import MULTI_RULES, compute_score, is_well_formed
+from reward.answer import MAX_ANSWER_CHARS, read_answer, read_strict_match
+from reward.psyche import MULTI_RULES, READINGS, compute_score
 from tests.conftest import REPOSITORY
 
 TEXT = (REPOSITORY / "reward" / "rules.md").read_text(encoding="utf-8")
-OPTIONS = "视觉,听觉,思维,想象"
+OPTIONS = ["视觉", "听觉", "思维", "想象"]
+READERS = {"strict-match": read_strict_match, "flexible-extract": read_answer}
 
 
 def examples() -> list[dict[str, str]]:
@@ -26,7 +27,7 @@ def examples() -> list[dict[str, str]]:
         elif headings and not cells[0].startswith("--"):
             assert len(cells) == len(headings) and re.fullmatch("`.+`", cells[0]), line
             row = dict(zip(headings, (cell.strip("`") for cell in cells), strict=True))
-            rows.append(row | {"response": row["response"].replace("↵", "\n")})
+            rows.append(row | {"response": row["response"].replace("↵", "\n").replace("\\|", "|")})
     return rows
 
 
@@ -35,18 +36,20 @@ EXAMPLES = examples()
 
 @pytest.mark.parametrize("row", EXAMPLES, ids=lambda row: row["response"].replace("\n", "↵"))
 def test_an_example_of_the_rules_is_what_the_code_does(row):
-    options, prefilled = row.get("options", OPTIONS).split(","), row.get("think_prefilled") == "true"
-    if "reading" in row:
-        assert (read_answer(row["response"], options, prefilled) or "-") == row["reading"]
-    if "format" in row:
-        assert is_well_formed(row["response"], prefilled) == bool(int(row["format"]))
+    prefilled = row.get("think_prefilled") == "true"
+    for name, reader in READERS.items():
+        if name in row:
+            assert (reader(row["response"], OPTIONS, prefilled) or "-") == row[name]
     if "score" in row:
-        found = compute_score("", row["response"], row["key"], {"options": options}, **json.loads(row["kwargs"]))
-        assert found["score"] == pytest.approx(float(row["score"]))
+        scores = compute_score("", row["response"], row["key"], {"options": OPTIONS}, **json.loads(row["kwargs"]))
+        assert scores["score"] == pytest.approx(float(row["score"]))
 
 
 def test_every_row_is_run_and_every_setting_explained():
-    assert len(EXAMPLES) == len(re.findall(r"^\| `.*\n", TEXT, re.MULTILINE)) - 4 > 80  # 4: the table of reward_kwargs
-    assert {"reading", "format", "score"} <= {heading for row in EXAMPLES for heading in row}
+    kwargs = len(
+        re.findall(r"^\| `(?:reading|format_weight|multi_rule|format_gate|think_prefilled)`", TEXT, re.MULTILINE)
+    )
+    assert len(EXAMPLES) == len(re.findall(r"^\| `.*\n", TEXT, re.MULTILINE)) - kwargs > 55 and kwargs == 5
+    assert {*READERS, "score"} <= {heading for row in EXAMPLES for heading in row}
     settings = list(inspect.signature(compute_score).parameters)[4:]
-    assert all(word in TEXT for word in (*settings, *MULTI_RULES, f"{MAX_ANSWER_CHARS:,}"))
+    assert all(word in TEXT for word in (*settings, *MULTI_RULES, *READINGS, f"{MAX_ANSWER_CHARS:,}"))
