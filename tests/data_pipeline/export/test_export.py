@@ -10,10 +10,13 @@ from data_pipeline.export import llama_factory, verl
 from data_pipeline.export.training_files import count_reasons
 from data_pipeline.prompts import question_messages, render
 from data_pipeline.records import Dialogue, Question, Reject, Turn
-from data_pipeline.sources import cpsycoun
+from data_pipeline.sources import cpsycoun, table
 from data_pipeline.sources import pceb as benchmark
 from data_pipeline.synthesis.splits import LEFT_OUT
-from tests.conftest import real_data
+from reward.answer import read_strict_match
+from tests.conftest import REPOSITORY, real_data
+
+SAMPLES = REPOSITORY / "data_pipeline" / "samples"
 
 
 def question(id="q1", **changes) -> Question:
@@ -34,6 +37,14 @@ def test_a_question_with_a_rationale_becomes_a_thought_and_an_answer(tmp_path):
     info = json.loads((tmp_path / "dataset_info.json").read_text())
     assert info["sft"]["file_name"] == "sft.jsonl"
     assert info["sft"]["formatting"] == "sharegpt"
+
+
+def test_sft_teaches_the_form_that_strict_match_reads():
+    questions = [q for q in table.read(SAMPLES / "questions.jsonl") if isinstance(q, Question) and q.rationale]
+    assert len(questions) > 100 and {"single", "multi"} <= {q.kind for q in questions}
+    for q in [question(), *questions]:
+        response = llama_factory.question_row(q)["messages"][-1]["content"]
+        assert q.kind == "open" or read_strict_match(response, q.options) == q.answer
 
 
 def test_verl_rows_have_one_schema_whatever_they_hold(tmp_path):

@@ -267,6 +267,12 @@ def test_the_thought_is_what_the_tags_hold_and_a_stray_tag_is_none():
     assert read("答案：A", "想", "length").why.startswith("cut")
 
 
+def test_a_thought_that_the_chat_template_opened_is_a_rationale():
+    """Of report 10: selection read such a reply, and every rationale of the same server was lost."""
+    reply = read_rationale(Response("视觉由感觉器官直接引起。\n</think>\n\n答案：A", "stop", 9), question())
+    assert (reply.rationale, reply.letters, reply.fault) == ("视觉由感觉器官直接引起。", "A", None)
+
+
 @pytest.mark.parametrize("settings", [{"rounds": -1}, {"rounds": True}, {"rounds": 1.5}, {"judge": "no"}])
 def test_settings_that_make_no_sense_are_refused(settings):
     with pytest.raises(ValidationError, match=f"{next(iter(settings))}\n"):
