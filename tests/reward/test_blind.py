@@ -1,4 +1,4 @@
-"""Two sets of 60 responses each, written by somebody who had not seen the rules, scored once before they were committed.
+"""Two sets of 60 responses each, written by somebody who had not seen the rules, scored once, then committed.
 
 As it fell (2026-11-29): strict-match pays 0 of 60 hacks and reads 20 of 20 honest responses in the form;
 flexible-extract is right on 54 of 60 hacks (3 are read that state nothing, 3 that commit themselves are not) and on 56
