@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from data_pipeline.errors import BadInput
+from data_pipeline.llm.completions import count_tokens
 from data_pipeline.llm.server import Server
-from data_pipeline.llm.transport import count_tokens
 
 
 class BudgetSpent(Exception):

@@ -11,18 +11,15 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
-from typing import Any, cast
 
 from data_pipeline.errors import BadInput
 from data_pipeline.llm.budget import BudgetSpent, BudgetTracker, Estimate
+from data_pipeline.llm.completions import count_tokens, request_body
 from data_pipeline.llm.ledger import Call, Ledger
 from data_pipeline.llm.server import Server
-from data_pipeline.llm.transport import Connection, Outcome, ask, connect, count_tokens
+from data_pipeline.llm.transport import Connection, Outcome, ask, connect
 from data_pipeline.records import Request, Response
-
-_OURS = {"messages", "model", "n", "stream"}  # of a request's body
 
 OnReply = Callable[[Request, Response, float | None], None]
 AskOne = Callable[[Request], Awaitable[Response]]
@@ -62,7 +59,7 @@ async def complete_all(
         while left:
             key = left[-1]
             request = requests[places[key][0]]
-            body = _body(server, request)
+            body = request_body(server, request)
             price = tracker.price(body)
             if not tracker.fits(price):
                 return  # a request in flight may yet cost less than it holds back: its worker looks again
@@ -81,7 +78,7 @@ async def complete_all(
                 keep(key, response, None)
             left = [key for key in reversed(places) if key not in responses]
             tracker = BudgetTracker(server, budget, ledger.spent() if budget else 0.0)
-            if left and tracker.fits(tracker.price(_body(server, requests[places[left[-1]][0]]))):
+            if left and tracker.fits(tracker.price(request_body(server, requests[places[left[-1]][0]]))):
                 async with connect(server) as connection, asyncio.TaskGroup() as group:
                     for _ in range(min(server.concurrency, len(left))):
                         group.create_task(work(connection, left))
@@ -117,7 +114,7 @@ async def connected(server: Server, ledger_path: Path) -> AsyncIterator[AskOne]:
         if known := await ledger.reply(key):
             return known
         async with slots:
-            outcome = await ask(connection, _body(server, request))
+            outcome = await ask(connection, request_body(server, request))
         await ledger.record(_call(key, server, request, outcome))
         return outcome.response
 
@@ -182,7 +179,7 @@ def asker(
 
 def estimate(server: Server, requests: list[Request], ledger_path: Path) -> Estimate:
     """Returns about what `run_all` would ask and pay, for a dry run: nothing is asked and no ledger is made."""
-    new = {_key(server, request): _body(server, request) for request in requests}
+    new = {_key(server, request): request_body(server, request) for request in requests}
     if Path(ledger_path).exists():
         with Ledger(ledger_path) as ledger:
             for key, _ in ledger.replies(list(new)):
@@ -217,27 +214,11 @@ def generate(
     return [replies[start : start + samples] for start in range(0, len(replies), samples)]
 
 
-def _body(server: Server, request: Request) -> dict:
-    given = {name: value for name, value in request.params.items() if value is not None} | server.extra_body
-    if ours := sorted(_OURS & given.keys()):
-        raise BadInput(f"{', '.join(ours)}: not a parameter of a request here; the client sets it")
-    if request.shape and server.json_schema:
-        given.setdefault("response_format", _response_format(request.shape))
-    return {"model": server.model, "messages": request.messages, **given}
-
-
-@cache
-def _response_format(shape: type) -> dict:
-    import openai
-
-    tool = cast(Any, openai.pydantic_function_tool(shape))  # its type leaves the parameters out at will
-    schema = tool["function"]["parameters"]  # strict, as OpenAI asks it of a schema
-    return {"type": "json_schema", "json_schema": {"name": shape.__name__, "strict": True, "schema": schema}}
-
-
 def _key(server: Server, request: Request) -> str:
     # The address is no part of it: a server that moved must not be paid twice. ASCII, so that any text has a key.
-    return hashlib.sha256(json.dumps([_body(server, request), request.sample], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([request_body(server, request), request.sample], sort_keys=True).encode()
+    ).hexdigest()
 
 
 def _call(key: str, server: Server, request: Request, outcome: Outcome) -> Call:

@@ -1,33 +1,35 @@
-"""Asks an OpenAI-compatible server one request until it is answered.
+"""Asks an OpenAI-compatible server one request until it is answered, as a whole or piece by piece.
 
-Every fault on the way is retried, then becomes a response with finish "failed". Only what no other request would
-survive either is raised: a refused key, an unknown model, an empty account, an address where no server is.
+Every fault on the way is retried, then becomes a response with finish "failed"; an answer that has begun to arrive is
+not asked again. Only what no other request would survive either is raised: a refused key, an unknown model, an empty
+account, an address where no server is.
 """
 
 import asyncio
 import json
 import logging
 import math
-import re
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from data_pipeline.errors import BadInput
+from data_pipeline.llm.completions import SHOWN, Arriving, Delta, count_tokens, hide, read_reply
 from data_pipeline.llm.server import Server, api_key, is_loopback
 from data_pipeline.records import Response
 
 # Soon at first, for most faults pass at once, then doubled: eight attempts wait 13 s together. Ours
 _WAITS = {"wait_initial": 0.1, "wait_max": 60, "wait_jitter": 0.2}
 _LONGEST_WAIT = 600.0  # seconds; a server that asks for more (a daily quota) is not waited for
-_SHOWN = 300  # characters of a server's message in an error
-_USELESS = (401, 402, 403, 404)  # key, account, permission, model or path: every other request would get it as well
-_BROKEN_OFF = ("abort", "error", "insufficient_system_resource")  # finish reasons of completions that are no result
-_LONE = re.compile("[\ud800-\udfff]")
+_CONNECT = 10.0  # seconds; ours
+_REFUSES_US = (401, 402, 403)  # key, account, permission
+_USELESS = (*_REFUSES_US, 404)  # and model or path: every other request would get it as well
+
+Got = TypeVar("Got")
 
 
 @dataclass
@@ -42,7 +44,7 @@ class Connection:
     reached: bool = False  # some HTTP answer has come
 
     def hide(self, text: str) -> str:
-        return text.replace(self.key, "***") if self.key else text
+        return hide(text, self.key)
 
 
 @dataclass
@@ -70,10 +72,84 @@ async def connect(server: Server) -> AsyncIterator[Connection]:
     limits = [(aiolimiter.AsyncLimiter(rate, 60), tokens) for rate, tokens in rates if rate]
     for limiter, _ in limits:
         await limiter.acquire(limiter.max_rate)  # full: with an empty one the first minute has twice the rate
+    patience = openai.Timeout(None, connect=_CONNECT)
     async with openai.AsyncOpenAI(
-        base_url=server.base_url, api_key=key or "none", max_retries=0, timeout=None, http_client=transport
+        base_url=server.base_url, api_key=key or "none", max_retries=0, timeout=patience, http_client=transport
     ) as client:
         yield Connection(server, client, key, limits)
+
+
+async def ask(connection: Connection, body: dict) -> Outcome:
+    """Returns what became of one request; raises BadInput when no other request would fare better."""
+    tries, spent, refused = _Tries(), [0, 0], False
+
+    async def once() -> Response:
+        await _turn(connection, body)
+        tries.begun = time.monotonic()
+        with _faults(connection):
+            async with asyncio.timeout(connection.server.timeout_s):
+                # Its text: openai would build typed objects, in twice the time, of what we check ourselves.
+                content = await connection.client.post("/chat/completions", cast_to=str, body=body)
+        response, again = read_reply(content, connection.key)
+        spent[0] += response.prompt_tokens
+        spent[1] += response.tokens
+        if again:
+            raise _Failed(response)
+        return response
+
+    try:
+        response = await _persist(connection, once, tries)
+    except _Failed as failure:
+        response, refused = failure.response, failure.why == "refused"
+    latency = time.monotonic() - tries.begun
+    return Outcome(response, tries.number, latency, connection.server.cost(*spent), refused)
+
+
+async def stream(connection: Connection, body: dict) -> AsyncGenerator[Delta | Response, None]:
+    """Yields an answer's text and reasoning as they come, and at last the Response of the whole, as `ask` gives it.
+
+    A fault before the first piece is retried as `ask` does; a later one ends the answer with finish "failed", and its
+    text is what has come. `timeout_s` is the longest silence. `tokens` are 0 unless the server counts them unasked;
+    body["stream_options"] = {"include_usage": True} asks it to. Closing it hangs up. Raises BadInput as `ask`.
+    """
+
+    async def once() -> tuple[AsyncGenerator[Delta | Response, None], Delta | Response]:
+        await _turn(connection, body)
+        events = _events(connection, body)
+        return events, await anext(events)
+
+    try:
+        events, first = await _persist(connection, once, _Tries())
+    except _Failed as failure:
+        yield failure.response
+        return
+    async with aclosing(events):
+        yield first
+        async for event in events:
+            yield event
+
+
+async def models(connection: Connection) -> list[str]:
+    """Returns the models that the server lists, [] where it has no list.
+
+    Raises BadInput where no server is, where the server refuses the key, or where it is no OpenAI-compatible one.
+    """
+
+    async def once() -> str:
+        with _faults(connection, listing=True):
+            async with asyncio.timeout(connection.server.timeout_s):
+                return await connection.client.get("/models", cast_to=str)
+
+    try:
+        return [str(entry["id"]) for entry in json.loads(await _persist(connection, once, _Tries()))["data"]]
+    except _Failed as failure:
+        if connection.reached:  # some servers have no such list
+            return []
+        raise BadInput(f"{failure.response.error}; correct base_url or start the server") from None
+    except (ValueError, KeyError, TypeError):
+        raise BadInput(
+            f"{connection.server.base_url}: something answers there, but no OpenAI-compatible server"
+        ) from None
 
 
 class _Failed(Exception):
@@ -84,37 +160,33 @@ class _Failed(Exception):
         self.again, self.after, self.why = again, after, why  # why: "refused", "nowhere" or ""
 
 
+@dataclass
+class _Tries:
+    number: int = 0
+    begun: float = field(default_factory=time.monotonic)  # of the last one
+
+
+async def _persist(connection: Connection, once: Callable[[], Awaitable[Got]], tries: _Tries) -> Got:
+    """Returns what `once` gives at last; raises the _Failed of its last attempt, or BadInput where no server is."""
+    import stamina
+
+    attempts = connection.server.attempts
+    try:
+        async for attempt in stamina.retry_context(on=_pause, attempts=attempts, timeout=None, **_WAITS):
+            with attempt:
+                tries.number = attempt.num
+                return await once()
+    except _Failed as failure:
+        if failure.why == "nowhere" and not connection.reached:
+            raise BadInput(f"{failure.response.error}; correct base_url or start the server") from None
+        raise
+    raise AssertionError("stamina gives an attempt, or raises what the last one raised")
+
+
 def _pause(error: Exception) -> bool | float:
     if not isinstance(error, _Failed) or not error.again:
         return False
     return True if error.after is None else error.after
-
-
-async def ask(connection: Connection, body: dict) -> Outcome:
-    """Returns what became of one request; raises BadInput when no other request would fare better."""
-    import stamina
-
-    server, spent, refused = connection.server, [0, 0], False
-    try:
-        async for attempt in stamina.retry_context(on=_pause, attempts=server.attempts, timeout=None, **_WAITS):
-            with attempt:
-                await _turn(connection, body)
-                begun = time.monotonic()
-                response, again = _read(await _post(connection, body), connection)
-                spent = [spent[0] + response.prompt_tokens, spent[1] + response.tokens]
-                if again:
-                    raise _Failed(response)
-    except _Failed as failure:
-        if failure.why == "nowhere" and not connection.reached:
-            raise BadInput(f"{failure.response.error}; correct base_url or start the server") from None
-        response, refused = failure.response, failure.why == "refused"
-    return Outcome(response, attempt.num, time.monotonic() - begun, server.cost(*spent), refused)
-
-
-def count_tokens(body: dict) -> tuple[int, int]:
-    """Returns about how many tokens a prompt has (its bytes / 4), and how many its reply may have (0: not said)."""
-    prompt = len(json.dumps(body["messages"], ensure_ascii=False).encode("utf-8", "replace")) // 4
-    return prompt, body.get("max_tokens") or body.get("max_completion_tokens") or 0
 
 
 async def _turn(connection: Connection, body: dict) -> None:
@@ -127,17 +199,57 @@ async def _turn(connection: Connection, body: dict) -> None:
         await asyncio.sleep(left)
 
 
-async def _post(connection: Connection, body: dict) -> str:
+async def _events(connection: Connection, body: dict) -> AsyncGenerator[Delta | Response, None]:
+    """Yields as `stream`, of one attempt; raises _Failed where nothing has come yet."""
+    import openai
+
+    answer, client, silence = Arriving(connection.key), connection.client, connection.server.timeout_s
+    begun = False
+    try:
+        with _faults(connection):
+            async with asyncio.timeout(silence):
+                chunks = await client.post(
+                    "/chat/completions",
+                    cast_to=object,
+                    body={**body, "stream": True},
+                    stream=True,
+                    stream_cls=openai.AsyncStream[object],
+                )
+            connection.reached = True
+            async with chunks:
+                while True:
+                    try:
+                        async with asyncio.timeout(silence):
+                            chunk = await anext(chunks)
+                    except StopAsyncIteration:
+                        break
+                    for delta in answer.take(chunk):
+                        begun = True
+                        yield delta
+        response, again = answer.response()
+        failure = _Failed(response) if again else None
+    except _Failed as error:
+        failure, response = error, answer.broken(error.response.error)
+    for delta in answer.rest():
+        begun = True
+        yield delta
+    if failure and not begun:
+        raise failure
+    yield response
+
+
+@contextmanager
+def _faults(connection: Connection, listing: bool = False) -> Iterator[None]:
+    """Raises _Failed or BadInput for what goes wrong between here and the server's answer."""
     import aiohttp
     import openai
 
     try:
-        async with asyncio.timeout(connection.server.timeout_s):
-            # The text of the answer: openai would build typed objects, in twice the time, of what we check ourselves.
-            text = await connection.client.post("/chat/completions", cast_to=str, body=body)
+        yield
+        connection.reached = True
     except openai.APIStatusError as error:
         connection.reached = True
-        raise _refusal(connection, error) from None
+        raise _refusal(connection, error, listing) from None
     except UnicodeEncodeError:
         error = "the messages hold half a character (a lone surrogate); read their source with its true encoding"
         raise _Failed(error, again=False) from None
@@ -147,20 +259,25 @@ async def _post(connection: Connection, body: dict) -> str:
         causes: list[BaseException] = [error]
         while causes[-1].__cause__:
             causes.append(causes[-1].__cause__)
-        told = connection.hide(f"{type(causes[-1]).__name__}: {causes[-1]}")[:_SHOWN]
-        if any(isinstance(cause, aiohttp.ClientConnectorError) for cause in causes) and not connection.reached:
+        told = connection.hide(f"{type(causes[-1]).__name__}: {causes[-1]}")[:SHOWN]
+        nowhere = aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError
+        if any(isinstance(cause, nowhere) for cause in causes) and not connection.reached:
             raise _Failed(f"no server at {connection.server.base_url}: {told}", why="nowhere") from None
         raise _Failed(f"connection lost: {told}") from None
-    connection.reached = True
-    return text
+    except openai.APIError as error:  # in the middle of a stream
+        raise _Failed(f"broken off by the server: {connection.hide(error.message)[:SHOWN]}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        told = connection.hide(f"{type(error).__name__}: {error}")[:SHOWN]
+        raise _Failed(f"a piece that cannot be read: {told}") from None
 
 
-def _refusal(connection: Connection, error: Any) -> Exception:
+def _refusal(connection: Connection, error: Any, listing: bool) -> Exception:
     server, status = connection.server, error.status_code
-    told = f"HTTP {status}: {connection.hide(error.response.text)[:_SHOWN]}"
-    if status in _USELESS or error.code == "insufficient_quota":
+    told = f"HTTP {status}: {connection.hide(error.response.text)[:SHOWN]}"
+    if status in (_REFUSES_US if listing else _USELESS) or error.code == "insufficient_quota":
         key = f"the key in {server.api_key_env}" if connection.key else "no key (api_key_env)"
-        return BadInput(f"{server.base_url} refuses model {server.model!r} with {key}; correct one of them: {told}")
+        what = f"{key}; correct it" if listing else f"model {server.model!r} with {key}; correct one of them"
+        return BadInput(f"{server.base_url} refuses {what}: {told}")
     if status < 500 and status not in (408, 409, 425, 429):
         return _Failed(told, again=False, why="refused")
     after = _retry_after(error.response.headers.get("retry-after"))
@@ -181,48 +298,3 @@ def _retry_after(value: str | None) -> float | None:
         except (ValueError, OverflowError):
             return None
     return None if math.isnan(seconds) else max(seconds, 0.0)
-
-
-def _read(content: str, connection: Connection) -> tuple[Response, bool]:
-    """Returns the response, and whether the server is to be asked again because there is none in `content`."""
-    try:
-        data = json.loads(content)
-    except (ValueError, RecursionError):
-        if not content.strip():
-            return Response("", "failed", 0, error="empty body"), True
-        shown = connection.hide(content)[-_SHOWN:]
-        return Response("", "failed", 0, error=f"broken JSON, {len(content)} characters, its end: {shown}"), True
-    usage = _dict(_dict(data).get("usage"))
-    tokens, prompt_tokens = _count(usage.get("completion_tokens")), _count(usage.get("prompt_tokens"))
-    choices = _dict(data).get("choices")
-    if not isinstance(choices, list) or not choices:
-        return Response(
-            "", "failed", tokens, "", prompt_tokens, f"no choices: {connection.hide(content)[:_SHOWN]}"
-        ), True
-    message = _dict(_dict(choices[0]).get("message"))
-    text = _clean(connection, message.get("content"))
-    thought = _clean(connection, message.get("reasoning_content") or message.get("reasoning"))
-    finish = _clean(connection, _dict(choices[0]).get("finish_reason")) or "unknown"
-    if finish in _BROKEN_OFF:
-        return Response("", "failed", tokens, thought, prompt_tokens, f"broken off by the server: {finish}"), True
-    # Nothing but thoughts up to max_tokens is a result: asked again it would cost the same and end the same.
-    if not text.strip() and finish != "length":
-        response = Response("", "failed", tokens, thought, prompt_tokens, f"empty content, finish {finish}")
-        return response, finish != "content_filter"
-    return Response(text, finish, tokens, thought, prompt_tokens), False
-
-
-def _dict(value: object) -> dict:
-    return value if isinstance(value, dict) else {}
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and 0 <= value < 2**40 else 0  # what sqlite can add up
-
-
-def _clean(connection: Connection, text: object) -> str:
-    """Returns a server's text as valid Unicode: a pair of surrogates becomes its character, half a one U+FFFD."""
-    text = text if isinstance(text, str) else ""
-    if _LONE.search(text):
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return connection.hide(text) if len(connection.key) >= 8 else text  # a shorter one is no secret, but may be a word

@@ -20,10 +20,14 @@ class Told:
 
 
 class StreamServer:
-    """Between `with` and its end it listens at `url`; `plan` by last message, "*" for any other; `asked`: bodies."""
+    """Between `with` and its end it listens at `url`; `plan` by last message, "*" for any other; `asked`: bodies.
+
+    It lists `models`, or answers as `listing` where that is set.
+    """
 
     def __init__(self, plan: dict[str, Told] | None = None, models=("tiny",)) -> None:
         self.plan, self.models, self.asked = plan or {}, models, []
+        self.listing: Told | None = None
 
     def __enter__(self) -> "StreamServer":
         outer = self
@@ -35,6 +39,8 @@ class StreamServer:
                 pass
 
             def do_GET(self) -> None:
+                if outer.listing:
+                    return self._send(outer.listing.status, outer.listing.raw or b"planned")
                 listed = {"object": "list", "data": [{"id": name, "object": "model"} for name in outer.models]}
                 self._send(200, json.dumps(listed).encode())
 

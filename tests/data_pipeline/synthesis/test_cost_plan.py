@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.errors import BadInput
-from data_pipeline.llm.transport import count_tokens
+from data_pipeline.llm.completions import count_tokens
 from data_pipeline.records import write_jsonl
 from data_pipeline.steps import find_step
 from data_pipeline.synthesis import cost_plan
