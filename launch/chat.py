@@ -15,21 +15,21 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 from omegaconf import DictConfig
 
 from data_pipeline.errors import BadInput
 from data_pipeline.safety.crisis import crisis_rules
 from launch.cli.arguments import CHAT, Command
-from launch.cli.configuration import as_dict
+from launch.cli.configuration import as_dict, checked
 from launch.cli.entry import StageFailed, run_stage, show_plan
 from launch.conversation.crisis_gate import CrisisGate, helplines
 from launch.conversation.session import HELP, Session
-from launch.conversation.settings import check, described
+from launch.conversation.settings import Conversation
 from launch.conversation.terminal import Terminal
 from launch.models import local, remote
 from launch.models.find import find_model
-from launch.models.local import Sampling
 from launch.models.reasoning import Pieces
 
 BANNER = (
@@ -41,68 +41,72 @@ BANNER = (
 
 def run(config: DictConfig, command: Command) -> None:
     """Talks until the input ends; raises BadInput for wrong settings or input, StageFailed for messages unanswered."""
-    check(config)
-    gate = CrisisGate(helplines(config))
-    if config.dry_run:
-        show_plan(as_dict(config), ["python", "-m", "launch.chat"], {}, [_plan(config)])
+    talk = checked(config, Conversation)
+    gate = CrisisGate(helplines(talk.helplines, talk.country))
+    if talk.dry_run:
+        show_plan(as_dict(config), ["python", "-m", "launch.chat"], {}, [_plan(talk)])
         return
-    message = config.message
-    if config.once and message is None:
+    message = talk.message
+    if talk.once and message is None:
         if not _piped():
             raise BadInput("once=true without message=, and standard input is a terminal; say message=TEXT")
         message = _text(sys.stdin.buffer.read(), "standard input")
-    if config.once and not str(message).strip():
+    if talk.once and not str(message).strip():
         raise BadInput("once=true: the message is empty")
-    if guard := open_connection(config.guard, "guard"):
-        gate = replace(gate, guard=guard)
-    crisis_rules()  # read now, not at the first message
-    answers, name = open_model(config)
-    session = Session(config, answers, gate, Terminal(shown=config.thoughts == "shown"), name)
-    print(f"{BANNER}\n", file=sys.stderr)
-    try:
-        if config.once:
-            _once(session, str(message))
-        elif _piped():
-            _pipe(session)
-        else:
-            _terminal(session)
-    except BrokenPipeError:  # nobody reads any more, as after `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.ExitStack() as until_the_end:
+        if guard := open_remote(talk, "guard", until_the_end):
+            gate = replace(gate, guard=guard)
+        crisis_rules()  # read now, not at the first message
+        answers, name = open_model(talk, until_the_end)
+        session = Session(talk, answers, gate, Terminal(shown=talk.thoughts == "shown"), name)
+        print(f"{BANNER}\n", file=sys.stderr)
+        try:
+            if talk.once:
+                _once(session, str(message))
+            elif _piped():
+                _pipe(session)
+            else:
+                _terminal(session)
+        except BrokenPipeError:  # nobody reads any more, as after `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def open_connection(settings: DictConfig, key: str) -> remote.Connection | None:
-    """Returns the connection that `settings` describe, None without a base_url; raises BadInput when none answers."""
-    if not settings.base_url:
+def open_remote(
+    talk: Conversation, key: Literal["endpoint", "guard"], until_the_end: contextlib.ExitStack
+) -> remote.Remote | None:
+    """Returns the connection to the server of `key`, None without one; raises BadInput when none answers."""
+    server = talk.server(key)
+    if server is None:
         return None
-    connection = remote.connect(described(settings, key))
-    if settings.model is None:
-        connection.server = replace(connection.server, model=remote.served_by(connection, key))
-    elif connection.models and settings.model not in connection.models:
-        listed = ", ".join(connection.models[:10])
-        print(f"note: {settings.base_url} lists {listed}, not {key}.model={settings.model}", file=sys.stderr)
-    return connection
+    opened, asked = until_the_end.enter_context(remote.connect(server)), getattr(talk, key)["model"]
+    if asked is None:
+        remote.change(opened, model=remote.served_by(opened, key))
+    elif opened.models and asked not in opened.models:
+        print(
+            f"note: {server.base_url} lists {', '.join(opened.models[:10])}, not {key}.model={asked}", file=sys.stderr
+        )
+    return opened
 
 
-def open_model(config: DictConfig) -> tuple[Callable[[list[dict]], Pieces], str]:
+def open_model(talk: Conversation, until_the_end: contextlib.ExitStack) -> tuple[Callable[[list[dict]], Pieces], str]:
     """Returns (what answers a list of messages piece by piece, its name)."""
-    sampling = Sampling(config.max_new_tokens, config.temperature, config.top_p)
-    template = as_dict(config.chat_template_kwargs)
-    if connection := open_connection(config.endpoint, "endpoint"):
+    sampling, template = talk.sampling(), talk.chat_template_kwargs
+    if opened := open_remote(talk, "endpoint", until_the_end):
         more = {"chat_template_kwargs": template} if template else {}
-        more |= {} if config.seed is None else {"seed": config.seed}
-        server = connection.server = replace(connection.server, extra_body={**more, **connection.server.extra_body})
-        return lambda messages: remote.ask(connection, messages, sampling, config.think_prefilled), server.model
-    model = find_model(config)
+        more |= {} if talk.seed is None else {"seed": talk.seed}
+        remote.change(opened, extra_body={**more, **opened.server.extra_body})
+        return lambda messages: remote.ask(opened, messages, sampling, talk.think_prefilled), opened.server.model
+    model = find_model(talk.run, talk.base_model, talk.checkpoint)
     loaded = local.load(model, "model")
     with (
-        contextlib.suppress(BadInput, local.LengthLimit),
+        contextlib.suppress(BadInput),
         contextlib.closing(local.stream(loaded, "你好", replace(sampling, max_new_tokens=1))) as first,
     ):
         list(first)  # the first token of all is slow, so it comes before anybody waits for it
-    if config.seed is not None:
+    if talk.seed is not None:
         import torch
 
-        torch.manual_seed(config.seed)
+        torch.manual_seed(talk.seed)
     return lambda messages: local.answer(loaded, messages, sampling, template), model
 
 
@@ -171,11 +175,11 @@ def _text(raw: bytes, where: str) -> str:
         raise BadInput(f"{where}: not UTF-8 from byte {error.start + 1} on; not sent, save it as UTF-8") from None
 
 
-def _plan(config: DictConfig) -> str:
-    if config.endpoint.base_url:
-        return f"talks to {config.endpoint.model or 'the only model'} at {config.endpoint.base_url}"
+def _plan(talk: Conversation) -> str:
+    if talk.endpoint["base_url"]:
+        return f"talks to {talk.endpoint['model'] or 'the only model'} at {talk.endpoint['base_url']}"
     try:
-        return f"talks to {find_model(config)} in this process"
+        return f"talks to {find_model(talk.run, talk.base_model, talk.checkpoint)} in this process"
     except BadInput as error:
         return f"model unknown: {error}"
 

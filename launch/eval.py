@@ -58,7 +58,11 @@ def run(config: DictConfig, command: Command) -> None:
         raise BadInput(f"no set is left to ask; {'; '.join(notes) or 'sets= is empty'}")
     if any(one.file is not None for one in sets.values()):
         finished_manifest(asked.run, "data", f"python -m launch.data recipe={command.words['recipe']} run={asked.run}")
-    models = {"endpoint": asked.endpoint.model} if asked.endpoint else find_models(config)
+    models = (
+        {"endpoint": asked.endpoint.model}
+        if asked.endpoint
+        else find_models(config.run, config.base_model, config.checkpoint)
+    )
     loaded = [load_set(name, one, data) for name, one in sets.items()]
     inputs = {one.name: one.asked.place(data) for one in loaded}
     inputs |= {} if asked.endpoint else {f"model_{name}": Path(model) for name, model in models.items()}

@@ -6,15 +6,16 @@ given although the recipe does not list it. Composing imports no framework: verl
 
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, TypeVar, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
-from data_pipeline.errors import BadInput, did_you_mean
+from data_pipeline.errors import BadInput, did_you_mean, first_fault
 from launch.cli import arithmetic, moved  # noqa: F401  (the resolvers of arithmetic)
 from launch.cli.arguments import RECIPES, Command, Stage
 from launch.frameworks import llama_factory, verl
@@ -38,6 +39,10 @@ OPEN_KEYS = (
 REPLACED = ("selectors", "dialogues")  # given as a whole they take the recipe's place; `selectors.NAME.model=` joins it
 UNUSED = ("reward.reward_model.", "critic.", "distillation.")  # parts of verl that GRPO with a rule reward never reads
 
+Keys = TypeVar("Keys", bound=BaseModel)
+# Hydra reads a name or a message of digits as a number
+Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
+
 
 def load_config(file: Path) -> DictConfig:
     """Returns the content of a YAML file of ours, which is a dictionary."""
@@ -47,6 +52,14 @@ def load_config(file: Path) -> DictConfig:
 def as_dict(config: DictConfig) -> dict[str, Any]:
     """Returns a configuration, or a part of it, as plain dictionaries and lists."""
     return cast(dict[str, Any], OmegaConf.to_container(config))
+
+
+def checked(config: DictConfig, keys: type[Keys]) -> Keys:
+    """Returns a stage's configuration as `keys`; raises BadInput that names key, value and bound that do not fit."""
+    try:
+        return keys.model_validate(as_dict(config))
+    except ValidationError as error:
+        raise BadInput(first_fault("", error)) from None
 
 
 def search_path(stage: Stage) -> list[str]:

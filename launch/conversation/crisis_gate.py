@@ -7,16 +7,13 @@ as yes. What is said goes to the guard and nowhere else: no ledger, no file.
 import re
 from dataclasses import dataclass
 
-from omegaconf import DictConfig
-
 from data_pipeline.errors import BadInput, did_you_mean
 from data_pipeline.prompts import render
 from data_pipeline.safety.crisis import crisis_flags
 from data_pipeline.safety.guidance import guidance
 from data_pipeline.safety.helplines import HELPLINES_BY_COUNTRY, check_helplines
-from launch.cli.configuration import as_dict
-from launch.models.local import GenerationInterrupted, Sampling
-from launch.models.remote import Connection, ask
+from launch.models.reasoning import GenerationInterrupted, Sampling
+from launch.models.remote import Remote, ask
 
 _NO = re.compile(r"\W*(?:否|no)\W*", re.IGNORECASE)
 _CHINESE = re.compile("[\u3400-\u9fff]")
@@ -25,7 +22,7 @@ _CHINESE = re.compile("[\u3400-\u9fff]")
 @dataclass(frozen=True)
 class CrisisGate:
     helplines: tuple
-    guard: Connection | None = None
+    guard: Remote | None = None
 
     def flags(self, text: str) -> list[str]:
         """Returns the crisis flags of `text` by the rules; without any, ["guard"] or ["guard failed"], or []."""
@@ -40,7 +37,7 @@ class CrisisGate:
         return render(f"chat_crisis.{language}", guidance=text, helplines=self.helplines)
 
 
-def _asked(guard: Connection, text: str) -> list[str]:
+def _asked(guard: Remote, text: str) -> list[str]:
     messages = [{"role": "user", "content": render("crisis_guard", text=text)}]
     try:
         pieces = ask(guard, messages, Sampling(512, 0.0, 1.0))
@@ -50,17 +47,16 @@ def _asked(guard: Connection, text: str) -> list[str]:
     return [] if _NO.fullmatch(reply) else ["guard"]
 
 
-def helplines(config: DictConfig) -> tuple:
-    """Returns the numbers that the configuration names: its own, else its country's, () for country "none"."""
-    given = as_dict(config)["helplines"]
-    if given is not None:
-        return check_helplines("chat", given)
-    if config.country == "none":
+def helplines(own: object, country: str) -> tuple:
+    """Returns the numbers to name: one's own, else the country's, () for country "none"; raises BadInput."""
+    if own is not None:
+        return check_helplines("chat", own)
+    if country == "none":
         return ()
-    if config.country not in HELPLINES_BY_COUNTRY:
+    if country not in HELPLINES_BY_COUNTRY:
         known = [*HELPLINES_BY_COUNTRY, "none"]
         raise BadInput(
-            f"country={config.country}: data_pipeline/safety/helplines.yaml has {', '.join(known)}"
-            f"{did_you_mean(str(config.country), known)}; or helplines=[{{name, number, source, date}}], your own"
+            f"country={country}: data_pipeline/safety/helplines.yaml has {', '.join(known)}"
+            f"{did_you_mean(country, known)}; or helplines=[{{name, number, source, date}}], your own"
         )
-    return HELPLINES_BY_COUNTRY[config.country]
+    return HELPLINES_BY_COUNTRY[country]

@@ -8,14 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from data_pipeline.errors import BadInput
 from data_pipeline.prompts import prompt_text
 from launch.conversation.crisis_gate import CrisisGate
+from launch.conversation.settings import Conversation
 from launch.conversation.terminal import Terminal
-from launch.models.local import GenerationInterrupted, LengthLimit
-from launch.models.reasoning import Pieces
+from launch.models.reasoning import GenerationInterrupted, LengthLimit, Pieces
 from reward.thought import join_thought
 
 HELP = "/reset forgets the conversation, /save FILE writes it to a file, /exit ends; Ctrl-C stops an answer"
@@ -27,7 +25,7 @@ _LONGEST = 40  # characters of a reply that wait for the end of their clause, at
 class Session:
     """One conversation: `history` is what the model gets, `said` what a transcript holds."""
 
-    config: DictConfig
+    settings: Conversation
     answers: Callable[[list[dict]], Pieces]
     gate: CrisisGate
     terminal: Terminal
@@ -45,9 +43,9 @@ class Session:
         self.said.append({"role": "user", "content": text, **({"crisis": flags} if flags else {})})
         if flags:
             self.terminal.guidance(self.gate.guidance(text))
-        prefix = prompt_text(self.config.prefix, "prefix")
+        prefix = prompt_text(self.settings.prefix, "prefix")
         asked = {"role": "user", "content": f"{prefix}\n{text}" if prefix else text}
-        system = prompt_text(self.config.system, "system")
+        system = prompt_text(self.settings.system, "system")
         head = [{"role": "system", "content": system}] if system else []
         answer = Answer(self.terminal, self.gate, text, guided=bool(flags))
         whole, fault = True, None
@@ -62,7 +60,7 @@ class Session:
             answer.show()
         self.terminal.end()
         thought, reply = answer.thought.strip(), answer.reply.strip()
-        kept = join_thought(thought, reply) if self.config.keep_thoughts else reply
+        kept = join_thought(thought, reply) if self.settings.keep_thoughts else reply
         if reply:  # an empty turn is no turn: two messages of the user in a row break many templates
             self.history += [asked, {"role": "assistant", "content": kept}]
         entry = {"role": "assistant", "content": reply, "thought": thought, "cut": answer.cut, "crisis": answer.flags}
@@ -98,7 +96,7 @@ class Session:
             raise BadInput("/save which FILE?")
         about = {
             "model": self.name,
-            **{k: self.config[k] for k in ("system", "temperature", "top_p", "max_new_tokens")},
+            **self.settings.model_dump(include={"system", "temperature", "top_p", "max_new_tokens"}),
         }
         text = json.dumps({**about, "messages": self.said}, ensure_ascii=False, indent=1) + "\n"
         path = Path(file).expanduser()

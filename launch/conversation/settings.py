@@ -1,42 +1,58 @@
-"""The settings of a conversation, checked before anything is loaded or asked."""
+"""The settings of a conversation, launch/conf/chat.yaml, checked before anything is loaded or asked."""
 
-from omegaconf import DictConfig
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_pipeline.errors import BadInput
 from data_pipeline.llm.server import Server, server_from
 from data_pipeline.prompts import prompt_text
-from launch.cli.configuration import as_dict
-from launch.models.find import CHECKPOINTS
+from launch.cli.configuration import Text
+from launch.models.find import Checkpoint
+from launch.models.reasoning import Sampling
 
 
-def check(config: DictConfig) -> None:
-    """Raises BadInput for a value that cannot be."""
-    for key, kind, least, most in (
-        ("temperature", (int, float), 0, 2),
-        ("top_p", (int, float), 0.001, 1),
-        ("max_new_tokens", int, 1, 10**6),
-        ("seed", int, 0, 2**32),
-    ):
-        value = config[key]
-        if value is None and key == "seed":
-            continue
-        if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= most:
-            raise BadInput(f"{key}={value}: a {'whole ' * (kind is int)}number from {least} to {most}")
-    for key, known in (("thoughts", ("shown", "hidden")), ("language", ("zh", "en")), ("checkpoint", CHECKPOINTS)):
-        if config[key] not in known and not (key == "checkpoint" and config[key] is None):
-            raise BadInput(f"{key}={config[key]}: known are {', '.join(known)}")
-    for key in ("once", "keep_thoughts", "think_prefilled", "dry_run"):
-        if not isinstance(config[key], bool):
-            raise BadInput(f"{key}={config[key]}: true or false")
-    if config.message is not None and not config.once:
-        raise BadInput("message= goes with once=true; without it, messages come from standard input")
-    for key in ("system", "prefix"):
-        prompt_text(config[key], key)
-    for key in ("endpoint", "guard"):
-        if config[key].base_url:
-            described(config[key], key)
+class Conversation(BaseModel):
+    """The keys, as the file comments on them; keys that it does not know are refused when they are composed."""
 
+    model_config = ConfigDict(frozen=True, strict=True)
 
-def described(settings: DictConfig, key: str) -> Server:
-    """Returns the server of `settings`, called "?" while its model is not known; raises BadInput for wrong ones."""
-    return server_from({**as_dict(settings), "model": settings.model or "?"}, key)
+    run: Text
+    checkpoint: Checkpoint | None
+    base_model: Text | None
+    dry_run: bool
+    seed: int | None = Field(ge=0, lt=2**63)
+    language: Literal["zh", "en"]
+    system: Text | None
+    prefix: Text | None
+    temperature: float = Field(ge=0, le=2)
+    top_p: float = Field(ge=0.001, le=1)
+    max_new_tokens: int = Field(ge=1, le=10**6)
+    thoughts: Literal["shown", "hidden"]
+    keep_thoughts: bool
+    think_prefilled: bool
+    chat_template_kwargs: dict[str, Any]
+    once: bool
+    message: Text | None
+    country: Text
+    helplines: Any  # data_pipeline/safety/helplines.py checks them
+    endpoint: dict[str, Any]
+    guard: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Conversation":
+        if self.message is not None and not self.once:
+            raise BadInput("message= goes with once=true; without it, messages come from standard input")
+        for key in ("system", "prefix"):
+            prompt_text(getattr(self, key), key)
+        for key in ("endpoint", "guard"):
+            self.server(key)
+        return self
+
+    def server(self, key: Literal["endpoint", "guard"]) -> Server | None:
+        """Returns the server, called "?" while its model is not known, None without a base_url; or raises BadInput."""
+        settings = getattr(self, key)
+        return server_from({**settings, "model": settings["model"] or "?"}, key) if settings["base_url"] else None
+
+    def sampling(self) -> Sampling:
+        return Sampling(self.max_new_tokens, self.temperature, self.top_p)

@@ -3,45 +3,47 @@
 import json
 import re
 from pathlib import Path
-
-from omegaconf import DictConfig
+from typing import Literal, get_args
 
 from data_pipeline.errors import BadInput
 from launch.running.folder import read_manifest
 
-CHECKPOINTS = ("base", "sft", "grpo")
+Checkpoint = Literal["base", "sft", "grpo"]
+CHECKPOINTS = get_args(Checkpoint)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
-def find_models(config: DictConfig) -> dict[str, str]:
-    """Returns {checkpoint: model folder or ID} for what was asked; raises BadInput for one that is not there."""
-    sft = read_manifest(config.run, "sft") or {}
-    merge = read_manifest(config.run, "merge") or {}
+def find_models(run: str, base_model: str | None, checkpoint: str) -> dict[str, str]:
+    """Returns {checkpoint: model folder or ID} of a run; `base_model` takes the place of the one that it began with.
+
+    Raises BadInput for a checkpoint that is not there; "all" are those that are.
+    """
+    sft = read_manifest(run, "sft") or {}
+    merge = read_manifest(run, "merge") or {}
     known = {
-        "base": config.base_model or sft.get("base_model"),
+        "base": base_model or sft.get("base_model"),
         "sft": sft.get("model") if sft.get("status") == "finished" else None,
         "grpo": merge.get("model") if merge.get("status") == "finished" else None,
     }
     makes = {
         "base": "say base_model=ID or PATH",
-        "sft": f"first: bash launch/sft.sh run={config.run}",
-        "grpo": f"first: python -m launch.grpo run={config.run}, then python -m launch.merge run={config.run}",
+        "sft": f"first: bash launch/sft.sh run={run}",
+        "grpo": f"first: python -m launch.grpo run={run}, then python -m launch.merge run={run}",
     }
-    wanted = [config.checkpoint] if config.checkpoint != "all" else [c for c in CHECKPOINTS if known[c]]
-    for checkpoint in wanted:
-        if not known[checkpoint]:
-            raise BadInput(f"run {config.run} has no checkpoint={checkpoint}; {makes[checkpoint]}")
-        check_model(known[checkpoint], f"checkpoint {checkpoint}")
+    wanted = [checkpoint] if checkpoint != "all" else [c for c in CHECKPOINTS if known[c]]
+    for name in wanted:
+        if not known[name]:
+            raise BadInput(f"run {run} has no checkpoint={name}; {makes[name]}")
+        check_model(known[name], f"checkpoint {name}")
     if not wanted:
-        raise BadInput(f"run {config.run} has no model yet; {makes['sft']}, or base_model=ID, or endpoint.base_url=URL")
-    return {checkpoint: known[checkpoint] for checkpoint in wanted}
+        raise BadInput(f"run {run} has no model yet; {makes['sft']}, or base_model=ID, or endpoint.base_url=URL")
+    return {name: known[name] for name in wanted}
 
 
-def find_model(config: DictConfig) -> str:
+def find_model(run: str, base_model: str | None, checkpoint: str | None) -> str:
     """Returns the folder or ID of the model to talk to; raises BadInput for one that is not there."""
-    asked = config.copy()
-    asked.checkpoint = config.checkpoint or ("base" if config.base_model else "all")
-    return list(find_models(asked).values())[-1]  # the last of base, sft, grpo
+    models = find_models(run, base_model, checkpoint or ("base" if base_model else "all"))
+    return list(models.values())[-1]  # the last of base, sft, grpo
 
 
 def check_model(model: str, key: str) -> None:

@@ -23,9 +23,10 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_pipeline.errors import BadInput
+from data_pipeline.records import Response
 from launch.cli.entry import console
 from launch.models import local
-from launch.models.reasoning import until
+from launch.models.reasoning import Sampling
 
 
 class Text(BaseModel):
@@ -115,11 +116,16 @@ def app(loaded: local.Loaded, name: str, key: str = "") -> FastAPI:
         if asked.stream:
             return _Stream(_events(answers[0], asked, name))
         texts = ["".join(answer.pieces()) for answer in answers]
-        if failed := [answer.failed for answer in answers if answer.failed]:
+        if failed := [answer.whole.error for answer in answers if answer.whole.error]:
             raise Refused(500, failed[0])
         choices = [
-            {"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": a.finish, "logprobs": None}
-            for i, (text, a) in enumerate(zip(texts, answers, strict=True))
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": text},
+                "finish_reason": answer.whole.finish,
+                "logprobs": None,
+            }
+            for index, (text, answer) in enumerate(zip(texts, answers, strict=True))
         ]
         return _head("chat.completion", name) | {"choices": choices, "usage": _usage(answers)}
 
@@ -127,30 +133,27 @@ def app(loaded: local.Loaded, name: str, key: str = "") -> FastAPI:
 
 
 class _Answer:
-    """One answer to a request; `finish` and `failed` hold when its pieces are through."""
+    """One answer to a request, made when its turn comes; `whole` holds when its pieces are through."""
 
     def __init__(self, loaded: local.Loaded, prompt: str, asked: Chat, turn: threading.Lock, number: int) -> None:
-        self.loaded, self.prompt, self.asked, self.turn, self.number = loaded, prompt, asked, turn, number
-        self.usage, self.finish, self.failed = local.Usage(), "stop", ""
-        local.check_room(loaded, prompt)
+        limit = asked.max_completion_tokens or asked.max_tokens
+        stops = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
+        sampling = Sampling(limit, asked.temperature, asked.top_p)
+        self.stream = local.stream(loaded, prompt, sampling, stops)
+        self.turn, self.seed = turn, None if asked.seed is None else asked.seed + number
+        self.whole = Response("", "failed", 0)
 
     def pieces(self) -> Generator[str, None, None]:
         import torch
 
-        asked = self.asked
-        limit = asked.max_completion_tokens or asked.max_tokens
-        sampling = local.Sampling(limit, asked.temperature, asked.top_p)
-        stops = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
-        with self.turn:
-            if asked.seed is not None:
-                torch.manual_seed(asked.seed + self.number)
-            with contextlib.closing(local.stream(self.loaded, self.prompt, sampling, self.usage)) as pieces:
-                try:
-                    yield from until(pieces, stops)
-                except local.LengthLimit:
-                    self.finish = "length"
-                except local.GenerationInterrupted as cut:
-                    self.failed = str(cut)
+        with self.turn, contextlib.closing(self.stream) as events:
+            if self.seed is not None:
+                torch.manual_seed(self.seed)
+            for event in events:
+                if isinstance(event, Response):
+                    self.whole = event
+                else:
+                    yield event[1]
 
 
 class _Stream(StreamingResponse):
@@ -178,10 +181,10 @@ def _events(answer: _Answer, asked: Chat, name: str) -> Generator[str, None, Non
     with contextlib.closing(answer.pieces()) as pieces:
         for piece in pieces:
             yield event({"content": piece})
-    if answer.failed:
-        yield _sse({"error": {"message": answer.failed, "type": "server_error"}})
+    if answer.whole.error:
+        yield _sse({"error": {"message": answer.whole.error, "type": "server_error"}})
         return
-    yield event({}, answer.finish)
+    yield event({}, answer.whole.finish)
     if asked.stream_options and asked.stream_options.include_usage:
         yield _sse(head | {"choices": [], "usage": _usage([answer])})
     yield "data: [DONE]\n\n"
@@ -192,7 +195,7 @@ def _head(kind: str, name: str) -> dict:
 
 
 def _usage(answers: list[_Answer]) -> dict:
-    prompt, tokens = answers[0].usage.prompt, sum(answer.usage.tokens for answer in answers)
+    prompt, tokens = answers[0].whole.prompt_tokens, sum(answer.whole.tokens for answer in answers)
     return {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens}
 
 

@@ -71,7 +71,10 @@ def test_models_that_cannot_talk_are_refused(tiny, tmp_path):
     refused(launch("chat", "base_model=/no/such/folder", "once=true", "message=x"), "no such folder")
     refused(launch("chat", "run=nobody-ever", "once=true", "message=x"), "run nobody-ever has no model yet")
     refused(launch("chat", "run=nobody-ever", "checkpoint=sft", "once=true", "message=x"), "no checkpoint=sft")
-    refused(launch("chat", f"base_model={tiny}", "checkpoint=best"), "checkpoint=best: known are base, sft, grpo")
+    refused(
+        launch("chat", f"base_model={tiny}", "checkpoint=best"),
+        "checkpoint='best': Input should be 'base', 'sft' or 'grpo'",
+    )
 
 
 # Histories and thoughts
@@ -203,17 +206,17 @@ def test_transcripts_are_written_only_when_asked_for_and_never_over_a_file(tmp_p
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("temperature=3", "temperature=3: a number from 0 to 2"),
-        ("top_p=0", "top_p=0: a number"),
-        ("max_new_tokens=1.5", "max_new_tokens=1.5: a whole number"),
-        ("thoughts=some", "known are shown, hidden"),
-        ("language=fr", "known are zh, en"),
+        ("temperature=3", "temperature=3: Input should be less than or equal to 2"),
+        ("top_p=0", "top_p=0: Input should be greater than or equal to 0.001"),
+        ("max_new_tokens=1.5", "max_new_tokens=1.5: Input should be a valid integer"),
+        ("thoughts=some", "thoughts='some': Input should be 'shown' or 'hidden'"),
+        ("language=fr", "language='fr': Input should be 'zh' or 'en'"),
         ("system=chat_psylm.zh", "Did you mean chat_psyllm.zh?"),
         ("country=uk", "has cn, hk, us, none"),
         ("helplines=[{name: x, number: '1'}]", "each needs name, number, source, date"),
         ("helplines=12356", "chat: helplines=12356; a list of {name, number, source, date}"),
         ("message=x", "message= goes with once=true"),
-        ("once=maybe", "once=maybe: true or false"),
+        ("once=maybe", "once='maybe': Input should be a valid boolean"),
         ("hardware=cpu", "chat takes no hardware="),
         ("temprature=1", "Did you mean temperature?"),
     ],

@@ -159,7 +159,10 @@ def test_bad_words_are_refused_before_anything_loads(tiny, tmp_path):
     refused(launch("serve", "run=nobody-ever", "engine=transformers"), "run nobody-ever has no model yet")
     refused(launch("serve", f"base_model={tiny}", "port=99999"), "port=99999")
     refused(launch("serve", f"base_model={tiny}", "host=0.0.0.0"), "opens the model to others")
-    refused(launch("serve", f"base_model={tiny}", "engine=sglang"), "known are auto, vllm, transformers")
+    refused(
+        launch("serve", f"base_model={tiny}", "engine=sglang"),
+        "engine='sglang': Input should be 'auto', 'vllm' or 'transformers'",
+    )
     (tmp_path / "bare").mkdir()
     for file in tiny.iterdir():
         if file.name != "chat_template.jinja":
