@@ -21,6 +21,7 @@ from data_pipeline.errors import BadInput, did_you_mean
 from launch.cli import arguments, configuration
 from launch.cli.arguments import GRPO, RECIPES, REPOSITORY, SFT
 from launch.cli.entry import console, run_command
+from launch.cli.words import parse_words
 from launch.frameworks import llama_factory, verl
 from launch.preflight.batch_plan import plan_grpo, plan_sft
 
@@ -33,10 +34,11 @@ def main(argv: list[str]) -> int:
 
 
 def audit(argv: list[str]) -> int:
-    words, overrides = parse(argv)
+    given = parse_words(argv, "the audit", ("recipe", "hardware"), STAGES)
+    words = {"recipe": arguments.DEFAULT_RECIPE, "hardware": "gpu8"} | given.values
     card = load_card(words["recipe"])
     stages = [stage for stage in STAGES if stage in card["stages"]]
-    settings = {stage: compose(stage, words, overrides.get(stage, [])) for stage in stages}
+    settings = {stage: compose(stage, words, given.stages[stage]) for stage in stages}
     with ThreadPoolExecutor() as pool:
         resolved = dict(zip(stages, pool.map(lambda s: resolve(s, [settings[s]])[0], stages), strict=True))
     wrong = 0
@@ -46,23 +48,6 @@ def audit(argv: list[str]) -> int:
         show(f"{stage}: {card.get('training_source', card['source'])}", rows)
     console.print(f"{wrong} difference{'s' * (wrong != 1)}" if wrong else "as published")
     return 1 if wrong else 0
-
-
-def parse(argv: list[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Returns ({recipe, hardware}, {stage: overrides}); raises BadInput for any other word."""
-    words, overrides = {"recipe": arguments.DEFAULT_RECIPE, "hardware": "gpu8"}, {}
-    for argument in argv:
-        key, separator, value = argument.partition("=")
-        stage, dot, rest = key.partition(".")
-        if separator and key in words:
-            words[key] = value
-        elif separator and dot and stage in STAGES:
-            overrides.setdefault(stage, []).append(f"{rest}={value}")
-        else:
-            raise BadInput(
-                f"{argument!r}: the audit takes recipe=, hardware= and STAGE.KEY=VALUE ({', '.join(STAGES)})"
-            )
-    return words, overrides
 
 
 def load_card(recipe: str) -> dict:

@@ -23,9 +23,10 @@ import psutil
 from rich.markup import escape
 from rich.table import Table
 
-from data_pipeline.errors import BadInput, did_you_mean
+from data_pipeline.errors import BadInput
 from launch.cli import arguments
 from launch.cli.entry import console, run_command
+from launch.cli.words import parse_words
 from launch.reports import demo as report
 from launch.running.folder import read_manifest
 
@@ -50,31 +51,16 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Returns (our words, {stage: its arguments}); raises BadInput for a word that belongs to no stage."""
-    words = {"recipe": "demo", "hardware": "cpu"}
-    given = dict(argument.split("=", 1) for argument in argv if "=" in argument)
-    stages = stages_of(given.get("recipe", words["recipe"]))
-    extra = {stage: [] for stage in stages}
-    for argument in argv:
-        key, separator, value = argument.partition("=")
-        stage, dot, rest = key.partition(".")
-        if separator and dot and stage in stages:
-            extra[stage].append(f"{rest}={value}")
-        elif separator and (key in WORDS or key == "run"):
-            words[key] = value
-        else:
-            known = ["run", *WORDS]
-            raise BadInput(
-                f"{argument!r}: the demo takes {', '.join(f'{w}=' for w in known)} and STAGE.KEY=VALUE "
-                f"(stages: {', '.join(stages)}){did_you_mean(key, known)}"
-            )
-    words.setdefault("run", words["recipe"])
+    recipe = next((word[7:] for word in argv if word.startswith("recipe=")), "demo")
+    given = parse_words(argv, "the demo", ("run", *WORDS), stages_of(recipe))
+    words = {"recipe": recipe, "hardware": "cpu", "run": recipe} | given.values
     arguments.check_run_name(words["run"])
     arguments.check_hardware(words["hardware"], "sft")
-    by_stage = {}
-    for stage in stages:
-        own = [f"{w}={v}" for w, v in words.items() if w == "run" or stage in WORDS.get(w, ())]
-        by_stage[stage] = own + extra[stage]
-    return words, by_stage
+    shared = {
+        stage: [f"{word}={value}" for word, value in words.items() if word == "run" or stage in WORDS[word]]
+        for stage in given.stages
+    }
+    return words, {stage: shared[stage] + own for stage, own in given.stages.items()}
 
 
 def stages_of(recipe: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from data_pipeline.llm.ledger import Ledger
 from data_pipeline.records import read_jsonl
 from launch.cli import arguments
 from launch.cli.entry import console, run_command
+from launch.cli.words import parse_words
 from launch.running.folder import RUNS, read_manifest, sha256
 
 STAGES = ("eval", "merge", "grpo", "sft", "data")
@@ -28,8 +29,8 @@ def main(argv: list[str]) -> int:
 
 
 def lineage(argv: list[str]) -> int:
-    words = dict(argument.split("=", 1) for argument in argv if "=" in argument)
-    if not {"run"} <= set(words) <= {"run", "row"} or len(argv) != len(words):
+    words = parse_words(argv, "lineage", ("run", "row")).values
+    if "run" not in words:
         raise BadInput("lineage of which run? `python -m launch.lineage run=NAME`, and row=ID for one row of its data")
     arguments.check_run_name(words["run"])
     return show_row(words["run"], words["row"]) if "row" in words else show(words["run"])

@@ -38,12 +38,14 @@ from data_pipeline.records import Dialogue, Turn, write_jsonl
 from launch.cli import arguments, configuration
 from launch.cli.arguments import CHAT, SFT
 from launch.cli.entry import console, run_command
-from launch.conversation import settings
+from launch.cli.words import parse_words
+from launch.conversation.settings import Conversation
 from launch.models import local, tiny
 from launch.preflight import checks
 
 RENDERING = ("template", "mask_history", "enable_thinking", "preserve_thinking", "default_system")  # of LLaMA-Factory
-ROWS = 20  # of a run are compared; ours
+OURS = {"thoughts": "every", "rows": "20", "run": ""}  # words that only this command takes, but run=; rows: ours
+OF_CHAT = ("keep_thoughts", "chat_template_kwargs")
 AROUND = 12  # tokens shown on either side of a difference
 UNCUT = 10**6  # cutoff_len here: what is cut, the SFT stage itself counts
 TINY = {"vocab_size": 600, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
@@ -107,26 +109,21 @@ def check(argv: list[str]) -> int:
     return 1 if parted or silent else 0
 
 
-def parse(argv: list[str]) -> tuple[dict[str, str], DictConfig, DictConfig]:
-    """Returns ({thoughts, rows, run}, configurations of the SFT stage and of launch.chat); raises BadInput."""
-    words, rest, talk = {"thoughts": "every", "rows": str(ROWS), "run": ""}, [], []
-    for argument in argv:
-        key, separator, value = argument.partition("=")
-        if separator and key in words:
-            words[key] = value
-        if key in ("keep_thoughts", "chat_template_kwargs"):
-            talk.append(argument)
-        elif key == "run" or key not in words:
-            rest.append(argument)
+def parse(argv: list[str]) -> tuple[dict[str, str], DictConfig, Conversation]:
+    """Returns ({thoughts, rows, run}, what the SFT stage and launch.chat would be set to); raises BadInput."""
+    ours = [word for word in argv if word.partition("=")[0] in (*OURS, *OF_CHAT)]
+    given = parse_words(ours, "the template check", (*OURS, *OF_CHAT)).values
+    words = OURS | {key: value for key, value in given.items() if key in OURS}
     if not words["rows"].isdigit() or not int(words["rows"]):
         raise BadInput(f"rows={words['rows']}: a number from 1")
-    command = arguments.parse(SFT, rest)
-    if command.flags or command.subcommand:
-        raise BadInput("the template check takes KEY=VALUE only")
+    run = [f"run={words['run']}"] if words["run"] else []
+    command = arguments.parse(SFT, [*run, *(word for word in argv if word not in ours)])
+    if command.flags:
+        raise BadInput(f"{command.flags[0]}: the template check takes KEY=VALUE only")
+    talk = [f"{key}={value}" for key, value in given.items() if key in OF_CHAT]
     talk = arguments.parse(CHAT, [f"recipe={command.words['recipe']}", *talk])
-    config, talk = configuration.compose_stage(SFT, command), configuration.compose_stage(CHAT, talk)
-    settings.check(talk)
-    return words, config, talk
+    config = configuration.compose_stage(SFT, command)
+    return words, config, configuration.checked(configuration.compose_stage(CHAT, talk), Conversation)
 
 
 def read_rows(config: DictConfig, words: dict[str, str]) -> list[tuple[str, dict]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from data_pipeline.errors import BadInput, did_you_mean
+from launch.cli.words import parse_words
 from launch.frameworks import llama_factory, verl
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -27,8 +28,8 @@ FLAGS_WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--info", "-i", "--config-
 @dataclass(frozen=True)
 class Stage:
     name: str
-    subcommands: tuple[str, ...] = ()
-    positional: tuple[str, ...] = ()  # subcommands that take words without "="
+    subcommands: dict[str, tuple[str, ...]] = field(default_factory=dict)  # {name: the keys that it takes}
+    positional: dict[str, int] = field(default_factory=dict)  # {subcommand: how many words without "=" it takes}
     has_recipe: bool = True
     has_hardware: bool = True
     has_llm: bool = False
@@ -36,11 +37,15 @@ class Stage:
 
 
 # What each stage's command line takes; the commands that look at other stages, such as the audit, read it here too.
-DATA = Stage("data", subcommands=("status",), has_hardware=False, has_llm=True)
+DATA = Stage("data", subcommands={"status": ("run",)}, has_hardware=False, has_llm=True)
 SFT = Stage("sft", base_model_key=llama_factory.BASE_MODEL)
 GRPO = Stage("grpo", base_model_key=verl.BASE_MODEL)
 MERGE = Stage("merge", has_recipe=False, has_hardware=False)
-EVAL = Stage("eval", subcommands=("rescore", "compare"), positional=("compare",))
+EVAL = Stage(
+    "eval",
+    subcommands={"rescore": ("run", "elastic_rule", "think_prefilled"), "compare": ()},
+    positional={"compare": 2},
+)
 CHAT = Stage("chat", has_hardware=False)
 SERVE = Stage("serve", has_recipe=False, has_hardware=False)
 
@@ -59,10 +64,7 @@ def parse(stage: Stage, arguments: list[str]) -> Command:
     command, given = Command(), {}
     arguments = list(arguments)
     if arguments and "=" not in arguments[0] and not arguments[0].startswith(("-", "~")):
-        command.subcommand = arguments.pop(0)
-        if command.subcommand not in stage.subcommands:
-            known = ", ".join(stage.subcommands) or "none"
-            raise BadInput(f"{stage.name} has no subcommand {command.subcommand!r} (there is: {known})")
+        return _subcommand(stage, *arguments)
     while arguments:
         argument = arguments.pop(0)
         if argument.startswith("-"):
@@ -76,17 +78,12 @@ def parse(stage: Stage, arguments: list[str]) -> Command:
             if key in given and "--multirun" not in command.flags:
                 raise BadInput(f"{key}= stands twice: {given[key]!r} and {value!r}")
             given[key] = value
-        elif command.subcommand in stage.positional:
-            command.positional.append(argument)
         else:
             raise BadInput(f"{argument!r} is not KEY=VALUE")
 
     multirun = bool({"--multirun", "-m"} & set(command.flags))
     if "run" in given:
         check_run_name(given["run"], multirun)
-    if command.subcommand:
-        command.words = given
-        return command
     if "recipe" in given and not stage.has_recipe:
         raise BadInput(f"{stage.name} takes no recipe=")
     if "hardware" in given and not stage.has_hardware:
@@ -110,6 +107,19 @@ def parse(stage: Stage, arguments: list[str]) -> Command:
         given[stage.base_model_key] = given.pop("base_model")
     command.overrides = groups + command.overrides + [f"{k}={quote(k, v, multirun)}" for k, v in given.items()]
     return command
+
+
+def _subcommand(stage: Stage, name: str, *arguments: str) -> Command:
+    if name not in stage.subcommands:
+        known = ", ".join(stage.subcommands) or "none"
+        raise BadInput(
+            f"{stage.name} has no subcommand {name!r} (there is: {known}){did_you_mean(name, stage.subcommands)}"
+        )
+    positional = stage.positional.get(name, 0)
+    words = parse_words(list(arguments), f"{stage.name} {name}", stage.subcommands[name], positional=positional)
+    if "run" in words.values:
+        check_run_name(words.values["run"])
+    return Command(name, words=words.values, positional=words.positional)
 
 
 def recipe_of_run(run: str | None) -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}  # pydantic's names of them
 _NONE = inspect.Parameter.empty  # where there is no default
@@ -88,11 +88,12 @@ def of_class(kind: type) -> list[Setting]:
 
 def _field(kind: type, name: str) -> tuple[object, str]:
     """Returns (default of a field, its bounds in words)."""
-    if not issubclass(kind, BaseModel):
+    checked: dict[str, FieldInfo] | None = getattr(kind, "__pydantic_fields__", None)  # of a pydantic dataclass too
+    if checked is None:
         field = next(field for field in dataclasses.fields(kind) if field.name == name)
         made = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         return (_NONE if made is dataclasses.MISSING else made), ""
-    field = kind.model_fields[name]
+    field = checked[name]
     there = ((word, getattr(bound, at, None)) for bound in field.metadata for at, word in BOUNDS.items())
     bounds = [f"{word} {value:g}" for word, value in there if value is not None]
     if typing.get_origin(field.annotation) is typing.Literal:

@@ -13,13 +13,14 @@ from data_pipeline.errors import BadInput
 from launch.cli import arguments, configuration
 from launch.cli.arguments import REPOSITORY, Command, Stage
 
+HELP = {"-h", "--help"}
 console = Console(highlight=False, soft_wrap=True)
 
 
 def run_command(work: Callable[[list[str]], int], about: str | None, argv: list[str]) -> int:
     """Returns the exit code of a command that is no Hydra stage (demo, audit, lineage): work(argv), 2 for BadInput."""
-    if argv in (["-h"], ["--help"]):
-        print(about)
+    if HELP & set(argv):
+        print((about or "").strip())
         return 0
     os.chdir(REPOSITORY)
     try:
@@ -43,7 +44,7 @@ def run_stage(
 ) -> None:
     """Parses, composes and runs a stage or its subcommand, then exits: 0 done, 2 wrong input, 1 any other failure."""
     os.chdir(REPOSITORY)
-    if {"-h", "--help"} & set(sys.argv[1:]):
+    if HELP & set(sys.argv[1:]):
         from launch.cli import help  # here, since it imports every step, reader and benchmark
 
         help.show(stage)

@@ -7,7 +7,7 @@ import pytest
 from data_pipeline.errors import BadInput
 from launch.cli.arguments import REPOSITORY, Stage, check_run_name, parse, quote
 
-DATA = Stage("data", subcommands=("status",), has_hardware=False)
+DATA = Stage("data", subcommands={"status": ("run",)}, has_hardware=False)
 SFT = Stage("sft", base_model_key="model_name_or_path")
 GRPO = Stage("grpo", base_model_key="actor_rollout_ref.model.path")
 MERGE = Stage("merge", has_recipe=False, has_hardware=False)
