@@ -161,7 +161,7 @@ def test_bad_words_are_refused_before_anything_loads(tiny, tmp_path):
     refused(launch("serve", f"base_model={tiny}", "host=0.0.0.0"), "opens the model to others")
     refused(
         launch("serve", f"base_model={tiny}", "engine=sglang"),
-        "engine='sglang': Input should be 'auto', 'vllm' or 'transformers'",
+        "engine='sglang': Input should be 'auto', 'vllm'",
     )
     (tmp_path / "bare").mkdir()
     for file in tiny.iterdir():
