@@ -111,15 +111,13 @@ def check(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> tuple[dict[str, str], DictConfig, Conversation]:
     """Returns ({thoughts, rows, run}, what the SFT stage and launch.chat would be set to); raises BadInput."""
-    ours = [word for word in argv if word.partition("=")[0] in (*OURS, *OF_CHAT)]
-    given = parse_words(ours, "the template check", (*OURS, *OF_CHAT)).values
+    ours = [word for word in argv if word.partition("=")[0] in (*OURS, *OF_CHAT) or not re.match("~|.*=", word)]
+    given = parse_words(ours, "the template check, beside the SFT stage's keys,", (*OURS, *OF_CHAT)).values
     words = OURS | {key: value for key, value in given.items() if key in OURS}
     if not words["rows"].isdigit() or not int(words["rows"]):
         raise BadInput(f"rows={words['rows']}: a number from 1")
     run = [f"run={words['run']}"] if words["run"] else []
     command = arguments.parse(SFT, [*run, *(word for word in argv if word not in ours)])
-    if command.flags:
-        raise BadInput(f"{command.flags[0]}: the template check takes KEY=VALUE only")
     talk = [f"{key}={value}" for key, value in given.items() if key in OF_CHAT]
     talk = arguments.parse(CHAT, [f"recipe={command.words['recipe']}", *talk])
     config = configuration.compose_stage(SFT, command)

@@ -34,7 +34,8 @@ def parse_words(
         elif not separator and not word.startswith("-") and len(words.positional) < positional:
             words.positional.append(word)
         else:
-            takes = [f"{key}=" for key in keys]
+            takes = [f"{positional} words without '='"] if positional else []
+            takes += [f"{key}=" for key in keys]
             takes += [f"STAGE.KEY=VALUE ({', '.join(words.stages)})"] if words.stages else []
             raise BadInput(f"{word!r}: {command} takes {', '.join(takes)}{did_you_mean(key, keys)}")
     return words

@@ -60,6 +60,20 @@ def test_a_subcommand_is_taken_off_and_keeps_its_words():
     assert (command.subcommand, command.words, command.overrides) == ("status", {"run": "demo"}, [])
 
 
+def test_a_subcommand_takes_its_own_words_only():
+    evaluation = Stage("eval", subcommands={"rescore": ("run",), "compare": ()}, positional={"compare": 2})
+    assert parse(evaluation, ["compare", "a/sft", "b"]).positional == ["a/sft", "b"]
+    for words, message in (
+        (["rescore", "rnu=a"], "Did you mean run?"),
+        (["rescore", "run=a/b"], "plain name"),
+        (["compare", "a", "b", "c"], "'c': eval compare takes 2 words"),
+        (["compere", "a", "b"], "Did you mean compare?"),
+    ):
+        with pytest.raises(BadInput) as error:
+            parse(evaluation, words)
+        assert message in str(error.value)
+
+
 def test_hydra_flags_pass_through_with_their_values():
     command = parse(DATA, ["--cfg", "job", "recipe=demo"])
     assert command.flags == ["--cfg", "job"]
