@@ -101,8 +101,8 @@ class Ledger:
 
     async def reply(self, key: str) -> Response | None:
         """Returns the response of a finished call. Waits for other processes without holding up the event loop."""
-        found = asyncio.get_running_loop().run_in_executor(self._thread, lambda: dict(self.replies([key])))
-        return (await found).get(key)
+        replies = asyncio.get_running_loop().run_in_executor(self._thread, lambda: dict(self.replies([key])))
+        return (await replies).get(key)
 
     async def record(self, call: Call) -> None:
         """Returns when the call is on disk; calls that arrive together share one commit."""
@@ -121,8 +121,8 @@ class Ledger:
         names = ", ".join(f'"{name}"' for name in Call._fields)
         where = "(step = ? OR step GLOB ? || '.repair[0-9]*') AND row = ? AND sample = ? AND finish != 'failed'"
         with self._told():
-            found = self._db.execute(f"SELECT {names} FROM calls WHERE {where} ORDER BY id", (step, step, row, sample))
-            return [Call(*values) for values in found]
+            rows = self._db.execute(f"SELECT {names} FROM calls WHERE {where} ORDER BY id", (step, step, row, sample))
+            return [Call(*values) for values in rows]
 
     def spent(self) -> float:
         """Returns what all calls cost together, those without a price 0."""

@@ -37,5 +37,5 @@ def _file_of(key: list[str], recipe: str, stage: str) -> str:
     if there is not None:
         return str(file.relative_to(REPOSITORY))
     parents = [pair for entry in content.get("defaults", ()) if isinstance(entry, dict) for pair in entry.items()]
-    found = (_file_of(key, group.strip("/").split("@")[0], str(name)) for group, name in parents)
-    return next(filter(None, found), "")
+    files = (_file_of(key, group.strip("/").split("@")[0], str(name)) for group, name in parents)
+    return next(filter(None, files), "")

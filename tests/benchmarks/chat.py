@@ -45,9 +45,9 @@ def seconds(line: list[str]) -> float:
         process.stdin.write("什么是记忆？\n".encode())
         process.stdin.flush()
         assert os.read(process.stdout.fileno(), 100)
-        found = time.perf_counter() - begun
+        waited = time.perf_counter() - begun
         process.kill()
-    return found
+    return waited
 
 
 if __name__ == "__main__":
@@ -56,8 +56,8 @@ if __name__ == "__main__":
         model = str(tiny_model.make(Path(folder)))
         ours = [sys.executable, "-m", "launch.chat", f"base_model={model}", "recipe=demo"]
         peer = [sys.executable, "-c", PEER, model]
-        found = [(seconds(ours), seconds(peer)) for _ in range(rounds)]
-    first, beside = (median(times) for times in zip(*found, strict=True))
+        times = [(seconds(ours), seconds(peer)) for _ in range(rounds)]
+    first, beside = (median(column) for column in zip(*times, strict=True))
     print(
         f"first text after {first:.2f} s (bar 2 s), transformers' streamer {beside:.2f} s, {first / beside:.2f} of it"
     )

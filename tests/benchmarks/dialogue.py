@@ -90,23 +90,23 @@ def timed(function, *arguments) -> tuple[float, int]:
 
 def measure(faults: bool, rounds: int) -> None:
     command = [sys.executable, "-c", f"from tests.benchmarks import dialogue; dialogue.serve({faults})"]
-    found = {"ours": [], "sequential": [], "sequential, tries as ours": []}
+    rounds_of = {"ours": [], "sequential": [], "sequential, tries as ours": []}
     for _ in range(rounds):
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             url = process.stdout.readline().strip()
-            found["ours"].append(timed(ours, url))
+            rounds_of["ours"].append(timed(ours, url))
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             url = process.stdout.readline().strip()
-            found["sequential"].append(timed(sequential, url, 1))
+            rounds_of["sequential"].append(timed(sequential, url, 1))
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             url = process.stdout.readline().strip()
-            found["sequential, tries as ours"].append(timed(sequential, url, TRIES))
-    rates = {name: median(rate for rate, _ in runs) for name, runs in found.items()}
+            rounds_of["sequential, tries as ours"].append(timed(sequential, url, TRIES))
+    rates = {name: median(rate for rate, _ in runs) for name, runs in rounds_of.items()}
     print("with faults" if faults else "without faults")
-    for name, runs in found.items():
+    for name, runs in rounds_of.items():
         factor = f", ours is {rates['ours'] / rates[name]:.1f} times that (bar 10)" if name != "ours" else ""
         print(f"  {name}: {rates[name]:.1f}/s, lost {max(lost for _, lost in runs)}{factor}", flush=True)
 

@@ -9,16 +9,16 @@ from reward.thought import ThoughtStream
 
 
 def split(pieces: list[str], prefilled: bool = False) -> dict[str, str]:
-    splitter, found = ThoughtStream(prefilled), {"thought": "", "reply": ""}
+    splitter, parts = ThoughtStream(prefilled), {"thought": "", "reply": ""}
     for piece in pieces:
         for kind, text in splitter.feed(piece):
             if kind == "late":
-                found = {"thought": found["reply"], "reply": ""}
+                parts = {"thought": parts["reply"], "reply": ""}
             else:
-                found[kind] += text
+                parts[kind] += text
     for kind, text in splitter.end():
-        found[kind] += text
-    return found
+        parts[kind] += text
+    return parts
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def split(pieces: list[str], prefilled: bool = False) -> dict[str, str]:
 )
 def test_thoughts_are_told_from_replies_however_they_arrive(text, prefilled, expected):
     for size in (1, 2, 3, len(text)):
-        found = split([text[i : i + size] for i in range(0, len(text), size)], prefilled)
-        assert (found["thought"], found["reply"]) == expected, size
+        parts = split([text[i : i + size] for i in range(0, len(text), size)], prefilled)
+        assert (parts["thought"], parts["reply"]) == expected, size
 
 
 @given(st.lists(st.sampled_from(["<think>", "</think>", "<", "think", ">", "甲", "\n", "</"]), max_size=12), st.data())

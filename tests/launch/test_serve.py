@@ -29,8 +29,8 @@ def start(*words: str, **env: str) -> tuple[subprocess.Popen, str]:
     said = []
     for line in process.stdout:
         said.append(line)
-        if found := re.search(r"at (http://\S+)", line):
-            return process, found[1]
+        if address := re.search(r"at (http://\S+)", line):
+            return process, address[1]
     raise AssertionError("".join(said))
 
 

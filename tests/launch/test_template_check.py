@@ -84,9 +84,9 @@ def rendered(model, tmp_path_factory):
         count = llama_factory.write(folder, [], map(dialogue, TURNS), thoughts=thoughts)
         rows = [json.loads(line) for line in (folder / "sft.jsonl").read_text(encoding="utf-8").splitlines()]
         keys = {"template": template, "mask_history": thoughts == "last"} | keys
-        found = template_check.trained_rows(rows, str(model), OmegaConf.create(keys), folder)
-        assert len(found) == len(rows) == count
-        return {row["id"]: pair for row, pair in zip(rows, found, strict=True)}
+        trained = template_check.trained_rows(rows, str(model), OmegaConf.create(keys), folder)
+        assert len(trained) == len(rows) == count
+        return {row["id"]: pair for row, pair in zip(rows, trained, strict=True)}
 
     return render
 
@@ -98,17 +98,17 @@ def tokenizer(model):
 
 def test_the_chat_template_is_the_released_one():
     """Its hash, as people who hold the six dense checkpoints (0.6B to 32B) state it."""
-    found = hashlib.sha256((tiny.CHAT_TEMPLATES / "qwen3.jinja").read_bytes()).hexdigest()
-    assert found == "a55ee1b1660128b7098723e0abcd92caa0788061051c62d51cbe87d9cf1974d8"
+    digest = hashlib.sha256((tiny.CHAT_TEMPLATES / "qwen3.jinja").read_bytes()).hexdigest()
+    assert digest == "a55ee1b1660128b7098723e0abcd92caa0788061051c62d51cbe87d9cf1974d8"
 
 
 @pytest.mark.parametrize("turns", TURNS)
 @pytest.mark.parametrize(("template", "thoughts"), GOLDEN)
 def test_tokens_and_labels(template, thoughts, turns, rendered, tokenizer):
     golden = GOLDEN[template, thoughts](turns)
-    found = [pair for id, pair in rendered(template, thoughts).items() if id.split("/")[0] == f"d{turns}"]
-    assert len(found) == len(golden) == (turns if thoughts == "last" else 1)
-    for (ids, labels), parts in zip(found, golden, strict=True):
+    pairs = [pair for id, pair in rendered(template, thoughts).items() if id.split("/")[0] == f"d{turns}"]
+    assert len(pairs) == len(golden) == (turns if thoughts == "last" else 1)
+    for (ids, labels), parts in zip(pairs, golden, strict=True):
         assert tokenizer.decode(ids) == "".join(text for text, _ in parts)
         expected_ids, expected_labels = [], []
         for text, trained in parts:
@@ -171,12 +171,12 @@ def test_a_dialogue_of_200_turns_is_rendered_whole(model, tmp_path, tokenizer):
 def partings(rendered, tokenizer, turns: int, *mode, keep_thoughts=False, template=None, **keys):
     thoughts = mode[1]
     rows = llama_factory.dialogue_rows(dialogue(turns), SYSTEM, thoughts)
-    found = []
+    partings = []
     for row in rows:
         ids, labels = rendered(*mode, **keys)[row["id"]]
         learnt = template_check.trained_answers(labels, row["messages"])
-        found += template_check.compare(ids, learnt, row["messages"], tokenizer, keep_thoughts, **(template or {}))
-    return found
+        partings += template_check.compare(ids, learnt, row["messages"], tokenizer, keep_thoughts, **(template or {}))
+    return partings
 
 
 @pytest.mark.parametrize(
@@ -256,11 +256,11 @@ def test_a_runs_own_rows_are_checked(run_name, model, capsys, monkeypatch):
     words += ["template=qwen", "mask_history=false"]
     assert template_check.main([*words, "rows=2"]) == 0  # one answer each
     assert template_check.main(words) == 1
-    found = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert (
-        "rows: 3, trained answers: 4, parting from the chat template: 1" in found
+        "rows: 3, trained answers: 4, parting from the chat template: 1" in printed
     )  # Qwen3 puts an empty thought there
-    assert "trained without a thought in a row that has one: 1, first: runs/" in found
+    assert "trained without a thought in a row that has one: 1, first: runs/" in printed
 
 
 @pytest.mark.parametrize(

@@ -111,8 +111,8 @@ def test_chinese_inside_dictionaries_and_lists_is_quoted(value, expected):
 
     with initialize_config_dir(str(REPOSITORY / "launch" / "conf"), version_base="1.3"):
         config = compose("data", [f"+key={quote('key', value)}"])
-    found: Any = OmegaConf.to_container(config)
-    assert found["key"] == expected
+    composed: Any = OmegaConf.to_container(config)
+    assert composed["key"] == expected
 
 
 @pytest.mark.parametrize("value", ["1e-5", "3", "true", "null", "[a,b]", "{a: 1}", "${seed}", "Qwen/Qwen2.5-7B"])

@@ -41,10 +41,10 @@ def test_every_offered_recipe_and_hardware_composes(stage, recipe, hardware):
 
 
 def leaves(node: dict, prefix: str = "") -> dict:
-    found = {}
+    flat = {}
     for key, value in node.items():
-        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+        flat |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 @pytest.mark.parametrize("file", sorted(RECIPES.glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
