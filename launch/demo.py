@@ -53,7 +53,8 @@ def parse(argv: list[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Returns (our words, {stage: its arguments}); raises BadInput for a word that belongs to no stage."""
     recipe = next((word[7:] for word in argv if word.startswith("recipe=")), "demo")
     given = parse_words(argv, "the demo", ("run", *WORDS), stages_of(recipe))
-    words = {"recipe": recipe, "hardware": "cpu", "run": recipe} | given.values
+    words = {"recipe": recipe, "hardware": "cpu"} | given.values
+    words.setdefault("run", recipe)
     arguments.check_run_name(words["run"])
     arguments.check_hardware(words["hardware"], "sft")
     shared = {

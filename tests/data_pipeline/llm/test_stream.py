@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import time
+from typing import Any
 
 import pytest
 
@@ -15,11 +16,15 @@ from tests.data_pipeline.llm.conftest import KEY
 from tests.launch.stream_server import StreamServer, Told
 
 
+def server(url: str, **settings: Any) -> Server:
+    return Server(url, "tiny", **{"attempts": 1, **settings})
+
+
 def streamed(url: str, *said: str, **settings) -> list[list]:
     """Returns for each message all that the stream gives, over one connection."""
 
     async def run() -> list[list]:
-        async with transport.connect(Server(url, "tiny", **{"attempts": 1} | settings)) as connection:
+        async with transport.connect(server(url, **settings)) as connection:
             return [[e async for e in transport.stream(connection, body(text))] for text in said]
 
     return asyncio.run(run())
@@ -27,7 +32,7 @@ def streamed(url: str, *said: str, **settings) -> list[list]:
 
 def asked(url: str, said: str, **settings) -> Response:
     async def run() -> Response:
-        async with transport.connect(Server(url, "tiny", **{"attempts": 1} | settings)) as connection:
+        async with transport.connect(server(url, **settings)) as connection:
             return (await transport.ask(connection, body(said))).response
 
     return asyncio.run(run())
@@ -39,8 +44,8 @@ def body(said: str) -> dict:
 
 def test_pieces_come_as_they_are_sent_and_the_whole_at_last():
     thought = Told([("reasoning_content", "他很"), ("reasoning", "累。"), "听", "起来。"], finish="length")
-    with StreamServer({"想": thought}) as server:
-        first, second = streamed(server.url, "想", "好")
+    with StreamServer({"想": thought}) as serving:
+        first, second = streamed(serving.url, "想", "好")
     pieces = [("reasoning", "他很"), ("reasoning", "累。"), ("text", "听"), ("text", "起来。")]
     assert first == [*pieces, Response("听起来。", "length", 0, "他很累。")]
     assert second == [("text", "答：好"), Response("答：好", "stop", 0)]
@@ -54,15 +59,15 @@ def test_the_first_piece_is_there_before_the_last_is_sent():
                 times.append(time.monotonic() - begun)
             return times[0], times[-1]
 
-    with StreamServer({"慢": Told(["慢"] * 10, wait=0.1)}) as server:
-        first, last = asyncio.run(run(server.url))
+    with StreamServer({"慢": Told(["慢"] * 10, wait=0.1)}) as serving:
+        first, last = asyncio.run(run(serving.url))
     assert first < last - 0.6
 
 
 def test_tokens_are_what_the_server_counts():
     usage = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
-    with StreamServer({"*": Told(["好"], raw=f"data: {json.dumps(usage)}\n\n".encode())}) as server:
-        assert streamed(server.url, "x")[0][-1] == Response("好", "stop", 3, prompt_tokens=7)
+    with StreamServer({"*": Told(["好"], raw=f"data: {json.dumps(usage)}\n\n".encode())}) as serving:
+        assert streamed(serving.url, "x")[0][-1] == Response("好", "stop", 3, prompt_tokens=7)
 
 
 def test_an_answer_that_breaks_off_keeps_what_came_and_is_not_asked_again():
@@ -75,19 +80,19 @@ def test_an_answer_that_breaks_off_keeps_what_came_and_is_not_asked_again():
         "half a character": (Told(["半", "句"], raw=b'data: {"choices": "\xe5\xa5"}\n\n'), "UnicodeDecodeError"),
         "abort": (Told(["半", "句"], finish="abort"), "broken off by the server: abort"),
     }
-    with StreamServer({name: told for name, (told, _) in plan.items()}) as server:
+    with StreamServer({name: told for name, (told, _) in plan.items()}) as serving:
         for name, (_, error) in plan.items():
-            (events,) = streamed(server.url, name, attempts=3, timeout_s=0.5)
+            (events,) = streamed(serving.url, name, attempts=3, timeout_s=0.5)
             assert events[0] == ("text", "半") and events[-1].finish == "failed", name
             assert error in events[-1].error, name
-        assert len(server.asked) == len(plan)
+        assert len(serving.asked) == len(plan)
 
 
 @pytest.mark.parametrize("told", [Told(status=500), Told([], dies=True), Told([]), Told([], finish=None)])
 def test_a_fault_before_the_first_piece_is_asked_again(told):
-    with StreamServer({"*": told}) as server:
-        (events,) = streamed(server.url, "x", attempts=2)
-        assert len(server.asked) == 2
+    with StreamServer({"*": told}) as serving:
+        (events,) = streamed(serving.url, "x", attempts=2)
+        assert len(serving.asked) == 2
     assert [event.finish for event in events] == ["failed"] and events[0].error
 
 
@@ -95,10 +100,10 @@ def test_a_fault_before_the_first_piece_is_asked_again(told):
 def test_what_a_server_refuses_is_told_as_in_the_whole_mode(status, monkeypatch):
     monkeypatch.setenv("TEST_KEY", KEY)
     messages = []
-    with StreamServer({"*": Told(status=status)}) as server:
+    with StreamServer({"*": Told(status=status)}) as serving:
         for ask in (asked, lambda *given, **settings: streamed(*given, **settings)[0][-1]):
             try:
-                messages.append(ask(server.url, "x", api_key_env="TEST_KEY").error)
+                messages.append(ask(serving.url, "x", api_key_env="TEST_KEY").error)
             except BadInput as error:
                 messages.append(str(error))
     assert messages[0] == messages[1] and f"HTTP {status}" in messages[0]
@@ -122,10 +127,12 @@ def test_closing_a_stream_hangs_up_and_the_connection_is_of_use():
             begun = time.monotonic()
             await endless.aclose()
             assert time.monotonic() - begun < 1
-            return [event async for event in transport.stream(connection, body("好"))][-1]
+            whole = [event async for event in transport.stream(connection, body("好"))][-1]
+            assert isinstance(whole, Response)
+            return whole
 
-    with StreamServer({"慢": Told(["慢"] * 200, wait=0.05)}) as server:
-        assert asyncio.run(run(server.url)).text == "答：好"
+    with StreamServer({"慢": Told(["慢"] * 200, wait=0.05)}) as serving:
+        assert asyncio.run(run(serving.url)).text == "答：好"
 
 
 def pieces(key: str, *texts: str) -> list[str]:
@@ -160,8 +167,8 @@ def test_bytes_of_one_character_in_two_packets_are_one_character():
         writer.close()
 
     async def run() -> list:
-        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as serving:
+            url = f"http://127.0.0.1:{serving.sockets[0].getsockname()[1]}/v1"
             async with transport.connect(Server(url, "tiny", attempts=1)) as connection:
                 return [event async for event in transport.stream(connection, body("x"))]
 
@@ -173,13 +180,13 @@ def test_models_are_listed_and_a_server_without_a_list_has_none():
         async with transport.connect(Server(url, "?", attempts=1, **settings)) as connection:
             return await transport.models(connection)
 
-    with StreamServer(models=("a", "b")) as server:
-        assert asyncio.run(listed(server.url)) == ["a", "b"]
-        server.listing = Told(status=404)
-        assert asyncio.run(listed(server.url)) == []
-        server.listing = Told(status=401)
+    with StreamServer(models=("a", "b")) as serving:
+        assert asyncio.run(listed(serving.url)) == ["a", "b"]
+        serving.listing = Told(status=404)
+        assert asyncio.run(listed(serving.url)) == []
+        serving.listing = Told(status=401)
         with pytest.raises(BadInput, match=r"refuses no key \(api_key_env\); correct it: HTTP 401"):
-            asyncio.run(listed(server.url))
-        server.listing = Told(raw=b"<html>")
+            asyncio.run(listed(serving.url))
+        serving.listing = Told(raw=b"<html>")
         with pytest.raises(BadInput, match="no OpenAI-compatible server"):
-            asyncio.run(listed(server.url))
+            asyncio.run(listed(serving.url))
