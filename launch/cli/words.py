@@ -36,6 +36,6 @@ def parse_words(
         else:
             takes = [f"{positional} words without '='"] if positional else []
             takes += [f"{key}=" for key in keys]
-            takes += [f"STAGE.KEY=VALUE ({', '.join(words.stages)})"] if words.stages else []
+            takes += [f"STAGE.KEY=VALUE (stages: {', '.join(words.stages)})"] if words.stages else []
             raise BadInput(f"{word!r}: {command} takes {', '.join(takes)}{did_you_mean(key, keys)}")
     return words

@@ -26,7 +26,7 @@ def test_words_are_told_apart(line, expected):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("rnu=a", "'rnu=a': the check takes run=, recipe=, STAGE.KEY=VALUE (sft, grpo). Did you mean run?"),
+        ("rnu=a", "'rnu=a': the check takes run=, recipe=, STAGE.KEY=VALUE (stages: sft, grpo). Did you mean run?"),
         ("run=a run=b", "run= stands twice: 'a' and 'b'"),
         ("one", "'one': the check takes run="),
         ("eval.a=1", "'eval.a=1': the check takes run="),
