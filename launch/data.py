@@ -9,8 +9,8 @@
 
 `source=synthesis` makes questions and dialogues out of raw text (data_pipeline/synthesis/); every other source reads
 questions that are there. Writes runs/NAME/data/: questions.jsonl, questions.rejects.jsonl (every row left out, with its
-reason), sft.jsonl and dataset_info.json for LLaMA-Factory, grpo.jsonl and grpo_train.parquet for verl, heldout.jsonl
-and grpo_validation.parquet for evaluation, datacard.md and datacard.html.
+reason), sft.jsonl and dataset_info.json for LLaMA-Factory, grpo.jsonl, grpo_dialogues.jsonl and grpo_train.parquet for
+verl, heldout.jsonl and grpo_validation.parquet for evaluation, datacard.md and datacard.html.
 """
 
 import time
@@ -41,6 +41,13 @@ from launch.running.folder import StageFolder, finished_manifest, open_stage, re
 def run(config: DictConfig, command: Command) -> None:
     """Runs the stage; raises BadInput when nothing usable is left, StageFailed when the budget is spent."""
     prompt_text(config.system, "system")  # a wrong name is told before anything is read or paid
+    with recipe_files.named(command, "data"):
+        limits = splits.settings(as_dict(config))
+        if limits.split.grpo_dialogues and not (config.source == "synthesis" and (config.posts or config.dialogues)):
+            raise BadInput(
+                f"split.grpo_dialogues={limits.split.grpo_dialogues}: there is no dialogue without source=synthesis "
+                "and posts=PATH or dialogues={source: NAME, path: PATH}; give one, or say split.grpo_dialogues=0"
+            )
     if config.source == "synthesis":
         with recipe_files.named(command, "data"):
             synthesise(config, command)
@@ -58,8 +65,8 @@ def run(config: DictConfig, command: Command) -> None:
     questions, rejects = read(config)
     total = len(questions) + len(rejects)
     questions, overlaps = clean_of_benchmarks(questions, rejects, config)
-    questions = splits.take(questions, rejects, config.select, config.seed, config.open_questions)
-    export = Export(*splits.split(questions, config.split, config.seed), [], rejects, overlaps)
+    questions, left = splits.take(questions, limits)
+    export = Export(*splits.split(questions, limits), [], [], rejects + left, overlaps)
     check(export, total, config)
     folder = open_stage(DATA, config, {"source": Path(config.source_path), **benchmarks(config)}, command)
     if is_done(folder, config.run):
@@ -127,11 +134,13 @@ def export_of(made: synthesis.Synthesised, config: DictConfig) -> Export:
     rows, overlaps = clean_of_benchmarks([*made.questions, *made.dialogues], rejects, config)
     questions = [row for row in rows if isinstance(row, Question)]
     dialogues = [row for row in rows if isinstance(row, Dialogue)]
-    dialogues = splits.without_crisis(dialogues, rejects, config.train_on_crisis)
-    dialogues = splits.mix(dialogues, len(rows) - len(dialogues), rejects, config.dialogues_per_question, config.seed)
-    questions = splits.take(questions, rejects, config.select, config.seed)
-    parts = splits.split_selected(questions, rejects, config.split, config.seed)
-    return Export(*parts, dialogues, rejects, overlaps)
+    limits = splits.settings(as_dict(config))
+    dialogues, flagged = splits.without_crisis(dialogues, limits)
+    prompts, dialogues = splits.draw_prompts(dialogues, limits)
+    dialogues, unmixed = splits.mix(dialogues, len(questions), limits)
+    questions, left = splits.take(questions, limits)
+    heldout, grpo, sft, beyond = splits.split_selected(questions, limits)
+    return Export(heldout, grpo, sft, dialogues, prompts, [*rejects, *flagged, *unmixed, *left, *beyond], overlaps)
 
 
 def benchmarks(config: DictConfig) -> dict[str, Path]:
@@ -140,7 +149,7 @@ def benchmarks(config: DictConfig) -> dict[str, Path]:
 
 def check(export: Export, total: int, config: DictConfig) -> None:
     """Raises BadInput when nothing is left to train on, or the exporters would refuse a question."""
-    if not export.sft and not export.grpo and not export.dialogues:
+    if not (export.sft or export.grpo or export.dialogues or export.grpo_dialogues):
         reasons = ", ".join(f"{n} x {reason}" for reason, n in count_reasons(export.rejects).most_common(3))
         where = config.passages if config.source == "synthesis" else config.source_path
         raise BadInput(f"{where}: no question left of {total} ({reasons or 'the source is empty'})")
@@ -242,10 +251,11 @@ def show_status(name: str) -> None:
         "sft": "  of these SFT",
         "dialogues": "    of these dialogues",
         "grpo": "  GRPO prompts",
+        "grpo_dialogues": "    of these dialogues, for a judge",
         "heldout": "  held out",
     }
-    for label in ("in", "rejected", "out", "sft", "dialogues", "grpo", "heldout"):
-        if label != "dialogues" or counts[label]:
+    for label in ("in", "rejected", "out", "sft", "dialogues", "grpo", "grpo_dialogues", "heldout"):
+        if label not in ("dialogues", "grpo_dialogues") or counts.get(label):
             table.add_row(str(counts[label]), labels.get(label, label))
     if why := counts["decontaminated"].get("not_decontaminated"):
         table.caption = f'not decontaminated: {why} (decontaminate.against="[{{source: pceb, path: DIR}}]")'.replace(

@@ -5,11 +5,13 @@
     python -m launch.grpo recipe=demo run=NAME dry_run=true
 
 Writes runs/NAME/grpo/: verl.yaml (what verl gets), train.log, metrics.jsonl (one object per step), checkpoints/,
-rollouts/ (every sampled response with its reward). Called again it continues from the newest checkpoint.
+rollouts/ (every sampled response with its reward). Called again it continues from the newest checkpoint. Prompts that
+only a judge can reward (dialogues, open questions) need reward/judge.py and a server: docs/training.md.
 With RAY_ADDRESS set it uses the Ray cluster that runs there, also inside `ray job submit`.
 """
 
 import os
+from collections import Counter
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -26,9 +28,11 @@ from launch.models.local import load_tokenizer
 from launch.preflight import checks, memory
 from launch.preflight.batch_plan import GrpoPlan, plan_grpo
 from launch.running import checkpoints
-from launch.running.folder import finished_manifest, open_stage
+from launch.running.folder import finished_manifest, open_stage, read_manifest
 from launch.running.trainer import run_trainer
-from reward import psyche
+from reward import judge, psyche
+
+KWARGS = "reward.custom_reward_function.reward_kwargs"
 
 
 def run(config: DictConfig, command: Command) -> None:
@@ -37,9 +41,9 @@ def run(config: DictConfig, command: Command) -> None:
     train, model = Path(config.data.train_files), config.actor_rollout_ref.model.path
     argv, env = verl.command(folder), {"PYTHONPATH": str(REPOSITORY), **config.psyforge.env}
     if config.dry_run:
-        rows = len(checks.read_grpo_rows(train)) if train.is_file() else None
-        plan = plan_grpo(config, rows)
-        notes = plan.notes() + ["rows unknown: the data stage has not run"] * (rows is None)
+        rows = checks.read_grpo_rows(train) if train.is_file() else None
+        plan = plan_grpo(config, None if rows is None else len(rows))
+        notes = plan.notes() + (["rows unknown: the data stage has not run"] if rows is None else judging(rows, plan))
         notes += memory.for_grpo(config, model, plan.steps, longest(config), check=False)
         settings = as_dict(config)
         show_plan({**verl.our_part(settings), **verl.changed_keys(settings)}, argv, env, notes)
@@ -49,7 +53,7 @@ def run(config: DictConfig, command: Command) -> None:
     rows = checks.read_grpo_rows(train)
     plan = plan_grpo(config, len(rows))
     check_model(model, "base_model")
-    check_reward(config.reward.custom_reward_function)
+    check_reward(config, rows)
     address = check_machine(config, model)
     notes = memory.for_grpo(config, model, plan.steps, longest(config), check=True)
     opened = open_stage(GRPO, config, inputs_of(config, train, model), command)
@@ -58,7 +62,7 @@ def run(config: DictConfig, command: Command) -> None:
         return
     checkpoint_folder = Path(config.trainer.default_local_dir)
     lengths, told = prompt_lengths(rows, model, config.data.max_prompt_length)
-    for note in plan.notes() + notes + told + checkpoints.prepare_grpo(checkpoint_folder):
+    for note in plan.notes() + judging(rows, plan) + notes + told + checkpoints.prepare_grpo(checkpoint_folder):
         console.print(f"  {note}")
     plan = plan_of_kept(plan, config, lengths)
     metrics = folder / f"metrics.{len(list(folder.glob('metrics.*.jsonl'))) + 1}.jsonl"  # verl would overwrite one file
@@ -80,6 +84,9 @@ def run(config: DictConfig, command: Command) -> None:
     checkpoint = checkpoint_folder / f"global_step_{steps[-1]['step']}"
     counts = summarise(steps, plan, config)
     opened.finish({"metrics": folder / "metrics.jsonl"}, counts, model=model, checkpoint=str(checkpoint))
+    if asked := counts["judgements"]:
+        missing = counts["judgements_missing"]
+        console.print(f"  {asked} judgements, {missing} of them missing, each of which earned nothing")
     console.print(
         f"grpo: {counts['steps']} steps, mean reward {counts['reward_first5']:.2f} -> {counts['reward_last5']:.2f} "
         f"(first and last five); checkpoint {checkpoint}"
@@ -111,12 +118,16 @@ def check_machine(config: DictConfig, model: str) -> str | None:
 def inputs_of(config: DictConfig, train: Path, model: str) -> dict[str, Path]:
     """Returns what the stage's result depends on, by name."""
     reward = Path(config.reward.custom_reward_function.path)
-    return {
+    inputs = {
         "prompts": train,
         "validation": Path(config.data.val_files),
         "model": Path(model),
         "reward": reward.parent if reward.parent == Path("reward") else reward,  # psyche.py reads with answer.py
     }
+    if reward != Path("reward", "judge.py"):
+        return inputs
+    prompt = config.reward.custom_reward_function.reward_kwargs.get("prompt")
+    return inputs | {file.stem: file for file in judge.prompt_files(prompt)}
 
 
 def prompt_lengths(rows: list[dict], model: str, limit: int) -> tuple[list[int], list[str]]:
@@ -137,24 +148,76 @@ def plan_of_kept(plan: GrpoPlan, config: DictConfig, lengths: list[int]) -> Grpo
     return plan_grpo(config, kept)
 
 
-def check_reward(function: DictConfig) -> None:
+def kinds_to_judge(rows: list[dict]) -> Counter:
+    """Returns how many prompts there are of each kind that only a judge can reward."""
+    kinds = Counter((row.get("extra_info") or {}).get("kind") for row in rows)
+    return Counter({kind: kinds[kind] for kind in judge.JUDGED if kinds[kind]})
+
+
+def judging(rows: list[dict], plan: GrpoPlan) -> list[str]:
+    """Returns a line on what a judge is asked at most, none where it is asked nothing."""
+    kinds = kinds_to_judge(rows)
+    if not kinds:
+        return []
+    told, epoch = ", ".join(f"{n} {kind}" for kind, n in kinds.items()), kinds.total() * plan.rollout_n
+    return [
+        f"{kinds.total()} of {len(rows)} prompts are for a judge ({told}): at most {min(epoch, plan.responses)} "
+        f"judgements a step, {epoch} an epoch"
+    ]
+
+
+def check_reward(config: DictConfig, rows: list[dict]) -> None:
     """Raises BadInput for a file or function that is not there, a module that was moved, reward_kwargs that our reward
-    does not take, and a judge without settings or key.
+    does not take, prompts that it cannot reward, and a judge without settings or key, or who does not answer.
     """
-    moved.check_imports(Path(function.path), "reward.custom_reward_function.path")
-    checks.check_defines(Path(function.path), function.name, "reward.custom_reward_function")
-    if Path(function.path).parent != Path("reward"):
+    function = config.reward.custom_reward_function
+    path, kinds, asks, judges = Path(function.path), kinds_to_judge(rows), {}, []
+    moved.check_imports(path, "reward.custom_reward_function.path")
+    checks.check_defines(path, function.name, "reward.custom_reward_function")
+    if path.parent != Path("reward"):
         return  # somebody's own function
     kwargs = as_dict(function.get("reward_kwargs") or OmegaConf.create({}))
-    if Path(function.path).name == "judge.py":
-        server = server_from(kwargs.pop("judge", None) or {}, "reward_kwargs.judge")
-        api_key(server)
-        for name in ("judge_weight", "prompt", "ledger"):
-            kwargs.pop(name, None)
+    if path.name == "judge.py":
+        asks = {name: kwargs.pop(name) for name in ("judge", "judge_weight", "prompt") if name in kwargs}
+        kwargs.pop("ledger", None)
+        given = asks.get("judge") or {}
+        if missing := [name for name in ("base_url", "model") if not given.get(name)]:
+            cure = " ".join(f"{KWARGS}.judge.{name}=..." for name in missing)
+            raise BadInput(f"{KWARGS}.judge has no {' and no '.join(missing)}: who judges? Say {cure}")
+        api_key(server_from(given, f"{KWARGS}.judge"))
+    elif kinds:
+        told = ", ".join(f"{n} are of kind {kind}" for kind, n in kinds.items())
+        raise BadInput(
+            f"{config.data.train_files}: of {len(rows)} prompts {told}, which {path} cannot reward; say "
+            f"reward.custom_reward_function.path=reward/judge.py {KWARGS}.judge.base_url=http://127.0.0.1:8000/v1 "
+            f"{KWARGS}.judge.model=NAME, or make the data anew with split.grpo_dialogues=0 open_questions=false"
+        )
     try:
         psyche.compute_score("", "", "A", **kwargs)
+        judges += [judge.prepare(kind, **asks) for kind in kinds]
     except (TypeError, ValueError) as error:
-        raise BadInput(f"reward.custom_reward_function.reward_kwargs: {error}") from None
+        raise BadInput(f"{KWARGS}: {error}") from None
+    manifest = read_manifest(config.run, "grpo")
+    if manifest is None or manifest["status"] != "finished":
+        check_judges(judges, config.trainer.v1.sampler.custom_sampler)
+
+
+def check_judges(judges: list[tuple], sampler: DictConfig) -> None:
+    """Raises BadInput unless each of these judges gives a judgement; tells when their failures would not be counted."""
+    for settings, server, template in judges:
+        try:
+            judge.probe(settings, server, template)
+        except (BadInput, ValueError) as error:
+            raise BadInput(
+                f"{KWARGS}.judge: {server.model} at {server.base_url} gives no judgement ({error}); start the server "
+                f"(`vllm serve {server.model} --port 8000`), or name another base_url and model"
+            ) from None
+    if judges and not str(sampler.path).endswith("launch.frameworks.replay_buffer"):
+        console.print(
+            "  WARNING: judgements that do not come will be told in train.log alone; for the metrics say "
+            "trainer.v1.sampler.custom_sampler.path=pkg://launch.frameworks.replay_buffer "
+            "trainer.v1.sampler.custom_sampler.name=RewardMetrics"
+        )
 
 
 def longest(config: DictConfig) -> int:
@@ -178,6 +241,8 @@ def summarise(steps: list[dict], plan: GrpoPlan, config: DictConfig) -> dict:
         "rollout_probs_diff_max": max((s.get("training/rollout_probs_diff_max", 0.0) for s in trained), default=None),
         "kl_first": trained[0].get("actor/kl_loss"),
         "kl_last": trained[-1].get("actor/kl_loss"),
+        "judgements": round(sum(s.get("reward/judgements/sum", 0) for s in trained)),
+        "judgements_missing": round(sum(s.get("reward/judge_failed/sum", 0) for s in trained)),
         "workers": config.trainer.n_gpus_per_node * config.trainer.nnodes,
     }
 

@@ -4,20 +4,24 @@ Plugged in by a recipe instead of psyche.py: `reward.custom_reward_function.path
 server in its `reward_kwargs`. verl awaits `compute_score` in the event loop of each reward worker; all samples of a
 loop share one connection with the server's limits, and every worker the ledger, so that no judgement is paid twice.
 
-It fails closed: a sample whose judgement does not come earns nothing for it, and `judge_failed` counts it. A mistake
-in the recipe is no such failure: it raises.
+A judgement that does not come or cannot be read is missing: `judge` is None and `judge_failed` counts it. verl needs a
+number as the reward, and it is the one without a judgement, the format alone: any higher one would pay a reply for
+breaking the judge. It costs the samples that a passing fault hits; the metrics of each step say how many
+(launch/frameworks/replay_buffer.py). A mistake in the recipe is no such failure: it raises.
 """
 
 import asyncio
 import json
 import logging
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+from pydantic import BaseModel
 
 from data_pipeline import llm
 from reward import psyche
@@ -31,12 +35,21 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PROMPTS = REPOSITORY / "data_pipeline" / "prompts"
 JUDGED = {"open": "judge_open_answer", "dialogue": "judge_empathy"}  # kinds of rows and their prompts
 PATIENCE = {"timeout_s": 60, "attempts": 3}  # ours, unless the recipe says otherwise: a rollout waits for its reward
+PROBE = {"question": "我最近总是睡不着。", "reference": "", "answer": "听起来你这段时间很累。多久了？"}  # ours
 FENCED = re.compile(r"```(?:json)?\s*(\{.*\})\s*```", re.DOTALL)
+
 
 log = logging.getLogger(__name__)
 _Key = tuple[asyncio.AbstractEventLoop, str, Path]  # event loop, server, ledger
 _lines: dict[_Key, tuple["asyncio.Future[AskOne]", asyncio.Task[None]]] = {}  # who asks, and its keeper
 _failed = 0  # of this process
+
+
+class Judgement(BaseModel, extra="forbid"):
+    """What a server with `json_schema` decodes within; any reply is read by `read_score`."""
+
+    score: float  # 0 to 10
+    reason: str
 
 
 async def compute_score(
@@ -52,9 +65,11 @@ async def compute_score(
     format_gate: bool = False,
     think_prefilled: bool = False,
     **rule: Any,
-) -> dict[str, float]:
-    """Returns psyche's keys with `judge` in [0, 1] and `judge_failed`, the same for every sample.
+) -> dict[str, float | None]:
+    """Returns psyche's keys with `judge` in [0, 1] and `judge_failed` (0 or 1), the same for every sample.
 
+    Both are None where nothing was judged: of questions with options, and of a response without anything to judge;
+    `judge` also where the judgement is missing.
     Questions with options score as in psyche.py. An open one, or a reply in a dialogue (`extra_info["kind"]`), has a
     reference as its ground truth: score = format_weight * format + (1 - format_weight) * judge_weight * judge; acc and
     elastic are 0; readable means that there is something to judge. Raises BadInput or ValueError for settings that
@@ -74,27 +89,44 @@ async def compute_score(
     kind = info.get("kind")
     if kind not in JUDGED:
         score = psyche.compute_score(data_source, solution_str, ground_truth, extra_info, **kwargs)
-        return score | {"judge": 0.0, "judge_failed": 0.0}
-    if not 0 <= judge_weight <= 1:
-        raise ValueError(f"judge_weight={judge_weight!r}: must be a number from 0 to 1")
-    if judge is None:
-        raise ValueError("reward_kwargs.judge is missing: an open question needs the judge's base_url and model")
-    settings, template = json.dumps(judge, sort_keys=True, default=_plain), _template(prompt or JUDGED[kind])
-    server = _server(settings)
+        return score | {"judge": None, "judge_failed": None}
+    settings, server, template = prepare(kind, judge, judge_weight, prompt)
 
     score = psyche.compute_score(data_source, solution_str, "", None, **kwargs)  # without a key: the format alone
     answer = (split_thought(solution_str, think_prefilled)[1] or "").strip()
-    readable, judged, failed = 0 < len(answer) <= MAX_ANSWER_CHARS, 0.0, 0.0
+    readable, judged, failed = 0 < len(answer) <= MAX_ANSWER_CHARS, None, None
     if readable:
         text = template.render(question=info.get("question"), reference=ground_truth, answer=answer).strip()
         try:
             judged = await _ask(server, settings, REPOSITORY / ledger, text, str(info.get("id", "")))
+            failed = 0.0
         except Exception as error:  # whatever it is, it must neither end the training nor pay
             _count(error)
             failed = 1.0
-    earned = judged if score["format"] or not format_gate else 0.0
-    score["score"] += (1 - format_weight) * judge_weight * earned
+    earned = judged if score["format"] or not format_gate else None
+    score["score"] += (1 - format_weight) * judge_weight * (earned or 0.0)
     return score | {"readable": float(readable), "judge": judged, "judge_failed": failed}
+
+
+def prepare(
+    kind: str, judge: Mapping[str, Any] | None, judge_weight: float = 1.0, prompt: str | None = None
+) -> tuple[str, llm.Server, jinja2.Template]:
+    """Returns (settings as JSON, server, prompt) of what judges rows of this kind; raises as `compute_score`."""
+    if isinstance(judge_weight, str) or not 0 <= judge_weight <= 1:
+        raise ValueError(f"judge_weight={judge_weight!r}: must be a number from 0 to 1")
+    if judge is None:
+        raise ValueError(f"reward_kwargs.judge is missing: {kind} rows need the judge's base_url and model")
+    settings = json.dumps(judge, sort_keys=True, default=_plain)
+    return settings, _server(settings), _template(prompt or JUDGED[kind])
+
+
+def probe(settings: str, server: llm.Server, template: jinja2.Template) -> None:
+    """Asks for one judgement; raises BadInput or ValueError when none comes.
+
+    The ledger is thrown away: what was answered yesterday says nothing about the server of today.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(_ask(server, settings, Path(folder, "probe.sqlite"), template.render(**PROBE).strip(), "probe"))
 
 
 def read_score(reply: str) -> float:
@@ -121,7 +153,8 @@ async def _ask(server: llm.Server, settings: str, ledger: Path, text: str, row: 
         _lines[key] = opened, loop.create_task(_keep_line(key, server, ledger, opened))
     ask = await asyncio.shield(_lines[key][0])
     message = {"role": "user", "content": text}
-    response = await ask(llm.Request("judge", row, 0, [message], {"temperature": 0.0, "max_tokens": 1024}))
+    params = {"temperature": 0.0, "max_tokens": 1024}
+    response = await ask(llm.Request("judge", row, 0, [message], params, Judgement))
     if response.finish == "failed":
         raise ValueError(response.error)
     return read_score(response.text)
@@ -146,6 +179,11 @@ def _server(settings: str) -> llm.Server:
     return llm.server_from(PATIENCE | json.loads(settings), "reward_kwargs.judge")
 
 
+def prompt_files(prompt: str | None) -> list[Path]:
+    """Returns the prompts that `compute_score` takes, with this `prompt` of the recipe."""
+    return [PROMPTS / f"{name}.jinja" for name in ([prompt] if prompt else JUDGED.values())]
+
+
 @cache
 def _template(name: str) -> jinja2.Template:
     known = sorted(file.stem for file in PROMPTS.glob("judge_*.jinja"))
@@ -164,4 +202,4 @@ def _count(error: Exception) -> None:
     global _failed
     _failed += 1
     if _failed & (_failed - 1) == 0:  # 1, 2, 4, 8...: not a line per sample
-        log.warning("%d judgements failed so far, each scored 0; the last one: %s", _failed, error)
+        log.warning("%d judgements are missing so far, each earned nothing; the last one: %s", _failed, error)

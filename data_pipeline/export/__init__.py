@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Question
+from data_pipeline.records import Dialogue, Question
 
 BENCHMARKS = {"pceb"}
 
@@ -31,3 +31,14 @@ def exportable(
             raise BadInput(f"{where}: {question.id!r} is an open question, whose answer no rule can check; {cure}")
         seen[question.id] = where
         yield question
+
+
+def exportable_dialogues(dialogues: Iterable[Dialogue], train_on_benchmark: bool) -> Iterator[Dialogue]:
+    """Yields the dialogues; raises BadInput for one of an evaluation set, unless `train_on_benchmark`."""
+    for dialogue in dialogues:
+        if (benchmark := dialogue.meta.get("benchmark")) and not train_on_benchmark:
+            raise BadInput(
+                f"{dialogue.meta.get('where', dialogue.id)}: {benchmark} is a benchmark, not training data: a model "
+                "trained on it has no result on it. If that is what you want, say train_on_benchmark=true"
+            )
+        yield dialogue

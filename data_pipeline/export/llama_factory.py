@@ -19,7 +19,7 @@ from pathlib import Path
 
 from data_pipeline import dialogues as checks
 from data_pipeline.errors import BadInput
-from data_pipeline.export import exportable
+from data_pipeline.export import exportable, exportable_dialogues
 from data_pipeline.prompts import answer_text, question_messages
 from data_pipeline.records import Dialogue, Question, Turn, write_jsonl
 
@@ -112,7 +112,7 @@ def write(
     """Writes `<name>.jsonl` and `dataset_info.json` into `folder`; returns the number of rows.
 
     `thoughts` and `system` are those of `dialogue_rows`. Raises BadInput for what LLaMA-Factory would drop or
-    train wrongly: see `exportable`, `dialogue_rows` and `check_messages`.
+    train wrongly: see `exportable`, `exportable_dialogues`, `dialogue_rows` and `check_messages`.
     """
 
     def rows():
@@ -120,15 +120,9 @@ def write(
             row = question_row(question)
             check_messages(row["messages"], question.meta.get("where", question.id))
             yield row
-        for dialogue in dialogues:
-            where = dialogue.meta.get("where", dialogue.id)
-            if (benchmark := dialogue.meta.get("benchmark")) and not train_on_benchmark:
-                raise BadInput(
-                    f"{where}: {benchmark} is a benchmark, not training data: a model trained on it has no result on "
-                    "it. If that is what you want, say train_on_benchmark=true"
-                )
+        for dialogue in exportable_dialogues(dialogues, train_on_benchmark):
             for row in dialogue_rows(dialogue, system, thoughts):
-                check_messages(row["messages"], where)
+                check_messages(row["messages"], dialogue.meta.get("where", dialogue.id))
                 yield row
 
     count = write_jsonl(folder / f"{name}.jsonl", rows())

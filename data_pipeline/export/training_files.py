@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_pipeline.export import exportable, llama_factory
+from data_pipeline.export import exportable, exportable_dialogues, llama_factory
 from data_pipeline.records import Dialogue, Question, Reject, write_jsonl
 from data_pipeline.synthesis.splits import LEFT_OUT
 
@@ -16,6 +16,7 @@ FILES = (
     "sft.jsonl",
     "dataset_info.json",
     "grpo.jsonl",
+    "grpo_dialogues.jsonl",
     "grpo_train.parquet",
     "heldout.jsonl",
     "grpo_validation.parquet",
@@ -24,12 +25,13 @@ FILES = (
 
 @dataclass
 class Export:
-    """Every question and dialogue that came in stands in exactly one of the first five lists."""
+    """Every question and dialogue that came in stands in exactly one of the first six lists."""
 
     heldout: list[Question]
     grpo: list[Question]
     sft: list[Question]
-    dialogues: list[Dialogue]
+    dialogues: list[Dialogue]  # of SFT
+    grpo_dialogues: list[Dialogue]  # each cut after the reply that is to be written anew
     rejects: list[Reject]
     overlaps: dict = field(default_factory=dict)  # report of decontamination; "hits" are its rows
 
@@ -37,38 +39,46 @@ class Export:
         """Raises BadInput for what the exporters refuse, before anything is written."""
         for _ in exportable([*self.sft, *self.grpo], train_on_benchmark, open_questions):
             pass
+        for _ in exportable_dialogues(self.grpo_dialogues, train_on_benchmark):
+            pass
 
     def write(self, out: Path, train_on_benchmark: bool, thoughts: str, system: str) -> dict[str, Path]:
-        """Writes the training files into `out`, after `check`; returns {name: path}. `thoughts` and `system` are of
-        dialogues in SFT rows.
+        """Writes the training files into `out`, after `check`; returns {name: path}. `thoughts` is of dialogues in SFT
+        rows, `system` of all dialogues.
         """
         write_jsonl(out / "questions.jsonl", [*self.sft, *self.grpo, *self.heldout])
-        write_jsonl(out / "dialogues.jsonl", self.dialogues)
+        write_jsonl(out / "dialogues.jsonl", [*self.dialogues, *self.grpo_dialogues])
         write_jsonl(out / "questions.rejects.jsonl", self.rejects)
         write_jsonl(out / "overlaps.jsonl", self.overlaps["hits"])
         write_jsonl(out / "grpo.jsonl", self.grpo)
+        write_jsonl(out / "grpo_dialogues.jsonl", self.grpo_dialogues)
         write_jsonl(out / "heldout.jsonl", self.heldout)
         from data_pipeline.export import verl  # here, so that a dry run stays quick: it imports pyarrow
 
         llama_factory.write(out, self.sft, self.dialogues, "sft", train_on_benchmark, thoughts, system)
         train = verl.question_rows(self.grpo, "train", train_on_benchmark, open_questions=True)
+        train += verl.dialogue_rows(self.grpo_dialogues, "train", len(train), system, train_on_benchmark)
         verl.write(out / "grpo_train.parquet", train)
         validation = verl.question_rows(self.heldout or self.grpo, "validation", True, open_questions=True)
+        # verl refuses an empty file, also where nothing is validated
+        validation = validation or verl.dialogue_rows(self.grpo_dialogues, "validation", 0, system, True)
         verl.write(out / "grpo_validation.parquet", validation)
         return {name: out / name for name in FILES}
 
     def counts(self, total: int) -> dict:
         """Returns the figures of the manifest; raises AssertionError unless `total` rows are all accounted for."""
-        out = len(self.sft) + len(self.grpo) + len(self.heldout) + len(self.dialogues)
+        sft, grpo = len(self.sft) + len(self.dialogues), len(self.grpo) + len(self.grpo_dialogues)
+        out = sft + grpo + len(self.heldout)
         if total != out + len(self.rejects):
             raise AssertionError(f"rows were lost: {total} in, {out} out, {len(self.rejects)} rejected")
         return {
             "in": total,
             "out": out,
             "rejected": len(self.rejects),
-            "sft": len(self.sft) + len(self.dialogues),
+            "sft": sft,
             "dialogues": len(self.dialogues),
-            "grpo": len(self.grpo),
+            "grpo": grpo,
+            "grpo_dialogues": len(self.grpo_dialogues),
             "heldout": len(self.heldout),
             "decontaminated": {key: value for key, value in self.overlaps.items() if key != "hits"},
             "reasons": dict(count_reasons(self.rejects).most_common()),

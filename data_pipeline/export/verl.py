@@ -7,8 +7,9 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-from data_pipeline.dialogues import MESSAGE_ROLES
-from data_pipeline.export import exportable
+from data_pipeline.dialogues import MESSAGE_ROLES, fault
+from data_pipeline.errors import BadInput
+from data_pipeline.export import exportable, exportable_dialogues
 from data_pipeline.prompts import question_messages
 from data_pipeline.records import Dialogue, Question, Turn
 
@@ -61,8 +62,11 @@ def dialogue_row(dialogue: Dialogue, split: str, index: int, system: str = "") -
     """Returns the row by which a dialogue's last reply is written anew and judged (reward/judge.py).
 
     Its prompt is the talk up to the client's last words that were answered, without thoughts, and `system` where the
-    dialogue has none; the reply that stands there is the reference.
+    dialogue has none; the reply that stands there is the reference. Raises BadInput for no usable dialogue.
     """
+    if reason := fault(dialogue.turns):
+        where = dialogue.meta.get("where", dialogue.id)
+        raise BadInput(f"{where}: {dialogue.id!r} cannot be a GRPO prompt: {reason.reason}")
     last = max(place for place, turn in enumerate(dialogue.turns) if turn.role == "counselor")
     said = dialogue.turns[:last]
     if system and said[0].role != "system":
@@ -100,3 +104,13 @@ def question_rows(
     """Returns the rows of the questions; raises BadInput as `exportable` does."""
     allowed = exportable(questions, train_on_benchmark, open_questions)
     return [question_row(question, split, index) for index, question in enumerate(allowed)]
+
+
+def dialogue_rows(
+    dialogues: Iterable[Dialogue], split: str, first: int, system: str = "", train_on_benchmark: bool = False
+) -> list[dict]:
+    """Returns a row for each dialogue, numbered from `first`; raises BadInput as `exportable_dialogues` and
+    `dialogue_row` do.
+    """
+    allowed = exportable_dialogues(dialogues, train_on_benchmark)
+    return [dialogue_row(dialogue, split, index, system) for index, dialogue in enumerate(allowed, first)]

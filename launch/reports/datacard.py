@@ -39,11 +39,18 @@ def _notes(counts: dict) -> list[str]:
     notes = ["Made by PsyForge. A research artefact: not for diagnosis or treatment, not for people in crisis."]
     if why := counts["decontaminated"].get("not_decontaminated"):
         notes.append(f"Not compared with any benchmark: {why}.")
+    if prompts := counts["grpo_dialogues"]:
+        notes.append(
+            f"{prompts} dialogues are GRPO prompts (ours, not the papers'): each is cut before one reply, drawn by "
+            "seed and id, which a judge is to reward; the reply that stood there is its reference. None of them, and "
+            "no dialogue of the same post, is in an SFT row."
+        )
     return notes
 
 
 def _rows_table(counts: dict) -> Table:
-    labels = ("in", "rejected", "out", "sft", "dialogues", "grpo", "heldout")
+    dialogues = ("grpo_dialogues",) if counts["grpo_dialogues"] else ()
+    labels = ("in", "rejected", "out", "sft", "dialogues", "grpo", *dialogues, "heldout")
     return Table("rows", ("", "rows"), [[label, str(counts[label])] for label in labels])
 
 
