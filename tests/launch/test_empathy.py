@@ -1,4 +1,4 @@
-"""Empathy as reward: dialogues of the data stage become prompts, a judge behind HTTP rewards replies, one real GRPO step.
+"""Empathy as reward: the data stage makes prompts of dialogues, a judge behind HTTP rewards replies, one GRPO step.
 
 The tests of this file build on each other, in order, on one run.
 """
@@ -6,11 +6,13 @@ The tests of this file build on each other, in order, on one run.
 import hashlib
 import json
 import shutil
+import socket
 from pathlib import Path
 
 import pyarrow.parquet
 import pytest
 
+from reward import judge
 from reward.thought import split_thought
 from tests.conftest import launch, refused
 from tests.model_server import Answer, ModelServer, completion
@@ -25,22 +27,36 @@ STEP = ("recipe=demo", "hardware=cpu", "data.train_batch_size=8", "trainer.total
         "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=4")  # fmt: skip
 
 
+PROBED = judge.PROBE["answer"]
+
+
 class Judge:
     """A plan of answers: a score that follows from what is asked, and for one request in four none that can be read."""
 
     def get(self, text: str, usual: list[Answer]) -> list[Answer]:
         score = self.score(text)
-        return [Answer(completion("这个回应不错。" if score is None else json.dumps({"score": score, "reason": "因为"})))]
+        return [prose() if score is None else Answer(completion(json.dumps({"score": score, "reason": "因为"})))]
 
     @staticmethod
     def score(text: str) -> int | None:
         number = hashlib.sha256(text.encode()).digest()[0]
-        return None if number % 4 == 0 and "听起来你这段时间很累" not in text else number % 11  # the probe is answered
+        return None if number % 4 == 0 and PROBED not in text else number % 11
+
+
+class OnlyTheProbe(Judge):
+    """Answers before the training, and then no more."""
+
+    def get(self, text: str, usual: list[Answer]) -> list[Answer]:
+        return super().get(text, usual) if PROBED in text else [prose()]
 
 
 class Prose:
     def get(self, text: str, usual: list[Answer]) -> list[Answer]:
-        return [Answer(completion("这个回应不错。"))]
+        return [prose()]
+
+
+def prose() -> Answer:
+    return Answer(completion("这个回应不错。"))
 
 
 def rows(path: Path) -> list[dict]:
@@ -48,9 +64,17 @@ def rows(path: Path) -> list[dict]:
 
 
 def grpo(name: str, tiny: Path, url: str | None, *words: str):
-    judge = (f"{REWARD}.path=reward/judge.py", f"{JUDGE}.base_url={url}", f"{JUDGE}.model=m") if url else ()
-    ledger = (f"{REWARD}.reward_kwargs.ledger=runs/{name}/judge.sqlite",) if url else ()
-    return launch("grpo", *STEP, f"run={name}", f"base_model={tiny}", *judge, *ledger, *words)
+    asks = (f"{REWARD}.path=reward/judge.py", f"{JUDGE}.base_url={url}", f"{JUDGE}.model=m",
+            f"{REWARD}.reward_kwargs.ledger=runs/{name}/judge.sqlite")  # fmt: skip
+    return launch("grpo", *STEP, f"run={name}", f"base_model={tiny}", *(asks if url else ()), *words)
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    """A free port, where the judge listens each time: its address is a part of the configuration."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +103,49 @@ def test_dialogues_become_prompts_and_are_in_no_sft_row(made):
     assert {d["id"] for d in rows(made / "dialogues.jsonl")} >= prompts.keys()
 
 
+def test_more_dialogues_than_there_are_and_the_cure_that_is_named(run_name):
+    name = f"{run_name}-more"
+    try:
+        message = refused(launch("data", "recipe=demo", f"run={name}", "split.grpo_dialogues=30"),
+                          "only 26 dialogues can be prompts", "say split.grpo_dialogues=26 resume=force")  # fmt: skip
+        done = launch("data", "recipe=demo", f"run={name}", *message.strip().rpartition("say ")[2].split())
+        assert done.returncode == 0, done.stderr
+        assert json.loads(Path("runs", name, "data/manifest.json").read_text())["counts"]["grpo_dialogues"] == 26
+    finally:
+        shutil.rmtree(Path("runs", name), ignore_errors=True)
+    for words in (("source=table", "source_path=x.csv"), ("posts=null",)):
+        done = launch("data", "recipe=demo", f"run={name}", *words, "split.grpo_dialogues=4")
+        refused(done, "there is no dialogue without source=synthesis and posts=PATH", "split.grpo_dialogues=0")
+    refused(launch("data", "recipe=demo", f"run={name}", "split.grpo_dialogues=-1", "dry_run=true"),
+            "split.grpo_dialogues=-1: Input should be greater than or equal to 0")  # fmt: skip
+    assert not Path("runs", name).exists()
+
+
+def test_dialogues_alone_and_one_without_a_client_turn(run_name, tmp_path):
+    name, path = f"{run_name}-alone", tmp_path / "d.jsonl"
+    talks = [[("user", f"第{n}天睡不着。"), ("assistant", "多久了？"), ("user", "很久。"), ("assistant", "很熬人。")]
+             for n in range(4)]  # fmt: skip
+    lines = [[("assistant", "你好。")], *talks]
+    path.write_text("".join(json.dumps({"messages": [{"role": r, "content": c} for r, c in turns]}) + "\n" for turns in lines))
+    try:
+        done = launch("data", "recipe=demo", f"run={name}", "passages=null", "posts=null", "split.grpo=0",
+                      "split.heldout=0", f"dialogues={{source: messages, path: {path}}}", "dialogues_per_question=null",
+                      "pipelines.dialogues=[clean]", "split.grpo_dialogues=2")  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        folder = Path("runs", name, "data")
+        (reject,) = rows(folder / "steps/dialogues/0_read/rejects.jsonl")
+        assert (reject["where"], reject["code"]) == (f"{path} row 1", "starts with the counselor")
+        assert len(rows(folder / "sft.jsonl")) == len(rows(folder / "grpo_dialogues.jsonl")) == 2
+        for file in ("grpo_train.parquet", "grpo_validation.parquet"):  # verl refuses an empty one
+            assert len(pyarrow.parquet.read_table(folder / file)) == 2
+    finally:
+        shutil.rmtree(Path("runs", name), ignore_errors=True)
+
+
 def test_what_cannot_judge_is_refused_before_there_is_a_folder(made, run_name, tiny, monkeypatch):
-    message = refused(grpo(run_name, tiny, None), "of 8 prompts 4 are of kind dialogue", "reward/psyche.py cannot reward")
+    message = refused(
+        grpo(run_name, tiny, None), "of 8 prompts 4 are of kind dialogue", "reward/psyche.py cannot reward"
+    )
     for word in (f"{REWARD}.path=reward/judge.py", f"{JUDGE}.base_url=", f"{JUDGE}.model=", "split.grpo_dialogues=0"):
         assert word in message
     refused(grpo(run_name, tiny, None, f"{REWARD}.path=reward/judge.py"), "has no base_url and no model", JUDGE)
@@ -103,30 +168,20 @@ def test_a_dry_run_says_what_a_judge_is_asked(made, run_name, tiny):
     assert "4 of 8 prompts are for a judge (4 dialogue): at most 16 judgements a step, 16 an epoch" in done.stdout
 
 
-def test_a_step_without_a_single_judgement_ends_the_training_and_the_same_command_continues(made, run_name, tiny):
-    name = f"{run_name}-dead"
-    shutil.copytree(made.parent, made.parent.parent / name)
-    manifest = json.loads((made / "manifest.json").read_text())
-    assert manifest["status"] == "finished"
-
-    class OnlyTheProbe(Prose):
-        def get(self, text: str, usual: list[Answer]) -> list[Answer]:
-            return Judge().get(text, usual) if "听起来你这段时间很累" in text else super().get(text, usual)
-
-    try:
-        with ModelServer(plan=OnlyTheProbe()) as server:
-            done = grpo(name, tiny, server.url)
-        assert done.returncode == 1, done.stdout + done.stderr
-        assert "none of" in done.stderr and "judgements came" in done.stderr
-    finally:
-        shutil.rmtree(made.parent.parent / name, ignore_errors=True)
+@pytest.mark.slow
+def test_a_step_without_a_single_judgement_ends_the_training(made, run_name, tiny, port):
+    with ModelServer(plan=OnlyTheProbe(), port=port) as server:
+        done = grpo(run_name, tiny, server.url)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "step 1: none of" in done.stderr and "give the same command again" in done.stderr
 
 
-def test_a_real_step_asks_the_judge_and_learns_from_its_scores(made, run_name, tiny):
-    with ModelServer(plan=Judge()) as server:
+def test_a_real_step_asks_the_judge_and_learns_from_its_scores(made, run_name, tiny, port):
+    """With the slow tests, the same command as the one before, which now goes on."""
+    with ModelServer(plan=Judge(), port=port) as server:
         done = grpo(run_name, tiny, server.url)
         assert done.returncode == 0, done.stdout + done.stderr
-        asked = [call.text for call in server.calls if "听起来你这段时间很累" not in call.text]
+        asked = [call.text for call in server.calls if PROBED not in call.text]
         assert {call.body["model"] for call in server.calls} == {"m"}
     table = pyarrow.parquet.read_table(made / "grpo_train.parquet").to_pylist()
     talks = {row["reward_model"]["ground_truth"]: row for row in table if row["extra_info"]["kind"] == "dialogue"}
@@ -161,6 +216,7 @@ def test_a_real_step_asks_the_judge_and_learns_from_its_scores(made, run_name, t
     assert f"{missing} of them missing, each of which earned nothing" in done.stdout
 
 
-def test_a_stage_that_is_done_needs_no_judge(made, run_name, tiny):
-    manifest = json.loads(Path("runs", run_name, "grpo/manifest.json").read_text())
-    assert manifest["status"] == "finished" and "judge_empathy" in manifest["inputs"]
+def test_a_stage_that_is_done_needs_no_judge(made, run_name, tiny, port):
+    done = grpo(run_name, tiny, f"http://127.0.0.1:{port}/v1")
+    assert done.returncode == 0, done.stderr
+    assert "done already" in done.stdout

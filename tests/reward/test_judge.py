@@ -46,10 +46,12 @@ def score(tmp_path):
             calls = (judge.compute_score("psyforge/own", r, reference, info, **kwargs) for r in responses)
             return await asyncio.gather(*calls)
 
-        found = asyncio.run(all_of_them())
-        assert all(set(one) == KEYS and all(type(v) is float for v in one.values()) for one in found)
+        scored = asyncio.run(all_of_them())
+        maybe = ("judge", "judge_failed")
+        assert all(set(one) == KEYS for one in scored)
+        assert all(type(v) is float or (v is None and k in maybe) for one in scored for k, v in one.items())
         assert not judge._lines  # closed with its event loop
-        return found[0] if len(found) == 1 else found
+        return scored[0] if len(scored) == 1 else scored
 
     return run
 
@@ -64,9 +66,9 @@ def test_verl_awaits_it_and_its_defaults_are_those_of_the_rule():
 
 def test_an_open_question_earns_the_judges_score(score):
     with Judge(GOOD) as server:
-        found = score(server, RESPONSE)
-        assert found["score"] == pytest.approx(0.1 + 0.9 * 0.8)
-        assert (found["judge"], found["judge_failed"], found["readable"], found["acc"]) == (0.8, 0.0, 1.0, 0.0)
+        scored = score(server, RESPONSE)
+        assert scored["score"] == pytest.approx(0.1 + 0.9 * 0.8)
+        assert (scored["judge"], scored["judge_failed"], scored["readable"], scored["acc"]) == (0.8, 0.0, 1.0, 0.0)
         assert score(server, RESPONSE, judge_weight=0.5)["score"] == pytest.approx(0.1 + 0.9 * 0.4)
         bare = score(server, "共情是理解。")
         gated = score(server, "共情是理解。", format_gate=True)
@@ -113,12 +115,12 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_a_judgement_that_does_not_come_earns_nothing_and_is_counted(score, name, caplog):
+def test_a_judgement_that_does_not_come_is_missing_earns_nothing_and_is_counted(score, name, caplog):
     with Judge(FAILURES[name]) as server, caplog.at_level(logging.WARNING):
         judge._failed = 0
-        found = score(server, RESPONSE, settings={"attempts": 1, "timeout_s": 0.3})
-    assert (found["score"], found["judge"], found["judge_failed"]) == (pytest.approx(0.1), 0.0, 1.0)
-    assert "1 judgements failed so far, each scored 0" in caplog.text
+        scored = score(server, RESPONSE, settings={"attempts": 1, "timeout_s": 0.3})
+    assert (scored["score"], scored["judge"], scored["judge_failed"]) == (pytest.approx(0.1), None, 1.0)
+    assert "1 judgements are missing so far, each earned nothing" in caplog.text
 
 
 def test_no_server_no_key_and_no_ledger_fail_closed_as_well(score, monkeypatch, tmp_path):
@@ -126,8 +128,8 @@ def test_no_server_no_key_and_no_ledger_fail_closed_as_well(score, monkeypatch, 
     with ModelServer() as gone:
         pass
     assert score(gone, RESPONSE, settings={"attempts": 1})["judge_failed"] == 1.0
-    found = score("https://judge.invalid/v1", *[RESPONSE] * 3, settings={"api_key_env": "NOT_SET_HERE"})
-    assert [one["judge_failed"] for one in found] == [1.0] * 3
+    scored = score("https://judge.invalid/v1", *[RESPONSE] * 3, settings={"api_key_env": "NOT_SET_HERE"})
+    assert [one["judge_failed"] for one in scored] == [1.0] * 3
     with Judge(GOOD) as server:
         assert score(server, RESPONSE, ledger=str(tmp_path))["judge_failed"] == 1.0
 
@@ -137,7 +139,7 @@ def test_failures_are_told_seldom(score, caplog):
     with Judge("好") as server, caplog.at_level(logging.WARNING):
         score(server, *[f"{RESPONSE}{n}" for n in range(100)])
     assert judge._failed == 100
-    assert len([r for r in caplog.records if "judgements failed" in r.message]) == 7  # 1, 2, 4 ... 64
+    assert len([r for r in caplog.records if "judgements are missing" in r.message]) == 7  # 1, 2, 4 ... 64
 
 
 def test_a_mistake_in_the_recipe_raises(score):
@@ -153,30 +155,50 @@ def test_a_mistake_in_the_recipe_raises(score):
             score("http://127.0.0.1:9/v1", RESPONSE, **wrong)
 
 
+def test_a_server_that_decodes_within_a_schema_gets_it(score):
+    with Judge(GOOD) as server:
+        score(server, RESPONSE, settings={"json_schema": True})
+        score(server, RESPONSE + "又")
+    first, second = (call.body.get("response_format") for call in server.calls)
+    assert first["json_schema"]["schema"]["required"] == ["score", "reason"] and second is None
+
+
+def test_the_probe_asks_anew_each_time_and_raises_what_is_wrong():
+    with Judge(GOOD, GOOD, "好") as server:
+        settings = judge.prepare("dialogue", {"base_url": server.url, "model": "tiny", "attempts": 1})
+        judge.probe(*settings)
+        judge.probe(*settings)
+        assert len(server.calls) == 2 and judge.PROBE["answer"] in server.calls[0].text
+        with pytest.raises(ValueError, match="no JSON object with a score"):
+            judge.probe(*settings)
+    with pytest.raises((BadInput, ValueError)):
+        judge.probe(*settings)
+
+
 def test_questions_with_options_are_the_rules_alone(score):
     info = {"id": "q2", "kind": "multi", "options": ["甲", "乙", "丙"]}
     with Judge(GOOD) as server:
         for response in ("<think>因为</think>答案：A", "答案：AB", "不知道"):
             kwargs = {"multi_rule": "subset", "format_weight": 0.2}
-            found = score(server, response, info=info, reference="AB", **kwargs)
+            scored = score(server, response, info=info, reference="AB", **kwargs)
             rule = psyche.compute_score("psyforge/own", response, "AB", info, **kwargs)
-            assert found == rule | {"judge": 0.0, "judge_failed": 0.0}
+            assert scored == rule | {"judge": None, "judge_failed": None}
         assert not server.calls
 
 
 @pytest.mark.parametrize("response", ["", "<think>想", "<think>想</think> ", "<think>想</think>" + "字" * 4001])
 def test_nothing_to_judge_is_not_asked(score, response):
     with Judge(GOOD) as server:
-        found = score(server, response)
-        assert (found["judge"], found["judge_failed"], found["readable"]) == (0.0, 0.0, 0.0)
+        scored = score(server, response)
+        assert (scored["judge"], scored["judge_failed"], scored["readable"]) == (None, None, 0.0)
         assert not server.calls
 
 
 def test_all_samples_of_a_loop_share_the_limits(score):
     with Judge(GOOD, latency=0.03) as server:
-        found = score(server, *[f"{RESPONSE}{n}" for n in range(40)], settings={"concurrency": 5})
+        scored = score(server, *[f"{RESPONSE}{n}" for n in range(40)], settings={"concurrency": 5})
         assert server.most_in_flight == 5 and len(server.calls) == 40
-        assert all(one["judge"] == 0.8 for one in found)
+        assert all(one["judge"] == 0.8 for one in scored)
         score(server, *[f"{RESPONSE}又{n}" for n in range(5)], settings={"requests_per_minute": 600})
         assert server.calls[-1].at - server.calls[-5].at >= 0.3  # 4 gaps of 100 ms
 

@@ -79,6 +79,22 @@ def test_an_open_question_and_a_dialogue_become_rows_that_a_judge_can_read(tmp_p
     assert alone["extra_info"]["question"] == "我睡不着。" and len(alone["prompt"]) == 1
 
 
+def test_a_dialogue_that_no_model_can_answer_and_one_of_a_benchmark_are_no_prompts():
+    where = {"where": "d.jsonl row 7"}
+    for turns, why in (
+        ([Turn("client", "我睡不着。")], "no counselor turn"),
+        ([Turn("counselor", "你好。")], "starts with the counselor"),
+        ([Turn("system", "你是")], "no turn"),
+    ):
+        with pytest.raises(BadInput, match=f"d.jsonl row 7: 'd' cannot be a GRPO prompt: {why}"):
+            verl.dialogue_rows([Dialogue("d", "own", turns, where)], "train", 0)
+    item = Dialogue("d", "own", [Turn("client", "问"), Turn("counselor", "答")], where | {"benchmark": "CPsyCounE"})
+    with pytest.raises(BadInput, match="d.jsonl row 7: CPsyCounE is a benchmark.*train_on_benchmark=true"):
+        verl.dialogue_rows([item], "train", 0)
+    (row,) = verl.dialogue_rows([item], "train", 5, train_on_benchmark=True)
+    assert (row["extra_info"]["index"], row["reward_model"]["ground_truth"]) == (5, "答")
+
+
 def test_the_prompt_says_nothing_of_key_or_rationale():
     changed = question(answer="B", rationale="完全不同的解析")
     assert question_messages(question()) == question_messages(changed)

@@ -132,3 +132,16 @@ def test_random_models_are_equal_for_equal_seeds(tmp_path):
         tiny.make(tmp_path / name, ["心理学" * 50], seed, {**SHAPE, "vocab_size": 300})
     hashes = [sha256(tmp_path / name / "model.safetensors") for name in "abc"]
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_the_parts_of_a_reward_are_means_over_the_samples_that_have_them():
+    from launch.frameworks.replay_buffer import reward_parts
+
+    rule = {"score": 1.0, "acc": 1.0, "judge": None, "judge_failed": None}
+    judged, missing = rule | {"judge": 0.6, "judge_failed": 0.0}, rule | {"acc": 0.0, "judge_failed": 1.0}
+    assert reward_parts([rule, judged, missing, judged | {"judge": 0.2}]) == {
+        "reward/acc/mean": 0.75, "reward/judge/mean": 0.4, "reward/judge_failed/mean": 1 / 3,
+        "reward/judge_failed/sum": 1.0, "reward/judgements/sum": 3.0,
+    }  # fmt: skip
+    assert reward_parts([rule]) == {"reward/acc/mean": 1.0}
+    assert reward_parts([{}]) == {}
