@@ -123,10 +123,12 @@ def test_more_dialogues_than_there_are_and_the_cure_that_is_named(run_name):
 
 def test_dialogues_alone_and_one_without_a_client_turn(run_name, tmp_path):
     name, path = f"{run_name}-alone", tmp_path / "d.jsonl"
-    talks = [[("user", f"第{n}天睡不着。"), ("assistant", "多久了？"), ("user", "很久。"), ("assistant", "很熬人。")]
+    said = ("晚上总是睡不着，白天也没有精神，心里越来越着急。", "睡不好的日子很熬人。这样的情况有多久了？",
+            "差不多有一个月了，换了工作以后就一直这样。", "换工作以后要适应的事很多，你一直一个人撑着吗？")  # fmt: skip
+    talks = [[("user", f"第{n}份工作。{said[0]}"), *zip(("assistant", "user", "assistant"), said[1:], strict=True)]
              for n in range(4)]  # fmt: skip
-    lines = [[("assistant", "你好。")], *talks]
-    path.write_text("".join(json.dumps({"messages": [{"role": r, "content": c} for r, c in turns]}) + "\n" for turns in lines))
+    lines = [[{"role": role, "content": text} for role, text in turns] for turns in [[("assistant", "你好。")], *talks]]
+    path.write_text("".join(json.dumps({"messages": turns}) + "\n" for turns in lines))
     try:
         done = launch("data", "recipe=demo", f"run={name}", "passages=null", "posts=null", "split.grpo=0",
                       "split.heldout=0", f"dialogues={{source: messages, path: {path}}}", "dialogues_per_question=null",
