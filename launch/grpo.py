@@ -53,6 +53,7 @@ def run(config: DictConfig, command: Command) -> None:
     rows = checks.read_grpo_rows(train)
     plan = plan_grpo(config, len(rows))
     check_model(model, "base_model")
+    check_sampler(config)
     check_reward(config, rows)
     address = check_machine(config, model)
     notes = memory.for_grpo(config, model, plan.steps, longest(config), check=True)
@@ -100,6 +101,16 @@ def need_stages_before(config: DictConfig, command: Command, train: Path, model:
         finished_manifest(config.run, "data", f"python -m launch.data {words}")
     if Path(model) == Path("runs") / config.run / "sft" / "model":
         finished_manifest(config.run, "sft", f"bash launch/sft.sh {words}")
+
+
+def check_sampler(config: DictConfig) -> None:
+    """Raises BadInput for filter_groups, which verl silently leaves out beside a sampler that is not its own."""
+    sampler = config.trainer.v1.sampler.custom_sampler.path
+    if config.algorithm.filter_groups.enable and sampler:
+        raise BadInput(
+            f"algorithm.filter_groups.enable=true: verl leaves it out beside {sampler}; say "
+            "algorithm.filter_groups.enable=false, or trainer.v1.sampler.custom_sampler.path=null"
+        )
 
 
 def check_machine(config: DictConfig, model: str) -> str | None:
@@ -199,10 +210,10 @@ def check_reward(config: DictConfig, rows: list[dict]) -> None:
         raise BadInput(f"{KWARGS}: {error}") from None
     manifest = read_manifest(config.run, "grpo")
     if manifest is None or manifest["status"] != "finished":
-        check_judges(judges, config.trainer.v1.sampler.custom_sampler)
+        check_judges(judges, config.trainer.v1.sampler.custom_sampler.path)
 
 
-def check_judges(judges: list[tuple], sampler: DictConfig) -> None:
+def check_judges(judges: list[tuple], sampler: str | None) -> None:
     """Raises BadInput unless each of these judges gives a judgement; tells when their failures would not be counted."""
     for settings, server, template in judges:
         try:
@@ -212,7 +223,7 @@ def check_judges(judges: list[tuple], sampler: DictConfig) -> None:
                 f"{KWARGS}.judge: {server.model} at {server.base_url} gives no judgement ({error}); start the server "
                 f"(`vllm serve {server.model} --port 8000`), or name another base_url and model"
             ) from None
-    if judges and not str(sampler.path).endswith("launch.frameworks.replay_buffer"):
+    if judges and not str(sampler).endswith("launch.frameworks.replay_buffer"):
         console.print(
             "  WARNING: judgements that do not come will be told in train.log alone; for the metrics say "
             "trainer.v1.sampler.custom_sampler.path=pkg://launch.frameworks.replay_buffer "

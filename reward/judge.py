@@ -112,7 +112,7 @@ def prepare(
     kind: str, judge: Mapping[str, Any] | None, judge_weight: float = 1.0, prompt: str | None = None
 ) -> tuple[str, llm.Server, jinja2.Template]:
     """Returns (settings as JSON, server, prompt) of what judges rows of this kind; raises as `compute_score`."""
-    if isinstance(judge_weight, str) or not 0 <= judge_weight <= 1:
+    if not isinstance(judge_weight, int | float) or not 0 <= judge_weight <= 1:
         raise ValueError(f"judge_weight={judge_weight!r}: must be a number from 0 to 1")
     if judge is None:
         raise ValueError(f"reward_kwargs.judge is missing: {kind} rows need the judge's base_url and model")

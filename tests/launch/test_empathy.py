@@ -159,6 +159,7 @@ def test_what_cannot_judge_is_refused_before_there_is_a_folder(made, run_name, t
     refused(grpo(run_name, tiny, gone.url, f"{JUDGE}.attempts=1"), "gives no judgement", "vllm serve m", "base_url")
     with ModelServer(plan=Prose()) as server:
         refused(grpo(run_name, tiny, server.url), "gives no judgement", "no JSON object with a score")
+        refused(grpo(run_name, tiny, server.url, "algorithm.filter_groups.enable=true"), "verl leaves it out beside")
         weight = f"{REWARD}.reward_kwargs.judge_weight=2"
         refused(grpo(run_name, tiny, server.url, weight), "judge_weight=2: must be a number from 0 to 1")
     assert not Path("runs", run_name, "grpo").exists()

@@ -148,6 +148,7 @@ def test_a_mistake_in_the_recipe_raises(score):
     for wrong, expected in (
         ({"prompt": "judge_everything"}, "judge_empathy, .*judge_open_answer"),
         ({"judge_weight": 2}, "judge_weight=2: must be"),
+        ({"judge_weight": None}, "judge_weight=None: must be"),
         ({"judge": None}, "reward_kwargs.judge is missing"),
         ({"multi_rule": "loose"}, "multi_rule='loose'"),
     ):
