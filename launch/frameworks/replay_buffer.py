@@ -35,7 +35,8 @@ class RewardMetrics(ReplayBuffer):
         if asked and failed == asked:
             raise RuntimeError(
                 f'step {global_steps}: none of {asked:.0f} judgements came; this log says why ("judgements are '
-                "missing\"). Mend the judge's server and give the same command again: it continues"
+                "missing\"). Mend the judge's server and give the same command again: it continues. If there were "
+                "replies without a score, delete the file of reward_kwargs.ledger first, which would repeat them"
             )
         return batch, {**metrics, **parts}
 

@@ -44,10 +44,10 @@ class Judge:
 
 
 class OnlyTheProbe(Judge):
-    """Answers before the training, and then no more."""
+    """Answers before the training, and is out of order while it runs."""
 
     def get(self, text: str, usual: list[Answer]) -> list[Answer]:
-        return super().get(text, usual) if PROBED in text else [prose()]
+        return super().get(text, usual) if PROBED in text else [Answer(b"busy", status=503)]
 
 
 class Prose:
@@ -204,9 +204,10 @@ def test_a_real_step_asks_the_judge_and_learns_from_its_scores(made, run_name, t
                   for text in (talks[response["gts"]]["extra_info"]["question"], response["gts"], answer)]  # fmt: skip
         (text,) = {text for text in asked if all(part in text for part in quoted)}
         seen.add(text)
-        missing += Judge.score(text) is None
-        scores += [] if Judge.score(text) is None else [Judge.score(text) / 10]
-        assert response["score"] == pytest.approx(0.9 * (Judge.score(text) or 0) / 10)
+        score = Judge.score(text)
+        missing += score is None
+        scores += [] if score is None else [score / 10]
+        assert response["score"] == pytest.approx(0.9 * (score or 0) / 10)
     assert seen == set(asked) and scores and missing
     (step,) = rows(Path("runs", run_name, "grpo/metrics.jsonl"))
     assert step["reward/judge/mean"] == pytest.approx(sum(scores) / len(scores))

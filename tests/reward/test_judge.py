@@ -160,8 +160,8 @@ def test_a_server_that_decodes_within_a_schema_gets_it(score):
     with Judge(GOOD) as server:
         score(server, RESPONSE, settings={"json_schema": True})
         score(server, RESPONSE + "又")
-    first, second = (call.body.get("response_format") for call in server.calls)
-    assert first["json_schema"]["schema"]["required"] == ["score", "reason"] and second is None
+    first, second = (call.body.get("response_format", {}) for call in server.calls)
+    assert first["json_schema"]["schema"]["required"] == ["score", "reason"] and second == {}
 
 
 def test_the_probe_asks_anew_each_time_and_raises_what_is_wrong():
