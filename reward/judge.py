@@ -66,18 +66,17 @@ async def compute_score(
     think_prefilled: bool = False,
     **rule: Any,
 ) -> dict[str, float | None]:
-    """Returns psyche's keys with `judge` in [0, 1] and `judge_failed` (0 or 1), the same for every sample.
+    """Returns psyche's keys with judge in [0, 1] and judge_failed (0 or 1), the same for every sample.
 
-    Both are None where nothing was judged: of questions with options, and of a response without anything to judge;
-    `judge` also where the judgement is missing.
-    Questions with options score as in psyche.py. An open one, or a reply in a dialogue (`extra_info["kind"]`), has a
-    reference as its ground truth: score = format_weight * format + (1 - format_weight) * judge_weight * judge; acc and
-    elastic are 0; readable means that there is something to judge. Raises BadInput or ValueError for settings that
-    cannot be.
+    Both are None where nothing was judged: of questions with options, and of a response without anything to judge.
+    Where a judgement is missing, judge is None and judge_failed 1. Questions with options score as in psyche.py. An
+    open one, or a reply in a dialogue (`extra_info["kind"]`), has a reference as its ground truth: score =
+    format_weight * format + (1 - format_weight) * judge_weight * judge; acc and elastic are 0; readable means that
+    there is something to judge. Raises BadInput or ValueError for settings that cannot be.
 
-    `judge` is the judge's server, {base_url: ..., model: ...}. `judge_weight` is how much its word
-    counts beside a rule's, from 0 to 1; ours. `prompt` names a file judge_*.jinja of data_pipeline/prompts; null takes
-    the one for the kind of row. `ledger` is the file that keeps its judgements, so that none is paid twice.
+    `judge` is the judge's server, {base_url: ..., model: ...}. `judge_weight` is how much its word counts beside a
+    rule's, from 0 to 1; ours. `prompt` names a file judge_*.jinja of data_pipeline/prompts; null takes the one for the
+    kind of row. `ledger` is the file that keeps its judgements, so that none is paid twice.
     """
     kwargs: dict[str, Any] = {
         "format_weight": format_weight,
@@ -109,7 +108,7 @@ async def compute_score(
 
 
 def prepare(
-    kind: str, judge: Mapping[str, Any] | None, judge_weight: float = 1.0, prompt: str | None = None
+    kind: str, judge: Mapping[str, Any] | None, judge_weight: Any = 1.0, prompt: str | None = None
 ) -> tuple[str, llm.Server, jinja2.Template]:
     """Returns (settings as JSON, server, prompt) of what judges rows of this kind; raises as `compute_score`."""
     if not isinstance(judge_weight, int | float) or not 0 <= judge_weight <= 1:
