@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from data_pipeline.errors import BadInput, did_you_mean, first_fault
+from data_pipeline.errors import BadInput, first_fault
 from data_pipeline.records import Dialogue, Question, Reject
 
 LEFT_OUT = "left out by the recipe"  # the code of rejects whose detail is one of a few phrases too
