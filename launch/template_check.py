@@ -31,7 +31,6 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from data_pipeline.dialogues import leading_thought
 from data_pipeline.errors import BadInput
 from data_pipeline.export import llama_factory
 from data_pipeline.records import Dialogue, Turn, write_jsonl
@@ -42,6 +41,7 @@ from launch.cli.words import parse_words
 from launch.conversation.settings import Conversation
 from launch.models import local, tiny
 from launch.preflight import checks
+from reward.thought import leading_thought
 
 RENDERING = ("template", "mask_history", "enable_thinking", "preserve_thinking", "default_system")  # of LLaMA-Factory
 OURS = {"thoughts": "every", "rows": "20", "run": ""}  # words that only this command takes, but run=; rows: ours

@@ -1,11 +1,37 @@
 """Thought and answer of one text: joined as training writes them, split again, and told apart while a text arrives.
 
-The tags are Qwen3's and Psyche-R1's. Whoever reads or writes them does it here.
+The tags are Qwen3's and Psyche-R1's. Whoever reads or writes them does it here, and whoever reads the
+dialects of other models.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 
 OPEN, CLOSE = "<think>", "</think>"
+# How other models and data sets mark a thought, and the answer behind it; in any case.
+DIALECTS = (
+    (OPEN, CLOSE),
+    *(
+        (f"<{word}>", f"</{word}>")
+        for word in ("thinking", "thought", "thoughts", "reasoning", "analysis", "scratchpad")
+    ),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+)
+ANSWERS = (
+    *((f"<{word}>", f"</{word}>") for word in ("answer", "response", "output", "final")),
+    ("<|begin_of_solution|>", "<|end_of_solution|>"),
+    ("<|begin_of_answer|>", "<|end_of_answer|>"),
+)
+_MARK = re.compile(
+    "|".join(re.escape(mark) for pair in (*DIALECTS, *ANSWERS) for mark in pair)
+    + r"|<\|[^<>|\s]{1,40}\|>|<｜[^<>｜\s]{1,40}｜>"  # special tokens: <|im_end|>, <|eot_id|>; DeepSeek's
+    + r"|</?s>|<(?:bos|eos|pad|unk|sop|eop|start_of_turn|end_of_turn|extra_id_\d+)>"
+    + r"|\[(?:gMASK|/?INST|BOS|EOS)\]|<</?SYS>>",
+    re.IGNORECASE,
+)
 Piece = tuple[str, str]  # ("thought" or "reply", text); ("late", ""): all that came as reply was a thought
 
 
@@ -42,6 +68,30 @@ def split_thought(response: str, think_prefilled: bool = False) -> tuple[str | N
     before, rest = text.split(OPEN)
     thought, answer = rest.split(CLOSE)
     return thought, (answer if not before.strip() else f"{before}\n{answer}")
+
+
+def stray_mark(text: str) -> str:
+    """Returns the first mark of a thought or answer, of any dialect, or special token in a text; "" without one."""
+    return mark[0] if (mark := _MARK.search(text)) else ""
+
+
+def leading_thought(text: str) -> tuple[str | None, str]:
+    """Returns (thought, reply) of a text that begins with a closed thought in any dialect, (None, reply) of any other.
+
+    A reply that is marked as the answer as a whole loses these marks; `stray_mark` tells any other.
+    """
+    thought, reply = None, text
+    lower = text.lower()
+    for opened, closed in DIALECTS:
+        end = lower.find(closed.lower())
+        if lower.lstrip().startswith(opened.lower()) and end >= 0:
+            thought, reply = text[:end].lstrip()[len(opened) :], text[end + len(closed) :]
+            break
+    for opened, closed in ANSWERS:
+        bare = reply.strip()
+        if bare.lower().startswith(opened.lower()) and bare.lower().endswith(closed.lower()):
+            reply = bare[len(opened) : -len(closed)]
+    return thought, reply
 
 
 class ThoughtStream:

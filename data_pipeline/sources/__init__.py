@@ -44,8 +44,8 @@ def read(name: str, path: str | Path, key: str = "source", /, **options) -> Iter
     return _unique(_records(name, reader(path, **options)))
 
 
-def _records(name: str, found: Iterable) -> Iterator[Record | Reject]:
-    for record in found:
+def _records(name: str, records: Iterable) -> Iterator[Record | Reject]:
+    for record in records:
         if not isinstance(record, Record | Reject):
             raise TypeError(f"data_pipeline/sources/{name}.py: read yields a {type(record).__name__}, no record")
         yield record

@@ -6,27 +6,31 @@ evaluation set: meta["benchmark"] says so, and the exporter refuses it as traini
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from data_pipeline import dialogues
 from data_pipeline.records import Dialogue, Fault, Reject, json_or_fault
+from data_pipeline.tables import conversations
 
 _SPEAKERS = [name for name in dialogues.ROLES if not name.isascii()]
 # A line such as 督导师： begins a turn too, of a role that is not understood: no turn swallows another speaker.
-_TURN = re.compile(rf"^[^\S\n]*({'|'.join(_SPEAKERS)}|[^\s：:，。]{{1,8}}(?:者|师|医生))[^\S\n]*[：:]", re.MULTILINE)
+_TURN = re.compile(
+    rf"^[^\S\n]*({'|'.join(_SPEAKERS)}|{conversations.OTHERS}|[^\s：:，。]{{1,8}}(?:者|师|医生))[^\S\n]*[：:]",
+    re.MULTILINE | re.IGNORECASE,
+)
 _PREFIX = re.compile(r"\s*([^：:\n]{1,10}?)\s*[：:]")
 
 
-def read(path: str | Path, merge: bool = False) -> Iterator[Dialogue | Reject]:
+def read(path: str | Path, merge: bool = False, roles: Mapping[str, str] | None = None) -> Iterator[Dialogue | Reject]:
     """Yields a Dialogue or Reject for every file, paths sorted; `path` is a folder of .txt and .json files, or a file.
 
-    `merge` joins turns of one speaker in a row. A file that is neither UTF-8 nor JSON is rejected; raises BadInput for
-    a path without such files.
+    `merge` joins split turns, `roles` maps further speakers, {督导师: counselor}. A file that is neither UTF-8 nor JSON
+    is rejected; raises BadInput for a path without such files.
     """
-    root = Path(path)
-    for file in dialogues.files(root, ".txt", ".json"):
+    root, form = Path(path), conversations.Form(merge, roles or {})
+    for file in conversations.files(root, ".txt", ".json"):
         name = file.relative_to(root) if root.is_dir() else Path(file.name)
         id, where = f"cpsycoun/{name.with_suffix('').as_posix()}", str(file)
         turns = _text(file.read_bytes()) if file.suffix == ".txt" else _list(file.read_bytes())
@@ -34,7 +38,7 @@ def read(path: str | Path, merge: bool = False) -> Iterator[Dialogue | Reject]:
             yield Reject(id, where, *turns)
             continue
         meta: dict[str, Any] = {"benchmark": "CPsyCounE", "topic": file.parent.name} if file.suffix == ".json" else {}
-        yield dialogues.dialogue(id, "cpsycoun", where, turns, merge, **meta)
+        yield conversations.dialogue(id, "cpsycoun", where, turns, form, **meta)
 
 
 def _text(content: bytes) -> list[tuple] | Fault:

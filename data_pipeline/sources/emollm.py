@@ -1,30 +1,45 @@
 """EmoLLM (SmartFlowAI/EmoLLM, datasets/): rows of {conversation: [{system, input, output}, {input, output}, ...]}.
 
 Single-turn files also come as plain rows of {system, input, output}. The system prompt stands in the first round; the
-released data.json has a few rows with an empty conversation, which are rejected.
+released data.json has a few rows with an empty conversation, which are rejected. Its rows of {instruction, input,
+output} are `alpaca`'s.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from data_pipeline import dialogues
-from data_pipeline.records import Dialogue, Reject
+from data_pipeline.records import Dialogue, Fault, Reject
+from data_pipeline.tables import conversations
+
+ROUND = ("system", "input", "output", *conversations.THOUGHT_FIELDS)
 
 
-def read(path: str | Path, merge: bool = False) -> Iterator[Dialogue | Reject]:
-    """Yields a Dialogue or Reject for every row of the JSON or JSONL file, in order.
+def read(
+    path: str | Path, merge: bool = False, ignore: Collection[str] = (), encoding: str = ""
+) -> Iterator[Dialogue | Reject]:
+    """Yields a Dialogue or Reject for every row, in order.
 
-    A thought in <think></think> before an output is the turn's thought. `merge` is taken for the sake of one form of
-    all readers: rounds cannot be split. Raises BadInput for a missing or broken file.
+    A thought stands before an output, marked, or in a field of its own (`conversations.reply`). `merge` is taken for
+    the sake of one form of all readers: rounds cannot be split. A row with a field that carries meaning and is neither
+    known nor named by `ignore` is rejected. Raises BadInput for a missing or broken file.
     """
-    path = Path(path)
-    for number, row in dialogues.rows(path):
-        id, where = f"emollm/{path.stem}/{number}", f"{path} row {number}"
-        rounds = row.get("conversation", [row]) if isinstance(row, dict) else None
-        if not isinstance(rounds, list) or not all(isinstance(r, dict) for r in rounds):
-            yield Reject(id, where, "not an object with a list of rounds under conversation")
-            continue
-        yield dialogues.dialogue(id, "emollm", where, _turns(rounds), merge)
+    form = conversations.Form(merge, ignore=ignore, encoding=encoding)
+    for row in conversations.rows(path, form, columns=("output",)):
+        id = f"emollm/{row.table}/{row.number}"
+        rounds = row.values if isinstance(row.values, Fault) else _rounds(row.values, form)
+        if isinstance(rounds, Fault):
+            yield Reject(id, row.where, *rounds)
+        else:
+            yield conversations.dialogue(id, "emollm", row.where, _turns(rounds), form)
+
+
+def _rounds(row: dict, form: conversations.Form) -> list[dict] | Fault:
+    rounds = row.get("conversation", [row])
+    if not isinstance(rounds, list) or not all(isinstance(r, dict) for r in rounds):
+        return Fault("not an object with a list of rounds under conversation")
+    if "conversation" in row and (unknown := form.unknown(row, "conversation")):
+        return unknown
+    return next((unknown for one in rounds if (unknown := form.unknown(one, *ROUND))), rounds)
 
 
 def _turns(rounds: list[dict]) -> Iterator[tuple]:
@@ -32,5 +47,4 @@ def _turns(rounds: list[dict]) -> Iterator[tuple]:
         if (system := round.get("system")) and (number == 0 or system != rounds[0].get("system")):
             yield "system", system, None
         yield "client", round.get("input"), None
-        thought, reply = dialogues.leading_thought(round.get("output"))
-        yield "counselor", reply, thought
+        yield "counselor", *conversations.reply(round.get("output"), round)

@@ -4,31 +4,44 @@ Rows of {post_id, file, conversation: [{patient, counselor_content, counselor_th
 thought, and a row where one has none is rejected.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from data_pipeline import dialogues
-from data_pipeline.records import Dialogue, Reject
-from data_pipeline.sources import table
+from data_pipeline.records import Dialogue, Fault, Reject
+from data_pipeline.tables import conversations
+
+ROUND = ("patient", "counselor_content", "counselor_think")
 
 
-def read(path: str | Path, merge: bool = False, split: str = "train") -> Iterator[Dialogue | Reject]:
+def read(
+    path: str | Path, merge: bool = False, split: str = "train", ignore: Collection[str] = ()
+) -> Iterator[Dialogue | Reject]:
     """Yields a Dialogue or Reject for every row, in order.
 
-    `path` is a .json, .jsonl or .parquet file, a folder saved by `datasets`, or the data set's name on the hub.
-    `split` is the part of a data set that is read, not of a file. `merge` is taken for the sake of one form of all
-    readers: rounds cannot be split. Raises BadInput for what cannot be read.
+    `path` is a file, a folder saved by `datasets`, or the data set's name on the hub (`split` applies to the last two).
+    `merge` is taken for the sake of one form of all readers: rounds cannot be split. A row with a field that carries
+    meaning and is neither known nor named by `ignore` is rejected. Raises BadInput for what cannot be read.
     """
-    name = Path(path).stem
-    rows = dialogues.rows(path) if Path(path).suffix in (".json", ".jsonl") else table.rows_of(str(path), split)
-    for number, row in rows:
-        id, where = f"openr1_psy/{name}/{number}", f"{path} row {number}"
-        rounds = row.get("conversation") if isinstance(row, dict) else None
-        if not isinstance(rounds, list) or not all(isinstance(r, dict) for r in rounds):
-            yield Reject(id, where, "not an object with a list of rounds under conversation")
+    form = conversations.Form(merge, ignore=ignore)
+    for row in conversations.rows(path, form, split):
+        id = f"openr1_psy/{row.table}/{row.number}"
+        if isinstance(row.values, Fault):
+            yield Reject(id, row.where, *row.values)
             continue
-        meta = {"post_id": row.get("post_id"), "file": row.get("file")}
-        yield dialogues.dialogue(id, "openr1_psy", where, _turns(rounds), merge, thoughts=True, **meta)
+        rounds = _rounds(row.values, form)
+        if isinstance(rounds, Fault):
+            yield Reject(id, row.where, *rounds)
+            continue
+        meta = {"post_id": row.values.get("post_id"), "file": row.values.get("file")}
+        yield conversations.dialogue(id, "openr1_psy", row.where, _turns(rounds), form, thoughts=True, **meta)
+
+
+def _rounds(row: dict, form: conversations.Form) -> list[dict] | Fault:
+    rounds = row.get("conversation")
+    if not isinstance(rounds, list) or not all(isinstance(r, dict) for r in rounds):
+        return Fault("not an object with a list of rounds under conversation")
+    unknown = [form.unknown(row, "post_id", "conversation"), *(form.unknown(one, *ROUND) for one in rounds)]
+    return next(filter(None, unknown), rounds)
 
 
 def _turns(rounds: list[dict]) -> Iterator[tuple]:

@@ -1,4 +1,4 @@
-"""Posts of people who sought help, with replies: JSONL, JSON or CSV files.
+"""Posts of people who sought help, with replies: any table (`data_pipeline/tables/rows.py`).
 
 The recipe maps our fields to columns; unmapped fields keep the names below:
 
@@ -13,62 +13,46 @@ from pathlib import Path
 
 import orjson
 
-from data_pipeline.errors import BadInput
-from data_pipeline.records import Fault, Post, Reject, parse_json, read_jsonl
-from data_pipeline.sources.table import check_columns, csv_rows
+from data_pipeline.records import Fault, Post, Reject
+from data_pipeline.tables.columns import Fields
+from data_pipeline.tables.rows import Layout
 
 COLUMNS = {"id": "id", "title": "title", "text": "text", "replies": "replies"}
-REQUIRED = ("text",)
+FIELDS = Fields({field: () for field in COLUMNS}, required=(("text",),))
 TEXT_KEYS = ("text", "content", "answer", "reply", "answer_text", "body")  # of a reply that is an object
 
 
-def read(path: str | Path, columns: dict | None = None) -> Iterator[Post | Reject]:
-    """Yields a Post or Reject for every row, in order; `meta["where"]` is file and row.
+def read(
+    path: str | Path, columns: dict | None = None, encoding: str = "", sheet: str = "", split: str = ""
+) -> Iterator[Post | Reject]:
+    """Returns an iterator over the rows in order, a Post or Reject each; `meta["where"]` is file and row.
 
-    `columns` maps our fields to the file's, {text: 正文}; null takes our names. A post needs
-    a text (or a title); one without replies is a post. Raises BadInput for a missing file, an unknown suffix, broken
-    rows (with their number), an unmapped field name, and a mapped column that the file lacks.
+    A post needs a text (or a title); one without replies is a post. `encoding`, `sheet` and `split` say which where the
+    file leaves it open. Raises BadInput for a field that there is not, now; and for what is no table, or lacks a mapped
+    column, while it is read.
     """
-    path, columns = Path(path), dict(columns or {})
-    if unknown := sorted(set(columns) - set(COLUMNS) - {"reply_text", "reply_score"}):
-        known = ", ".join([*COLUMNS, "reply_text", "reply_score"])
-        raise BadInput(f"columns: unknown field {unknown[0]!r}; the fields are {known}")
-    mapping = {**COLUMNS, **columns}
-    checked = False
-    for number, row in _rows(path):
-        where = f"{path} row {number}"
-        if not isinstance(row, dict):
-            yield Reject(f"{path.stem}/{number}", where, "not an object", type(row).__name__)
-            continue
-        if not checked:
-            check_columns(path, row, {field: mapping[field] for field in COLUMNS}, columns, REQUIRED)
-            checked = True
-        yield _post(row, mapping, path.stem, number, where)
+    columns = dict(columns or {})
+    of_replies = {key: str(columns.pop(key)) for key in ("reply_text", "reply_score") if key in columns}
+    FIELDS.check(columns, "columns")
+    return _posts(path, columns, of_replies, Layout(encoding, sheet, split, "options: {KEY: VALUE}"))
 
 
-def _rows(path: Path) -> Iterator[tuple[int, object]]:
-    suffix = path.suffix.lower()
-    if suffix not in (".jsonl", ".json", ".csv"):
-        raise BadInput(f"{path}: cannot read {suffix or 'a file without suffix'}; posts are .jsonl, .json or .csv")
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file")
-    if suffix == ".jsonl":
-        yield from read_jsonl(path)
-    elif suffix == ".json":
-        rows = parse_json(path, path.read_bytes())
-        if not isinstance(rows, list):
-            raise BadInput(f"{path}: expected a list of posts, found {type(rows).__name__}")
-        yield from enumerate(rows, 1)
-    else:
-        yield from enumerate(csv_rows(path), 1)
+def _posts(path: str | Path, given: dict, of_replies: dict[str, str], layout: Layout) -> Iterator[Post | Reject]:
+    option = f"posts={{source: posts, path: '{path}', options: {{columns: COLUMNS}}}}"
+    for row, columns, _ in FIELDS.rows(path, layout, given, option):
+        id = f"{row.table}/{row.number}"
+        if isinstance(row.values, Fault):
+            yield Reject(id, row.where, *row.values)
+        else:
+            yield _post(row.values, {**COLUMNS, **columns, **of_replies}, id, row.where)
 
 
-def _post(row: dict, mapping: dict, name: str, number: int, where: str) -> Post | Reject:
+def _post(row: dict, mapping: dict, place: str, where: str) -> Post | Reject:
     def text(field: str) -> str:
         value = row.get(mapping[field])
         return "" if value is None else str(value).strip()
 
-    id = text("id") or f"{name}/{number}"
+    id = text("id") or place
     body, title = text("text"), text("title")
     if not body and not title:
         return Reject(id, where, "no text")
@@ -102,11 +86,11 @@ def _replies(row: dict, mapping: dict) -> list[str] | Fault:
     for place, reply in enumerate(value, 1):
         if isinstance(reply, dict):
             keys = [mapping["reply_text"]] if "reply_text" in mapping else TEXT_KEYS
-            found = next((reply[key] for key in keys if isinstance(reply.get(key), str)), None)
-            if found is None:
+            text = next((reply[key] for key in keys if isinstance(reply.get(key), str)), None)
+            if text is None:
                 detail = f"reply {place} of {column} has none under {' or '.join(keys)} (it has {', '.join(reply)})"
                 return Fault("a reply without a text", detail)
-            reply = found
+            reply = text
         if reply is not None and str(reply).strip():
             texts.append(str(reply).strip())
     return texts

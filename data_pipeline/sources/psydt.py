@@ -5,27 +5,32 @@ row per turn that is to be answered. The test file is the evaluation set of the 
 the exporter refuses it as training data.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from data_pipeline import dialogues
-from data_pipeline.records import Dialogue, Reject
+from data_pipeline.records import Dialogue, Fault, Reject
+from data_pipeline.tables import conversations
 
 
-def read(path: str | Path, merge: bool = False) -> Iterator[Dialogue | Reject]:
+def read(path: str | Path, merge: bool = False, ignore: Collection[str] = ()) -> Iterator[Dialogue | Reject]:
     """Yields a Dialogue or Reject for every row of the JSON or JSONL file, in order.
 
-    `merge` joins turns of one speaker in a row. Raises BadInput for a missing or broken file.
+    `merge` joins split turns. A row with a field that carries meaning and is neither known nor named by `ignore` is
+    rejected. Raises BadInput for a missing or broken file.
     """
-    path = Path(path)
-    for number, row in dialogues.rows(path):
-        id, where = f"psydt/{path.stem}/{number}", f"{path} row {number}"
-        if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
-            yield Reject(id, where, "not an object with a list of messages")
-            continue
-        meta: dict[str, Any] = {"released_id": row.get("id"), "topic": row.get("normalizedTag")}
-        if "_test_" in path.name:
-            meta["benchmark"] = "PsyDTCorpus test"
-        turns = dialogues.message_turns(row["messages"])
-        yield dialogues.dialogue(id, "psydt", where, turns, merge, **meta)
+    form = conversations.Form(merge, ignore=ignore)
+    for row in conversations.rows(path, form):
+        id = f"psydt/{row.table}/{row.number}"
+        if isinstance(row.values, Fault):
+            yield Reject(id, row.where, *row.values)
+        elif not isinstance(row.values.get("messages"), list):
+            yield Reject(id, row.where, "not an object with a list of messages")
+        elif unknown := form.unknown(row.values, "normalizedTag", "messages"):
+            yield Reject(id, row.where, *unknown)
+        else:
+            meta: dict[str, Any] = {"released_id": row.values.get("id"), "topic": row.values.get("normalizedTag")}
+            if "_test_" in Path(row.table).name:
+                meta["benchmark"] = "PsyDTCorpus test"
+            turns = conversations.message_turns(row.values["messages"], form)
+            yield conversations.dialogue(id, "psydt", row.where, turns, form, **meta)

@@ -1,23 +1,25 @@
 """SMILECHAT (Qiu et al. 2024, arXiv 2305.00450, CC0): one JSON file per dialogue, a list of {role, content}.
 
-The roles are client and counselor; sentence annotations, where a file has them, are left behind.
+The roles are client and counselor; what `annotation` says of single sentences is left behind.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from data_pipeline import dialogues
 from data_pipeline.records import Dialogue, Fault, Reject, json_or_fault
+from data_pipeline.tables import conversations
 
 
-def read(path: str | Path, merge: bool = False) -> Iterator[Dialogue | Reject]:
+def read(
+    path: str | Path, merge: bool = False, roles: Mapping[str, str] | None = None, ignore: Collection[str] = ()
+) -> Iterator[Dialogue | Reject]:
     """Yields a Dialogue or Reject for every file, paths sorted; `path` is the folder or one file.
 
-    `merge` joins turns of one speaker in a row. A file that is not JSON is rejected; raises BadInput for a path without
-    JSON files.
+    `merge` joins split turns, `roles` maps further names of roles. A file that is not JSON is rejected, and one with a
+    field that carries meaning and is neither known nor named by `ignore`; raises BadInput for a path without JSON.
     """
-    root = Path(path)
-    for file in dialogues.files(root, ".json"):
+    root, form = Path(path), conversations.Form(merge, roles or {}, ignore)
+    for file in conversations.files(root, ".json"):
         name = file.relative_to(root) if root.is_dir() else Path(file.name)  # folders may have files of one name
         id, where = f"smilechat/{name.with_suffix('').as_posix()}", str(file)
         turns = json_or_fault(file.read_bytes())
@@ -26,4 +28,5 @@ def read(path: str | Path, merge: bool = False) -> Iterator[Dialogue | Reject]:
         elif not isinstance(turns, list):
             yield Reject(id, where, "expected a list of turns", f"found {type(turns).__name__}")
         else:
-            yield dialogues.dialogue(id, "smilechat", where, dialogues.message_turns(turns), merge)
+            said = conversations.message_turns(turns, form, "annotation")
+            yield conversations.dialogue(id, "smilechat", where, said, form)

@@ -1,170 +1,164 @@
-"""People's own questions: CSV, JSONL or Parquet files, or a Hugging Face data set.
-
-The recipe maps our fields to columns; unmapped fields keep the names below:
+"""People's own questions: any table (`data_pipeline/tables/rows.py`), a row a question.
 
     columns: {stem: 题目, options: [选项A, 选项B, 选项C, 选项D], answer: 答案, rationale: 解析, kind: 题型}
 
-`options` is one column that holds a list or a {letter: text} object, or a list of columns, one per letter. Without a
-`kind` column a question is multi-answer when its key has several letters. Values of `kind` are those of KIND_WORDS.
+A field that the recipe does not map stands in the column of its own name, or of a usual one (USUAL). How options, keys
+and kinds may be written stands in `data_pipeline/tables/`; a key that counts its options is mapped as `answer_from_0`
+or `answer_from_1` in place of `answer`. Without a kind a question is multi-answer when its key has several letters.
 """
 
-from collections.abc import Container, Iterable, Iterator
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import cast
-
-import orjson
 
 from data_pipeline.errors import BadInput
-from data_pipeline.records import LETTERS, Fault, Question, Reject, check_question, read_jsonl
+from data_pipeline.records import LETTERS, Fault, Question, Reject, check_question, note
+from data_pipeline.steps.clean import clean_text
+from data_pipeline.tables.columns import Columns, Fields, beyond, say
+from data_pipeline.tables.keys import read_key, read_kind, true_or_false
+from data_pipeline.tables.options import is_empty, read_options, text_of
+from data_pipeline.tables.rows import Layout, Row
 
-COLUMNS = {
-    "id": "id",
-    "subject": "subject",
-    "kind": "kind",
-    "context": "context",
-    "stem": "stem",
-    "options": "options",
-    "answer": "answer",
-    "rationale": "rationale",
+USUAL = {
+    "id": (),
+    "subject": ("科目", "学科"),
+    "kind": ("题型", "题目类型", "questiontype", "qtype"),
+    "context": ("材料", "背景材料", "案例"),
+    "stem": ("question", "题目", "题干", "问题", "试题"),
+    "options": ("choices", "选项", "备选答案"),
+    "answer": ("答案", "正确答案", "标准答案", "answerkey", "correctanswer", "key"),
+    "answer_from_0": (),
+    "answer_from_1": (),
+    "rationale": ("解析", "答案解析", "试题解析", "explanation", "analysis"),
 }
-REQUIRED = ("stem", "options", "answer")
-KIND_WORDS = {
-    "single": "single", "单选": "single", "单选题": "single", "单项选择题": "single",
-    "multi": "multi", "multiple": "multi", "多选": "multi", "多选题": "multi", "多项选择题": "multi",
-}  # fmt: skip
+FIELDS = Fields(
+    USUAL, required=(("stem",), ("options",), ("answer", "answer_from_0", "answer_from_1")), several=("options",)
+)
+_LOST = re.compile("\ufffd")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
+LEAVE = ("emoticon", "repeat")  # kinds of cleaning that questions do without: in them 233 is a number
+MEANS = ("single", "multi", "true_false")
+OPTION = "source_options={columns: COLUMNS}"
 
 
-def read(path: str | Path, columns: dict | None = None, split: str = "train") -> Iterator[Question | Reject]:
-    """Yields a Question or Reject for every row, in order.
+def read(
+    path: str | Path,
+    columns: dict | None = None,
+    kinds: dict | None = None,
+    clean: bool = True,
+    encoding: str = "",
+    sheet: str = "",
+    split: str = "",
+) -> Iterator[Question | Reject]:
+    """Returns an iterator over the rows in order, a Question or Reject each; `where` is file, sheet and row.
 
-    `path` is a .csv, .jsonl or .parquet file, a folder saved by `datasets`, or the name of a data set on the hub.
-    `columns` maps our fields to the table's columns, {stem: 题目}; null takes our names. `split` is the part of a data
-    set that is read, not of a file. Raises BadInput for a missing file, an unknown suffix, an unmapped field name, a
-    mapped column that the table lacks (naming those it has), and broken rows (with their number).
+    `kinds` explains words of the kind column, {word: single, multi or true_false}. With `clean` texts pass the rules of
+    `data_pipeline/steps/clean.py`, as posts do. `encoding`, `sheet` and `split` say which where the file leaves it
+    open. Raises BadInput for an option that cannot be, now; and for what is no table, while it is read.
     """
-    if unknown := sorted(set(columns or {}) - set(COLUMNS)):
-        raise BadInput(f"columns: unknown field {unknown[0]!r}; the fields are {', '.join(COLUMNS)}")
-    mapping = {**COLUMNS, **(columns or {})}
-    checked = False
-    for number, row in rows_of(str(path), split):
-        if not checked:
-            check_columns(path, row, mapping, set(columns or {}), REQUIRED)
-            checked = True
-        yield _question(row, mapping, Path(path).stem, number, f"{path} row {number}")
+    columns, kinds = dict(columns or {}), {str(word): kind for word, kind in (kinds or {}).items()}
+    FIELDS.check(columns, "source_options.columns")
+    if wrong := next((word for word, kind in kinds.items() if kind not in MEANS), None):
+        raise BadInput(f"source_options.kinds: {wrong}={kinds[wrong]!r}; a kind is {', '.join(MEANS)}")
+    return _records(path, columns, kinds, clean, Layout(encoding, sheet, split))
 
 
-def rows_of(path: str, split: str) -> Iterator[tuple[int, dict]]:
-    file = Path(path)
-    suffix = file.suffix.lower()
-    if suffix == ".jsonl":
-        yield from read_jsonl(file)
-        return
-    if suffix in (".csv", ".parquet"):
-        if not file.is_file():
-            raise BadInput(f"{file}: no such file")
-        rows = csv_rows(file) if suffix == ".csv" else _parquet(file)
-    elif file.is_dir() or (not file.exists() and suffix == "" and not path.startswith((".", "/"))):
-        rows = _hugging_face(path, split)
-    else:
-        found = "no such file or data set" if not file.exists() else f"cannot read {suffix or 'a file without suffix'}"
-        raise BadInput(f"{path}: {found}; a table is a .csv, .jsonl or .parquet file, or a Hugging Face data set")
-    yield from enumerate(rows, 1)
-
-
-def csv_rows(file: Path) -> list[dict]:
-    import pandas
-
-    try:  # every cell as text: pandas would read the key "1" as a number and "NA" as missing
-        return pandas.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig").to_dict("records")
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{file}: not UTF-8 (byte {error.start}); save the table as UTF-8") from None
-    except (pandas.errors.ParserError, pandas.errors.EmptyDataError) as error:
-        raise BadInput(f"{file}: not a CSV table: {error}") from None
-
-
-def _parquet(file: Path) -> list[dict]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        return pyarrow.parquet.read_table(file).to_pylist()
-    except pyarrow.ArrowException as error:
-        raise BadInput(f"{file}: not a Parquet file: {error}") from None
-
-
-def _hugging_face(name: str, split: str) -> Iterator[dict]:
-    import datasets
-
-    try:
-        if Path(name, "dataset_dict.json").exists() or Path(name, "state.json").exists():
-            loaded = datasets.load_from_disk(name)
-            rows = loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
+def _records(path: str | Path, given: dict, kinds: dict, clean: bool, layout: Layout) -> Iterator[Question | Reject]:
+    mapped, more, hint = None, [], ""
+    for row, columns, names in FIELDS.rows(path, layout, given, OPTION):
+        if columns is not mapped and columns:
+            mapped, options = columns, columns["options"]
+            more = beyond(options, names) if isinstance(options, list) else []
+            hint = _counts(given, columns)
+        question = row.values
+        if not isinstance(question, Fault):
+            question = _question(question, columns, more, kinds, hint)
+        if isinstance(question, Question):  # before the cleaning, which would take it out
+            question = _without(_LOST, "lost when the table was saved", question)
+        if clean and isinstance(question, Question):
+            question = cleaned(question)
+        if isinstance(question, Question):
+            question = _without(_CONTROL, "a control character or a mark of direction", question)
+        if isinstance(question, Fault):
+            yield Reject(_id(row, columns), row.where, *question)
         else:
-            rows = datasets.load_dataset(name, split=split)
-        return iter(cast(Iterable[dict], rows))
-    except Exception as error:  # the hub client raises a dozen types; the message is what helps
-        raise BadInput(f"{name}: not a data set that could be loaded (split {split!r}): {str(error)[:300]}") from None
+            question.id, question.meta["where"] = _id(row, columns), row.where
+            yield question
 
 
-def check_columns(path: str | Path, row: dict, mapping: dict, named: Container[str], required: Container[str]) -> None:
-    """Raises BadInput for a column that the row lacks, of a field that is required or that the recipe names."""
-    for field in mapping:
-        if field not in required and field not in named:
-            continue
-        for column in mapping[field] if isinstance(mapping[field], list) else [mapping[field]]:
-            if column not in row:
-                raise BadInput(
-                    f"{path}: no column {column!r} for {field}; the columns are {', '.join(map(str, row))}. "
-                    f"Map it in the recipe, e.g. columns={{{field}: {next(iter(row), 'COLUMN')}}}"
-                )
+def _id(row: Row, columns: Columns) -> str:
+    value = row.values.get(str(columns.get("id"))) if isinstance(row.values, dict) else None
+    text = text_of(value)
+    return text.strip() if isinstance(text, str) and text.strip() else f"{row.table}/{row.number}"
 
 
-def _options(row: dict, column: str | list[str]) -> dict[str, str] | None:
-    """Returns {letter: text}, or None where the cell holds neither a list nor an object."""
-    value = {LETTERS[i]: row.get(name) for i, name in enumerate(column)} if isinstance(column, list) else row[column]
-    if isinstance(value, str):  # a CSV cell
-        try:
-            value = orjson.loads(value)
-        except orjson.JSONDecodeError:
-            return None
-    if isinstance(value, list):
-        value = dict(zip(LETTERS, value, strict=False)) if len(value) <= len(LETTERS) else None
-    if not isinstance(value, dict):
-        return None
-    return {str(letter): "" if text is None else str(text) for letter, text in value.items()}
+def _counts(given: Mapping[str, object], columns: Columns) -> str:
+    """Returns how a user says that the answer's column counts the options."""
+    mapped = {field: column for field, column in given.items() if field != "answer"}
+    ways = [say(OPTION, mapped | {f"answer_from_{first}": columns.get("answer")}) for first in (0, 1)]
+    return f"{ways[0]} if it counts from 0, {ways[1]} if from 1"
 
 
-def _question(row: dict, mapping: dict, table: str, number: int, where: str) -> Question | Reject:
-    def text(field: str) -> str:
-        value = row.get(mapping[field])
-        return "" if value is None else str(value).strip()
-
-    id = text("id") or f"{table}/{number}"
-    options = _options(row, mapping["options"])
-    if options is None:
-        return Reject(
-            id, where, "options that are neither a list nor an object of letters and texts", mapping["options"]
+def _question(values: Mapping, columns: Columns, more: list[str], kinds: dict[str, str], hint: str) -> Question | Fault:
+    """Returns the question of a row, without id and place, or the Fault for which it is not trusted."""
+    texts = {}
+    for field in ("subject", "kind", "context", "stem", "rationale"):
+        text = text_of(values.get(str(columns[field]))) if field in columns else ""
+        if isinstance(text, Fault):
+            return Fault(f"a {field} that is no text", text.reason)
+        texts[field] = text.strip()
+    if left := next((name for name in more if str(values.get(name) or "").strip()), None):
+        return Fault("an option in a column that is not mapped", f"{left}: {str(values[left])[:40]!r}")
+    where = columns["options"]
+    cell = [values.get(name) for name in where] if isinstance(where, list) else values.get(where)
+    field = next((field for field in ("answer_from_0", "answer_from_1") if field in columns), "answer")
+    key = values.get(str(columns[field]))
+    kind = read_kind(texts["kind"], kinds) if texts["kind"] or "" in kinds else "any"
+    if not kind:
+        how = f'"source_options={{kinds: {{{texts["kind"]!r}: single}}}}"'
+        return Fault(
+            "a kind that is not known",
+            f"{columns['kind']} is {texts['kind']!r}; explain it: {how}, multi or true_false",
         )
-    key = text("answer")
-    word = text("kind")
-    kind = KIND_WORDS.get(word) if word else ("multi" if len(set(key) & set(LETTERS)) > 1 else "single")
-    if kind is None:
-        return Reject(
-            id, where, "a kind that is not known", f"{mapping['kind']} is {word!r}; known are {', '.join(KIND_WORDS)}"
-        )
-    checked = check_question(kind, text("stem"), options, key)
+    options = read_options(cell)
+    if kind == "true_false":
+        read = true_or_false(key, texts["stem"], None if is_empty(cell) else options, hint)
+    else:
+        read = read_key(key, options, {"answer_from_0": 0, "answer_from_1": 1}.get(field), hint)
+    if isinstance(read, Fault):
+        return read
+    options, letters = read
+    kind = {"any": "multi" if len(set(letters)) > 1 else "single", "true_false": "single"}.get(kind, kind)
+    checked = check_question(kind, texts["stem"], dict(zip(LETTERS, options.texts, strict=False)), letters)
     if isinstance(checked, Fault):
-        return Reject(id, where, *checked)
-    texts, answer = checked
+        return checked
     return Question(
-        id=id,
-        source="table",
-        subject=text("subject"),
-        kind=kind,
-        context=text("context"),
-        stem=text("stem"),
-        options=texts,
-        answer=answer,
-        rationale=text("rationale"),
-        meta={"where": where},
+        "", "table", texts["subject"], kind, texts["stem"], *checked, texts["context"], "", texts["rationale"]
     )
+
+
+def _without(characters: re.Pattern, what: str, question: Question) -> Question | Fault:
+    """Returns the question, or the Fault of a text that holds one of the characters."""
+    whole = "\n".join((question.subject, question.context, question.stem, question.rationale, *question.options))
+    if not (bad := characters.search(whole)):
+        return question
+    around = whole[max(0, bad.start() - 20) : bad.end() + 20]
+    return Fault("a character that is no text", f"U+{ord(bad[0]):04X}, {what}, in {around!r}")
+
+
+def cleaned(question: Question) -> Question | Fault:
+    """Returns the question with its texts cleaned as posts are, the removed spans counted in its trail; a Fault when
+    cleaning leaves nothing of the stem or an option, or makes two options one.
+    """
+    parts = [question.subject, question.context, question.stem, question.rationale, *question.options]
+    results = [clean_text(part, LEAVE, flags=False) for part in parts]
+    texts = [result.text for result in results]
+    question.subject, question.context, question.stem, question.rationale, *question.options = texts
+    if not question.stem or not all(question.options):
+        return Fault("cleaning leaves nothing of a text", "the stem" if not question.stem else "an option")
+    if len(set(question.options)) < len(question.options):
+        return Fault("two options are the same", "after cleaning: " + " | ".join(question.options)[:120])
+    if removed := Counter(span.rule for result in results for span in result.removed):
+        note(question, "clean", removed=dict(removed))
+    return question

@@ -10,7 +10,7 @@ it came in; of contact data the shape alone is kept there (1••-••••)
 import html
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -92,13 +92,16 @@ def _rules() -> _Rules:
     return _Rules(remove, repeats, rules["write"], screen(needs))
 
 
-def clean_text(text: str) -> Cleaned:
-    """Returns the cleaned text, what was taken out of it, and the crisis flags of the text as it came in."""
+def clean_text(text: str, leave: Collection[str] = (), flags: bool = True) -> Cleaned:
+    """Returns the cleaned text, what was taken out of it, and the crisis flags of the text as it came in.
+
+    What is of a kind in `leave` stays; without `flags` no crisis is looked for.
+    """
     if not text:
         return Cleaned(text)
     rules = _rules()
     needed, untidy = rules.screen(text), len(rules.remove)
-    removed, cleaned = _find(text, needed), text
+    removed, cleaned = [span for span in _find(text, needed) if span.kind not in leave], text
     if removed:
         kept, at = [], 0
         for span in removed:
@@ -107,7 +110,7 @@ def clean_text(text: str) -> Cleaned:
         cleaned = "".join([*kept, text[at:]])
     if removed or untidy in needed:
         cleaned = write_punctuation(cleaned)
-    crisis = crisis_flags(text)
+    crisis = crisis_flags(text) if flags else []
     return Cleaned(cleaned.strip().lstrip(_LONE), removed, crisis)
 
 

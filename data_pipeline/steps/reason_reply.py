@@ -24,7 +24,7 @@ from data_pipeline.safety.crisis import crisis_flags
 from data_pipeline.safety.guidance import Helplines, add_flags, crisis_entry, guidance, guided_turns, note_guidance
 from data_pipeline.safety.reply_rules import find_forbidden, named_diagnoses
 from data_pipeline.steps import Calls, Outcome, Size, Step, StepSettings, counts_under, tidy
-from reward.thought import split_thought, template_opened
+from reward.thought import split_thought, stray_mark, template_opened
 
 NAME = "reason_reply"
 THOUGHT_CHARS, REPLY_CHARS = 600, 150  # as a rule, for the plan of calls; ours
@@ -202,8 +202,8 @@ def _read(reply: Response, turn: _Next) -> _Read:
     thought, text = thought.strip(), text.strip()
     if not thought or not text:
         return _Read(fault=Fault("an empty reply" if thought else "an empty thought"))
-    if marks := [mark for mark in dialogues.MARKS if mark in thought + text]:
-        return _Read(fault=Fault(f"{marks[0]} inside the reply or beside the thought that the server gave"))
+    if mark := stray_mark(thought) or stray_mark(text):
+        return _Read(fault=Fault(f"{mark} inside the reply or beside the thought that the server gave"))
     if found := _forbidden(text, turn):
         named = ", ".join(f"{rule} ({words})" for rule, words in found)
         return _Read(fault=Fault("forbidden content", named), rule=found[0][0])

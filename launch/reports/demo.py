@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-from data_pipeline.dialogues import MARKS
 from eval import report
 from eval.contract import Table
 from eval.figures import Measured
 from eval.responses import file_name, read_rows
 from launch.frameworks import llama_factory
 from launch.running.folder import finished_manifest
+from reward.thought import stray_mark
 
 TRANSCRIPT = Path("chat/transcript.json")  # of the scripted conversation, in the run's folder
 
@@ -110,7 +110,7 @@ def _conversation(folder: Path) -> tuple[dict, list, dict]:
 def well_formed(turn: dict) -> bool:
     """Returns whether a turn of a transcript has one thought, then a reply, neither cut nor with tags in it."""
     thought, reply = turn.get("thought", ""), turn["content"]
-    return bool(thought and reply) and not turn.get("cut") and not any(mark in thought + reply for mark in MARKS)
+    return bool(thought and reply) and not turn.get("cut") and not stray_mark(thought + reply)
 
 
 def spoken(summary: dict) -> list[tuple[str, str, str]]:

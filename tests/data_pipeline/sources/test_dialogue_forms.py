@@ -74,7 +74,7 @@ def test_psydt_rows_and_its_test_file_is_a_benchmark(tmp_path):
     assert isinstance(unanswered, Reject) and isinstance(other, Reject)
     assert [turn.role for turn in kept.turns] == ["system", "client", "counselor"]
     assert (kept.meta["topic"], kept.meta["released_id"], "benchmark" in kept.meta) == ("婚恋", 3, False)
-    assert (unanswered.reason, other.reason) == ("no counselor turn", "not an object with a list of messages")
+    assert (unanswered.reason, other.reason) == ("no counselor turn", "not an object: list")
     test = write(tmp_path / "PsyDTCorpus_test_single_turn_split.json", rows[:1])
     assert one(psydt.read(test)).meta["benchmark"] == "PsyDTCorpus test"
 

@@ -7,11 +7,14 @@ from hypothesis import strategies as st
 from data_pipeline import dialogues
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Dialogue, Reject, Turn, write_jsonl
-from data_pipeline.sources import cpsycoun, emollm, messages, openr1_psy, psydt, smilechat
+from data_pipeline.sources import alpaca, cpsycoun, emollm, messages, openr1_psy, psydt, smilechat
+from reward.thought import stray_mark
 from tests.data_pipeline.sources.dialogue_files import ANSWERED, ASKED, one, sharegpt, thought, write
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="\r"), min_size=1).map(str.strip).filter(bool)
-clean = words.filter(lambda text: not any(mark in text for mark in dialogues.MARKS))
+clean = words.filter(
+    lambda text: not stray_mark(text) and "\ufffd" not in text and "：" not in text and ":" not in text
+)
 
 
 @settings(max_examples=200)
@@ -34,8 +37,8 @@ def test_any_dialogue_with_thoughts_comes_back_from_sharegpt_as_it_was(tmp_path_
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        ([ASKED, ASKED, ANSWERED], "two client turns in a row: 1 and 2; merge=true joins split turns"),
-        ([ASKED, ANSWERED, ANSWERED], "two counselor turns in a row: 2 and 3; merge=true joins split turns"),
+        ([ASKED, ASKED, ANSWERED], "two client turns in a row: 1 and 2; options: {merge: true} joins split turns"),
+        ([ASKED, ANSWERED, ANSWERED], "two counselor turns in a row: 2 and 3; options: {merge: true}"),
         ([ANSWERED, ASKED], "starts with the counselor"),
         ([ASKED], "no counselor turn"),
         ([], "no turn"),
@@ -49,7 +52,6 @@ def test_any_dialogue_with_thoughts_comes_back_from_sharegpt_as_it_was(tmp_path_
         ([ASKED, {"role": "assistant", "content": None}], "not a string: the text of turn 2 (counselor) is NoneType"),
         ([ASKED, {"role": "assistant", "content": 7}], "not a string: the text of turn 2 (counselor) is int"),
         ([ASKED, {**ANSWERED, "reasoning_content": ["x"]}], "not a string: the thought of turn 2 (counselor) is list"),
-        ([ASKED, thought("<think>\n\n</think>\n\n好。")], "an empty thought: turn 2 (counselor)"),
         ([ASKED, thought("<think>想</think>")], "an empty turn: turn 2 (counselor)"),
         ([ASKED, thought("<think>想，没有说完")], "<think> inside a reply: turn 2 (counselor)"),
         ([ASKED, thought("想</think>好。")], "</think> inside a reply: turn 2 (counselor)"),
@@ -102,13 +104,12 @@ def test_a_dialogue_of_200_turns_is_read_whole(tmp_path):
     assert isinstance(reject, Reject) and reject.reason.startswith("two client turns in a row: 199 and 200")
 
 
-@pytest.mark.parametrize("reader", [openr1_psy, psydt, emollm, messages])
+@pytest.mark.parametrize("reader", [openr1_psy, psydt, emollm, alpaca, messages])
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("x.json", "[1,", "x.json: broken JSON at line 1"),
-        ("x.json", '{"a": 1}', "x.json: expected a list of dialogues, found dict"),
-        ("x.jsonl", "{}\n[1]\n", "x.jsonl line 2: not a JSON object"),
+        ("x.csv", "", "x.csv: an empty file"),
         ("missing.json", None, "missing.json: no such file"),
         ("missing.jsonl", None, "missing.jsonl: no such file"),
     ],

@@ -53,6 +53,7 @@ TWICE = {
 }  # fmt: skip
 # Readers that name a record by its place: the same one in two places is two records.
 PLACES = {
+    "alpaca": {"a.json": array(*[{"instruction": "问", "output": "答"}] * 2)},
     "emollm": {"e.json": array({"input": "问", "output": "答"}, {"input": "问", "output": "答"})},
     "openr1_psy": {"o.jsonl": lines({"conversation": [ROUND]}, {"conversation": [ROUND]})},
     "psydt": {"d.json": array({"id": 1, "messages": [ASKED, ANSWERED]}, {"id": 1, "messages": [ASKED, ANSWERED]})},
@@ -107,10 +108,10 @@ def test_posts_of_one_author_do_not_get_each_others_replies(tmp_path):
         {"id": "小林", "text": "又睡过头了。", "replies": []},
     ]
     (tmp_path / "p.jsonl").write_bytes(lines(*rows))
-    found = list(sources.read("posts", tmp_path / "p.jsonl"))
-    posts = [record for record in found if isinstance(record, Post)]
+    records = list(sources.read("posts", tmp_path / "p.jsonl"))
+    posts = [record for record in records if isinstance(record, Post)]
     assert [(post.text, post.replies) for post in posts] == [(rows[n]["text"], rows[n]["replies"]) for n in (0, 2)]
-    rejects = [record for record in found if isinstance(record, Reject)]
+    rejects = [record for record in records if isinstance(record, Reject)]
     assert [(r.id, r.where.rsplit(" ", 1)[1], r.detail.rsplit(" ", 1)[1]) for r in rejects] == [
         ("小林", "2", "1"), ("小林", "4", "1"),
     ]  # fmt: skip
@@ -134,11 +135,11 @@ KINDS = [
 @pytest.mark.parametrize("make", KINDS)
 def test_records_of_every_kind_have_unique_ids(reader, make):
     reader("table", lambda path: iter([make(), make(), Reject("x", "w", "no answer"), make()]))
-    found = list(sources.read("table", "anywhere"))
-    assert [getattr(record, "code", "kept") for record in found] == [
+    records = list(sources.read("table", "anywhere"))
+    assert [getattr(record, "code", "kept") for record in records] == [
         "kept", "the id stands already", "no answer", "the id stands already",
     ]  # fmt: skip
-    second = found[1]  # a record without a place is named by its id
+    second = records[1]  # a record without a place is named by its id
     assert isinstance(second, Reject) and (second.where, second.detail) == ("x", "x")
 
 
@@ -163,7 +164,7 @@ def test_a_wrong_option_is_named_with_those_there_are_before_anything_is_read(na
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"colums": {}}, "its options are columns, split. Did you mean columns?"),
+        ({"colums": {}}, "its options are columns, kinds, clean, encoding, sheet, split. Did you mean columns?"),
         ({"path": "b"}, "multiple values for argument 'path'"),
         ({"key": "b"}, "unexpected keyword argument 'key'"),  # also what `sources.read` itself calls its arguments
         ({"name": "b"}, "unexpected keyword argument 'name'"),

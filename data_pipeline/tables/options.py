@@ -1,0 +1,208 @@
+"""Cells that hold the options of a question, in the ways in which people write them.
+
+Nothing is guessed: what can be read in two ways is a Fault.
+"""
+
+import ast
+import re
+import unicodedata
+from dataclasses import dataclass, field
+
+from data_pipeline.records import LETTERS, Fault
+from data_pipeline.tables.rows import as_json
+
+_LABELS, _TEXTS = ("key", "label", "letter", "id", "option_key"), ("value", "text", "content", "option", "option_text")
+
+OWN_LETTER = r"\s*(?:[（(【\[]\s*{0}\s*[)）】\]]\s*[.．、:：,，]?|{0}\s*[.．、:：)）]|{0}(?=\s))\s*"
+_OWN = [re.compile(OWN_LETTER.format(f"[{a}{a.lower()}{chr(ord(a) + 0xFEE0)}{chr(ord(a) + 0xFF00)}]")) for a in LETTERS]
+_ANY_LETTER = re.compile(OWN_LETTER.format("[A-Za-zＡ-Ｚａ-ｚ]"))
+_LETTER_AND_SIGN = re.compile(r"\s*([A-Za-z])\s*[.．、:：)）]")
+_MARKED = re.compile(
+    r"(?:^|(?<=[\s|;；,，。]))(?:[（(【\[]([A-Za-zＡ-Ｚ])[)）】\]]|([A-Za-zＡ-Ｚ])\s*[.．、:：)）])\s*"
+)
+_LINE = re.compile(r"\s*(?:[（(【\[]?([A-Za-zＡ-Ｚ])\s*[.．、:：)）】\]]|([A-Za-zＡ-Ｚ])(?=\s))\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    texts: list[str]
+    plain: list[str]  # the texts as they are compared
+    labels: list[str] = field(default_factory=list)  # what the table calls them, if it is not A, B, C
+
+
+def read_options(value: object) -> Options | Fault:
+    """Returns the options of a cell: a list or object of texts, objects of label and text, lettered lines, or `|`.
+
+    A list of columns comes as a list, None or "" for an empty one. Texts lose letters of their own where every option
+    bears the letter of its place. A Fault is what is no text, what bears letters of other places, and two options with
+    one text.
+    """
+    if isinstance(value, Fault):
+        return value
+    value = as_json(value)
+    if isinstance(value, str):
+        value = as_python(value)
+    labels: list[str] = []
+    if isinstance(value, dict) and len(value) == 2 and all(isinstance(part, list) for part in value.values()):
+        value = _pairs_of_lists(value)
+    if isinstance(value, str):
+        parts = _cut(value)
+        if isinstance(parts, Fault):
+            return parts
+        value = parts
+    if isinstance(value, dict):
+        labels, value = [str(key).strip() for key in value], list(value.values())
+    if not isinstance(value, list):
+        return Fault("options that are neither a list nor an object nor lettered lines", short(value))
+    if any(isinstance(item, dict) for item in value):
+        pairs = [_pair(item) for item in value]
+        if isinstance(fault := next((pair for pair in pairs if isinstance(pair, Fault)), None), Fault):
+            return fault
+        labels, value = [label for label, _ in pairs], [text for _, text in pairs]
+    if len(value) > len(LETTERS):
+        return Fault("more than 26 options", str(len(value)))
+    texts = [text_of(item) for item in value]
+    if isinstance(fault := next((text for text in texts if isinstance(text, Fault)), None), Fault):
+        return Fault("an option that is no text", fault.reason)
+    return _in_order([str(text) for text in texts], labels)
+
+
+def _in_order(texts: list[str], labels: list[str]) -> Options | Fault:
+    """Returns the options by their letters, without their own; gaps stay, for the caller to see."""
+    letters = [letter_of(label) for label in labels]
+    if labels and all(letters):
+        if len(set(letters)) < len(letters):
+            return Fault("two options with one letter", "".join(letters))
+        by_letter = dict(zip(letters, texts, strict=True))
+        texts = [by_letter.get(letter, "") for letter in LETTERS[: LETTERS.index(max(letters)) + 1]]
+        labels = []
+    elif labels and labels not in ([str(n) for n in range(1, len(labels) + 1)], [str(n) for n in range(len(labels))]):
+        return Fault("labels of options that are neither letters nor numbers in a row", " ".join(labels)[:80])
+    texts = [text.strip() for text in texts]
+    while texts and not texts[-1]:
+        texts.pop()
+    bare = _without_letters(texts)
+    if isinstance(bare, Fault):
+        return bare
+    compared = [plain(text) for text in bare]
+    filled = list(filter(None, compared))
+    if len(set(filled)) < len(filled):
+        return Fault("two options are the same", " | ".join(bare)[:120])
+    return Options(bare, compared, labels)
+
+
+def _without_letters(texts: list[str]) -> list[str] | Fault:
+    """Returns the texts without the letters that they bear, where every one bears that of its place; a Fault where all
+    bear letters and these stand at other places.
+    """
+    filled = [(place, text) for place, text in enumerate(texts) if text]
+    if not filled or not _ANY_LETTER.match(filled[0][1]):
+        return texts
+    own = {place: _OWN[place].match(text) for place, text in filled}
+    if all(own.values()):
+        bare = [text[match.end() :].strip() if (match := own.get(place)) else text for place, text in enumerate(texts)]
+        # of A型 to D型 the letters are what tells them apart
+        return bare if all(bare[place] for place in own) and len({*map(bare.__getitem__, own)}) == len(own) else texts
+    said = [match[1].upper() if (match := _LETTER_AND_SIGN.match(text)) else "" for _, text in filled]
+    if all(said) and sorted(said) == [LETTERS[place] for place, _ in filled]:
+        return Fault("options that bear the letters of other places", " | ".join(texts)[:120])
+    return texts
+
+
+def _pairs_of_lists(value: dict) -> object:
+    """Returns [{label, text}] of {"text": [...], "label": [...]}, as ARC writes its choices."""
+    text, label = (
+        next((key for key in value if key in (*names, *(f"{n}s" for n in names))), "") for names in (_TEXTS, _LABELS)
+    )
+    if not text or not label or len(value[text]) != len(value[label]):
+        return value
+    return [{"label": a, "text": b} for a, b in zip(value[label], value[text], strict=True)]
+
+
+def _pair(item: object) -> tuple[str, object] | Fault:
+    """Returns (label, text) of an option that is an object: {"A": text}, or a label and a text under usual names."""
+    if isinstance(item, dict):
+        if len(item) == 1:
+            ((label, text),) = item.items()
+            return str(label), text
+        label = [key for key in item if key in _LABELS]
+        text = [key for key in item if key in _TEXTS]
+        if len(label) == len(text) == 1 and len(item) == 2:
+            return str(item[label[0]]), item[text[0]]
+    return Fault("an option that is not a label and a text", short(item))
+
+
+def as_python(text: str) -> object:
+    """Returns the list or object that Python wrote, as in a cell of a table that pandas saved; else the text."""
+    if text.lstrip().startswith(("[", "{")):
+        try:
+            return ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            pass
+    return text
+
+
+def _cut(cell: str) -> list[str] | Fault:
+    """Returns the options of one text: parted by `|`, lettered lines, or lettered parts of a line."""
+    lines = [line for line in cell.replace("\r\n", "\n").split("\n") if line.strip()]
+    if len(lines) > 1 and (match := _LINE.match(lines[0])) and letter_of(match[1] or match[2]) == "A":
+        options: list[str] = []
+        for line in lines:
+            match = _LINE.match(line)
+            letter = letter_of(match[1] or match[2]) if match else ""
+            if len(options) == len(LETTERS):
+                return Fault("more than 26 options", short(cell))
+            if letter and letter == LETTERS[len(options)]:
+                options.append(line)
+            elif match and match[1] and letter:
+                return Fault("options whose letters are not in order", short(cell))
+            else:
+                options[-1] += "\n" + line  # it goes on
+        if len(options) > 1:
+            return options
+    marks = list(_MARKED.finditer(cell))
+    letters = "".join(letter_of(mark[1] or mark[2]) for mark in marks)
+    if len(marks) > 1 and not cell[: marks[0].start()].strip():
+        if letters != LETTERS[: len(letters)]:
+            return Fault("options whose letters are not in order", short(cell))
+        ends = [mark.start() for mark in marks[1:]] + [len(cell)]
+        return [cell[mark.start() : end].strip(" \t\r\n|;；,，") for mark, end in zip(marks, ends, strict=True)]
+    if "|" in cell:
+        return cell.split("|")
+    return Fault("options that are neither a list nor an object nor lettered lines", short(cell))
+
+
+def is_empty(cell: object) -> bool:
+    """Returns whether a cell of options, or all of several, hold nothing."""
+    return all(text_of(one) == "" for one in (cell if isinstance(cell, list) else [cell]))
+
+
+def text_of(value: object) -> str | Fault:
+    """Returns the text of a cell, "" for an empty one; a Fault for what is no text or number."""
+    if isinstance(value, str):
+        return value
+    if value is None or value != value:  # NaN
+        return ""
+    if isinstance(value, Fault):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return Fault(type(value).__name__, short(value))
+    return str(value)
+
+
+def plain(text: str) -> str:
+    """Returns a text as it is compared: width, blanks, case and a full stop at the end make no difference."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return "".join(text.split()).rstrip("。.;").casefold()
+
+
+def letter_of(label: str | None) -> str:
+    """Returns the letter that a label is, in any width, case and bracket: "（a）" is A; "" for any other."""
+    folded = unicodedata.normalize("NFKC", label or "").strip().strip("()[]【】.:、").upper()
+    folded = folded.removeprefix("选项").removeprefix("OPTION").strip(" _")
+    return folded if len(folded) == 1 and folded in LETTERS else ""
+
+
+def short(value: object) -> str:
+    return repr(value)[:80]

@@ -1,0 +1,232 @@
+"""Rows of any table that people have. What a file is stands in its content; its suffix says nothing.
+
+CSV and TSV with any usual separator, xlsx, xls and ods, a JSON list, JSONL, Parquet, a folder of such files, a folder
+saved by `datasets`, or the name of a data set on the hub.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+
+from data_pipeline.errors import BadInput, did_you_mean
+from data_pipeline.records import Fault, json_or_fault
+from data_pipeline.tables.delimited import Fits, delimited_rows
+from data_pipeline.tables.encodings import find_encoding, other_encoding
+
+_SPLIT = re.compile(r"(?:^|[-_./])(train|validation|valid|val|dev|test)(?=[-_./])")
+LARGEST = 500_000_000  # bytes of a file that has to be read from its beginning to its end; ours
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How to read a table, as far as its content leaves it open."""
+
+    encoding: str = ""  # "": found
+    sheet: str = ""  # of a workbook with several
+    split: str = ""  # of a data set with several
+    option: str = "source_options={KEY: VALUE}"  # how the user gives these, for messages
+
+    def say(self, key: str, value: str) -> str:
+        return '"' + self.option.replace("KEY", key).replace("VALUE", value) + '"'
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a table: its values by column, or the Fault for which it cannot be read."""
+
+    table: str  # the file's name without suffix, in a folder with its path
+    number: int  # from 1: as the spreadsheet shows it (the header is a row too), the line of a JSONL file, the item
+    where: str  # file, sheet and number
+    values: dict[str, Any] | Fault
+
+
+def table_rows(path: str | Path, layout: Layout, fits: Fits = lambda names: 0.0) -> Iterator[Row]:
+    """Yields the rows of a table in order; `fits` says which share of the wanted columns a header has (`delimited.py`).
+
+    In a folder a file that cannot be read is one Row with a Fault. Raises BadInput for a file that is no table, is too
+    large, or holds several of which none is named.
+    """
+    path, name = Path(path), str(path)
+    if path.is_dir() and not any((path / mark).is_file() for mark in ("dataset_dict.json", "state.json")):
+        yield from _folder(path, layout, fits)
+    elif path.is_file():
+        yield from _file(path, path.stem, layout, fits)
+    elif path.is_dir() or not (path.suffix or name.startswith((".", "/", "~"))):
+        for number, values in enumerate(_data_set(name, layout), 1):
+            yield Row(path.stem, number, f"{name} row {number}", dict(values))
+    else:
+        raise BadInput(f"{path}: no such file or folder")
+
+
+def _folder(folder: Path, layout: Layout, fits: Fits) -> Iterator[Row]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    if not files:
+        raise BadInput(f"{folder}: a folder without files")
+    if len(splits := {split for file in files if (split := _split_of(file, folder))}) > 1 or layout.split:
+        files = [file for file in files if _split_of(file, folder) == _named(str(folder), sorted(splits), layout)]
+    for file in files:
+        name = file.relative_to(folder)
+        try:
+            yield from _file(file, name.with_suffix("").as_posix(), layout, fits)
+        except BadInput as error:
+            yield Row(name.as_posix(), 0, str(file), Fault("a file that cannot be read", str(error)))
+
+
+def _split_of(file: Path, folder: Path) -> str:
+    """Returns the split that a file's name or folder says: data/train-00000-of-00001.parquet is of train."""
+    words = _SPLIT.findall(file.relative_to(folder).as_posix())
+    return words[-1] if words else ""
+
+
+def _named(name: str, splits: list[str], layout: Layout) -> str:
+    """Returns the split that is asked for, the only one where none is; raises BadInput that asks which."""
+    if layout.split and layout.split not in splits:
+        there = ", ".join(splits) or "none"
+        raise BadInput(f"{name}: no split {layout.split!r}; there is {there}{did_you_mean(layout.split, splits)}")
+    if not layout.split and len(splits) > 1:
+        which = " or ".join(layout.say("split", split) for split in splits)
+        raise BadInput(f"{name}: {len(splits)} splits; say which: {which}")
+    return layout.split or splits[0]
+
+
+def _file(path: Path, table: str, layout: Layout, fits: Fits) -> Iterator[Row]:
+    with path.open("rb") as file:
+        head = file.read(8)
+    size = path.stat().st_size
+    if head.startswith(b"PAR1"):
+        rows = _parquet(path)
+    elif size > LARGEST:
+        raise BadInput(_too_large(path, size))
+    elif head.startswith((b"PK\3\4", b"\xd0\xcf\x11\xe0")):  # zip and OLE files
+        from data_pipeline.tables.workbook import sheet_rows
+
+        for number, sheet, values in sheet_rows(path, layout.sheet, fits, layout.say("sheet", "SHEET")):
+            yield Row(table, number, f"{path} sheet {sheet} row {number}", values)
+        return
+    else:
+        rows = _text(path, layout, fits)
+    try:
+        for number, values in rows:
+            yield Row(table, number, f"{path} row {number}", values)
+    except UnicodeDecodeError as error:  # of UTF-16; other encodings tell the row
+        raise BadInput(f"{path}: not {error.encoding} ({error.reason} at byte {error.start})") from None
+
+
+def _too_large(path: Path, size: int) -> str:
+    kind = "json" if path.suffix in (".json", ".jsonl") else "csv"
+    code = (
+        f"import datasets; datasets.load_dataset('{kind}', data_files='{path}', split='train').to_parquet('t.parquet')"
+    )
+    return (
+        f"{path}: {size / 1e6:.0f} MB; above {LARGEST / 1e6:.0f} MB only Parquet is read, a piece at a time. Make it "
+        f'one and give t.parquet: .venv/bin/python -c "{code}"'
+    )
+
+
+def _text(path: Path, layout: Layout, fits: Fits) -> Iterator[tuple[int, dict | Fault]]:
+    encoding = layout.encoding or _encoding(path, layout)
+    try:
+        with path.open(encoding=encoding, errors="surrogateescape") as file:
+            first = next((line for line in file if line.strip()), "").lstrip()
+    except LookupError:
+        raise BadInput(f"{path}: encoding={encoding}: no such encoding, such as utf-8, gb18030, big5") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not {encoding} ({error.reason} at byte {error.start})") from None
+    if first.startswith("["):
+        return _json(path, encoding)
+    if first.startswith("{"):
+        one = not isinstance(json_or_fault(first.encode("utf-8", "replace")), Fault)
+        return _lines(path, encoding) if one else _json(path, encoding)
+    if not first:
+        raise BadInput(f"{path}: an empty file")
+    return delimited_rows(path, encoding, fits)
+
+
+def _encoding(path: Path, layout: Layout) -> str:
+    with path.open("rb") as file:
+        encoding = find_encoding(file)
+    if encoding is None:
+        say = layout.say("encoding", "NAME")
+        raise BadInput(
+            f"{path}: neither a text nor a workbook nor Parquet; if it is a text, say {say}, such as utf-16-le"
+        )
+    return encoding
+
+
+def _lines(path: Path, encoding: str) -> Iterator[tuple[int, dict | Fault]]:
+    """Yields the rows of a JSONL file; a line that is no JSON object is a Fault."""
+    with path.open(encoding=encoding, errors="surrogateescape", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            if other := other_encoding(line, encoding):
+                yield number, Fault("not in the encoding of the file", f"{encoding}; {other.strip()[:40]!r}")
+            else:
+                yield number, _object(json_or_fault(line.strip().encode("utf-8")))
+
+
+def _json(path: Path, encoding: str) -> Iterator[tuple[int, dict | Fault]]:
+    """Yields the objects of a JSON list; one object alone is one row."""
+    text = path.read_bytes().decode(encoding, "surrogateescape")
+    try:
+        content = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        line = text.count("\n", 0, error.start) + 1
+        raise BadInput(f"{path} line {line}: not in the encoding of the rest, {encoding}; save the file anew") from None
+    value = json_or_fault(content)
+    if isinstance(value, Fault):
+        raise BadInput(f"{path}: {value.code} at {value.detail}")
+    for number, item in enumerate(value if isinstance(value, list) else [value], 1):
+        yield number, _object(item)
+
+
+def _object(value: object) -> dict | Fault:
+    if isinstance(value, dict | Fault):
+        return value
+    return Fault("not an object", type(value).__name__)
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, dict]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1000):
+            for values in batch.to_pylist():
+                number += 1
+                yield number, values
+    except pyarrow.ArrowException as error:
+        raise BadInput(f"{path}: not a Parquet file: {error}") from None
+
+
+def _data_set(name: str, layout: Layout) -> Iterable[dict]:
+    import datasets
+
+    try:
+        if Path(name).is_dir():
+            loaded = datasets.load_from_disk(name)
+        else:
+            loaded = datasets.load_dataset(name)
+    except Exception as error:  # the hub client raises a dozen types; the message is what helps
+        raise BadInput(
+            f"{name}: no such file or folder, and not a data set that could be loaded: {str(error)[:500]}"
+        ) from None
+    if not isinstance(loaded, datasets.DatasetDict | datasets.IterableDatasetDict):
+        return cast(Iterable[dict], loaded)
+    return cast(Iterable[dict], loaded[_named(name, [str(split) for split in loaded], layout)])
+
+
+def as_json(cell: object) -> object:
+    """Returns what a cell that holds JSON says, any other cell as it is."""
+    if isinstance(cell, str) and cell.lstrip().startswith(("[", "{")):
+        try:
+            return orjson.loads(cell)
+        except orjson.JSONDecodeError:
+            pass
+    return cell

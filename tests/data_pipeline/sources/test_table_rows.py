@@ -1,0 +1,131 @@
+"""Rows of people's own tables: mapped, cleaned, and refused with their place rather than taken in part."""
+
+import json
+
+import pytest
+
+from data_pipeline.errors import BadInput
+from data_pipeline.records import Question, Reject
+from data_pipeline.sources import table
+from tests.data_pipeline.tables.workbooks import Raw, write_workbook
+
+
+def read(tmp_path, text: str, **options) -> list[Question | Reject]:
+    path = tmp_path / "t.csv"
+    path.write_text(text, encoding="utf-8")
+    return list(table.read(path, **options))
+
+
+def reasons(records) -> list[str]:
+    return [record.reason if isinstance(record, Reject) else "" for record in records]
+
+
+def test_a_column_of_options_that_is_not_mapped_refuses_the_rows_that_use_it(tmp_path):
+    text = "stem,选项A,选项B,选项C,answer\n题一,甲,乙,丙,A\n题二,甲,乙,,A\n"
+    assert reasons(read(tmp_path, text, columns={"options": ["选项A", "选项B"]})) == [
+        "an option in a column that is not mapped: 选项C: '丙'", "",
+    ]  # fmt: skip
+
+
+def test_kinds_are_explained_by_the_recipe(tmp_path):
+    text = "题干,A,B,答案,题型\n题一,甲,乙,A,配伍题\n题二,甲,乙,AB,配伍题\n睡眠是被动的,,,错,\n"
+    unknown = "a kind that is not known: 题型 is '配伍题'; explain it: \"source_options={kinds: {'配伍题': single}}\""
+    assert reasons(read(tmp_path, text))[0].startswith(unknown)
+    explained = read(tmp_path, text, kinds={"配伍题": "single", "": "true_false"})
+    assert reasons(explained) == ["", "several letters on a single-answer question: AB", ""]
+    assert (
+        isinstance(explained[2], Question) and explained[2].options == ["正确", "错误"] and explained[2].answer == "B"
+    )
+    with pytest.raises(BadInput, match="source_options.kinds: 配伍题='one'; a kind is single, multi, true_false"):
+        table.read(tmp_path / "t.csv", kinds={"配伍题": "one"})
+
+
+def test_a_key_that_counts_in_two_ways_is_told_row_by_row(tmp_path):
+    rows = [{"question": "q", "choices": ["w", "x", "y", "z"], "answer": key} for key in (0, 1, 4)]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    plain = list(table.read(tmp_path / "t.jsonl"))
+    hint = '"source_options={columns: {answer_from_0: answer}}" if it counts from 0'
+    assert all(isinstance(r, Reject) and r.code == "an answer that is a number" and hint in r.detail for r in plain)
+    counted = list(table.read(tmp_path / "t.jsonl", columns={"answer_from_0": "answer"}))
+    assert reasons(counted)[:2] == ["", ""] and reasons(counted)[2].startswith("an index beyond the options: 4, of 4")
+
+
+DIRTY = "来访者<b>张某</b>说&nbsp;：打我电话13812345678\u202e\x07，下列处理得当的是"
+
+
+def test_texts_pass_the_cleaning_of_posts(tmp_path):
+    text = f'stem,A,B,answer,rationale\n"{DIRTY}",甲<br>,乙,A,"更多资料加微信 wx: psy_2026 领取"\n'
+    (question,) = read(tmp_path, text)
+    assert isinstance(question, Question)
+    whole = question.stem + question.rationale + "".join(question.options)
+    assert "[电话已隐去]" in question.stem and question.options == ["甲", "乙"]
+    assert not {"<", "&", "\u202e", "\x07"} & set(whole) and "psy_2026" not in whole and "138" not in whole
+    assert question.meta["trail"][0]["step"] == "clean"
+
+
+def test_the_cleaning_can_be_left_out_but_for_what_no_file_may_hold(tmp_path):
+    assert reasons(read(tmp_path, f"stem,A,B,answer\n{DIRTY},甲,乙,A\n", clean=False))[0].startswith(
+        "a character that is no text: U+202E"
+    )
+    (question,) = read(tmp_path, "stem,A,B,answer\n<b>题</b>,甲,乙,A\n", clean=False)
+    assert isinstance(question, Question) and question.stem == "<b>题</b>"
+
+
+def test_numbers_and_repeated_words_of_questions_are_no_emoticons(tmp_path):
+    (question,) = read(tmp_path, "stem,A,B,answer\n233 名被试中失眠者有多少？,233,66666,A\n")
+    assert isinstance(question, Question)
+    assert (question.stem, question.options) == ("233 名被试中失眠者有多少？", ["233", "66666"])
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("题\ufffd,甲,乙,A", "a character that is no text: U+FFFD, lost when the table was saved"),
+        ("题,<br>,乙,A", "cleaning leaves nothing of a text: an option"),
+        ("题,电话13812345678,电话13912345678,A", "two options are the same: after cleaning: 电话[电话已隐去]"),
+        ("题,甲,乙,", "no answer"),
+        (",甲,乙,A", "no question text"),
+    ],
+)
+def test_rows_that_are_refused(row, reason, tmp_path):
+    (why,) = reasons(read(tmp_path, f"stem,A,B,answer\n{row}\n"))
+    assert why.startswith(reason)
+
+
+def test_a_formula_without_a_value_refuses_its_row_also_in_a_rationale(tmp_path):
+    formula = Raw('<c r="{0}"><f>A1&amp;B1</f></c>')
+    rows = [["题干", "A", "B", "答案", "解析"], ["一", "甲", "乙", "A", formula], ["二", "甲", "乙", formula, "因为"]]
+    path = write_workbook(tmp_path / "t.xlsx", {"s": rows})
+    told = "a cell without a value: a formula that no program has worked out; open and save it"
+    assert reasons(table.read(path)) == [f"a rationale that is no text: {told}", told]
+
+
+def test_values_that_are_no_texts_never_become_text(tmp_path):
+    rows = [
+        {"stem": {"text": "题"}, "options": ["甲", "乙"], "answer": "A"},
+        {"stem": "题", "options": ["甲", "乙"], "answer": "A", "rationale": ["因为"]},
+        {"stem": "题", "options": ["甲", {"value": "乙"}], "answer": "A"},
+        {"stem": "题", "options": ["甲", "乙"], "answer": True},
+    ]
+    (tmp_path / "t.json").write_text(json.dumps(rows))
+    assert [why.split(":")[0] for why in reasons(table.read(tmp_path / "t.json"))] == [
+        "a stem that is no text", "a rationale that is no text", "an option that is not a label and a text",
+        "an answer that is neither letters nor a text",
+    ]  # fmt: skip
+
+
+def test_two_columns_that_may_be_one_field_are_asked_about(tmp_path):
+    with pytest.raises(BadInput) as error:
+        read(tmp_path, "题目,题干,A,B,答案\n一,下列,甲,乙,A\n")
+    assert "题目 and 题干 may both be the stem; say which" in str(error.value)
+    assert '"source_options={columns: {stem: 题干}}"' in str(error.value)
+    (question,) = read(tmp_path, "题目,题干,A,B,答案\n一,下列,甲,乙,A\n", columns={"stem": "题干"})
+    assert isinstance(question, Question) and question.stem == "下列"
+
+
+def test_a_file_of_a_folder_without_the_columns_is_one_reject(tmp_path):
+    (tmp_path / "a.csv").write_text("stem,A,B,answer\n题,甲,乙,A\n")
+    (tmp_path / "b.csv").write_text("姓名,年龄\n某,20\n某,21\n")
+    question, reject = table.read(tmp_path)
+    assert isinstance(question, Question) and isinstance(reject, Reject)
+    assert (question.id, reject.id, reject.code) == ("a/2", "b/0", "a file that cannot be read")
