@@ -23,11 +23,13 @@ def read(
     encoding: str = "",
     split: str = "",
 ) -> Iterator[Dialogue | Reject]:
-    """Yields a Dialogue or Reject for every row, in order; a row without an `id` is named by its place.
+    """Yields a Dialogue or Reject for every row, in order; one without an `id` is named by its place.
 
-    `instruction` is client or system: who says it. A thought stands before an output, marked, or in a field of its own
-    (`conversations.reply`). A row with a field that carries meaning and is neither known nor named by `ignore` is
-    rejected. Raises BadInput for a missing or broken file.
+    A thought stands before an output, marked, or in a field of its own (`conversations.reply`). `merge` joins turns
+    of one speaker in a row. `instruction` is client or system: who says it. `ignore` names fields to leave out; a
+    row with another one that carries meaning and is not known is rejected. `encoding` is that of a text file; ""
+    finds it. `split` is the part of a data set that is read; "" asks where there are several. Raises BadInput for a
+    missing or broken file.
     """
     if instruction not in ("client", "system"):
         raise BadInput(f"options.instruction={instruction}: is client or system")

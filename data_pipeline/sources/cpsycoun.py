@@ -26,8 +26,8 @@ _PREFIX = re.compile(r"\s*([^：:\n]{1,10}?)\s*[：:]")
 def read(path: str | Path, merge: bool = False, roles: Mapping[str, str] | None = None) -> Iterator[Dialogue | Reject]:
     """Yields a Dialogue or Reject for every file, paths sorted; `path` is a folder of .txt and .json files, or a file.
 
-    `merge` joins split turns, `roles` maps further speakers, {督导师: counselor}. A file that is neither UTF-8 nor JSON
-    is rejected; raises BadInput for a path without such files.
+    `merge` joins turns of one speaker in a row. `roles` maps further speakers, {督导师: counselor}; null maps none. A
+    file that is neither UTF-8 nor JSON is rejected; raises BadInput for a path without such files.
     """
     root, form = Path(path), conversations.Form(merge, roles or {})
     for file in conversations.files(root, ".txt", ".json"):

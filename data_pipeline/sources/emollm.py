@@ -19,9 +19,10 @@ def read(
 ) -> Iterator[Dialogue | Reject]:
     """Yields a Dialogue or Reject for every row, in order.
 
-    A thought stands before an output, marked, or in a field of its own (`conversations.reply`). `merge` is taken for
-    the sake of one form of all readers: rounds cannot be split. A row with a field that carries meaning and is neither
-    known nor named by `ignore` is rejected. Raises BadInput for a missing or broken file.
+    A thought stands before an output, marked, or in a field of its own (`conversations.reply`). `merge` is taken
+    for the sake of one form of all readers: rounds cannot be split. `ignore` names fields to leave out; a row with
+    another one that carries meaning and is not known is rejected. `encoding` is that of a text file; "" finds it.
+    Raises BadInput for a missing or broken file.
     """
     form = conversations.Form(merge, ignore=ignore, encoding=encoding)
     for row in conversations.rows(path, form, columns=("output",)):

@@ -25,8 +25,10 @@ def read(
 ) -> Iterator[Dialogue | Reject]:
     """Yields a Dialogue or Reject for every row, in order.
 
-    `merge` joins split turns; `roles` maps further names, {therapist: counselor}; fields that `ignore` names are left
-    out, any other that carries meaning and is not known rejects its row. Raises BadInput for a missing or broken file.
+    `merge` joins turns of one speaker in a row. `roles` maps further names of roles, {therapist: counselor}; null
+    maps none. `ignore` names fields to leave out; a row with another one that carries meaning and is not known is
+    rejected. `encoding` is that of a text file; "" finds it. `split` is the part of a data set that is read; ""
+    asks where there are several. Raises BadInput for a missing or broken file.
     """
     form = conversations.Form(merge, roles or {}, ignore, encoding)
     for row in conversations.rows(path, form, split):

@@ -18,9 +18,10 @@ def read(
 ) -> Iterator[Dialogue | Reject]:
     """Yields a Dialogue or Reject for every row, in order.
 
-    `path` is a file, a folder saved by `datasets`, or the data set's name on the hub (`split` applies to the last two).
-    `merge` is taken for the sake of one form of all readers: rounds cannot be split. A row with a field that carries
-    meaning and is neither known nor named by `ignore` is rejected. Raises BadInput for what cannot be read.
+    `path` is a file, a folder saved by `datasets`, or the data set's name on the hub. `merge` is taken for the sake
+    of one form of all readers: rounds cannot be split. `split` is the part of a data set that is read, not of a
+    file. `ignore` names fields to leave out; a row with another one that carries meaning and is not known is
+    rejected. Raises BadInput for what cannot be read.
     """
     form = conversations.Form(merge, ignore=ignore)
     for row in conversations.rows(path, form, split):

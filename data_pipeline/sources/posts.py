@@ -27,9 +27,11 @@ def read(
 ) -> Iterator[Post | Reject]:
     """Returns an iterator over the rows in order, a Post or Reject each; `meta["where"]` is file and row.
 
-    A post needs a text (or a title); one without replies is a post. `encoding`, `sheet` and `split` say which where the
-    file leaves it open. Raises BadInput for a field that there is not, now; and for what is no table, or lacks a mapped
-    column, while it is read.
+    A post needs a text (or a title); one without replies is a post. `columns` maps our fields to the file's, {text:
+    正文}; null takes our names. `encoding` is that of a text file; "" finds it. `sheet` is that of a workbook; ""
+    asks where there are several. `split` is the part of a data set that is read; "" asks where there are several.
+    Raises BadInput for a field that there is not, now; and for what is no table, or lacks a mapped column, while it
+    is read.
     """
     columns = dict(columns or {})
     of_replies = {key: str(columns.pop(key)) for key in ("reply_text", "reply_score") if key in columns}

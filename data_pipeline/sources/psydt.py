@@ -16,8 +16,8 @@ from data_pipeline.tables import conversations
 def read(path: str | Path, merge: bool = False, ignore: Collection[str] = ()) -> Iterator[Dialogue | Reject]:
     """Yields a Dialogue or Reject for every row of the JSON or JSONL file, in order.
 
-    `merge` joins split turns. A row with a field that carries meaning and is neither known nor named by `ignore` is
-    rejected. Raises BadInput for a missing or broken file.
+    `merge` joins turns of one speaker in a row. `ignore` names fields to leave out; a row with another one that
+    carries meaning and is not known is rejected. Raises BadInput for a missing or broken file.
     """
     form = conversations.Form(merge, ignore=ignore)
     for row in conversations.rows(path, form):

@@ -15,8 +15,9 @@ def read(
 ) -> Iterator[Dialogue | Reject]:
     """Yields a Dialogue or Reject for every file, paths sorted; `path` is the folder or one file.
 
-    `merge` joins split turns, `roles` maps further names of roles. A file that is not JSON is rejected, and one with a
-    field that carries meaning and is neither known nor named by `ignore`; raises BadInput for a path without JSON.
+    `merge` joins turns of one speaker in a row. `roles` maps further names of roles, {therapist: counselor}; null
+    maps none. `ignore` names fields to leave out; a row with another one that carries meaning and is not known is
+    rejected. A file that is not JSON is rejected; raises BadInput for a path without JSON files.
     """
     root, form = Path(path), conversations.Form(merge, roles or {}, ignore)
     for file in conversations.files(root, ".json"):

@@ -53,9 +53,12 @@ def read(
 ) -> Iterator[Question | Reject]:
     """Returns an iterator over the rows in order, a Question or Reject each; `where` is file, sheet and row.
 
-    `kinds` explains words of the kind column, {word: single, multi or true_false}. With `clean` texts pass the rules of
-    `data_pipeline/steps/clean.py`, as posts do. `encoding`, `sheet` and `split` say which where the file leaves it
-    open. Raises BadInput for an option that cannot be, now; and for what is no table, while it is read.
+    `columns` maps our fields to the table's columns, {stem: 题目}; null takes our names and the usual ones. `kinds`
+    explains words of the kind column, {word: single, multi or true_false}; null explains none. `clean` takes out of
+    texts what is taken out of posts (`data_pipeline/steps/clean.py`), but for emoticons and repetitions. `encoding`
+    is that of a text file; "" finds it. `sheet` is that of a workbook; "" asks where there are several. `split` is
+    the part of a data set that is read; "" asks where there are several. Raises BadInput for an option that cannot
+    be, now; and for what is no table, while it is read.
     """
     columns, kinds = dict(columns or {}), {str(word): kind for word, kind in (kinds or {}).items()}
     FIELDS.check(columns, "source_options.columns")

@@ -101,6 +101,7 @@ def _source(key: str, value: str | dict) -> Source:
         raise BadInput(
             f"{key}={value}: takes {{source: NAME, path: PATH}}, with a reader in data_pipeline/sources/"
             + (", or a path" if key != "dialogues" else "")
+            + "; what the reader itself takes stands under options: {source: NAME, path: PATH, options: {...}}"
         ) from None
 
 

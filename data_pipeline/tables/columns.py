@@ -1,5 +1,6 @@
 """Which column of a table holds what: by the recipe's `columns`, else by the names that such columns usually have."""
 
+import difflib
 import os
 import re
 import unicodedata
@@ -98,7 +99,7 @@ class Fields:
         spare = [name for name in names if name and name not in _named(columns)]
         for lack in sorted(lacking, key=self.several.__contains__):  # what is left over may be the options
             if spare:
-                columns[lack] = list(spare) if lack in self.several else _near(given.get(lack), spare)
+                columns[lack] = list(spare) if lack in self.several else self._near(lack, given.get(lack), spare)
                 spare = [name for name in spare if name != columns[lack]]
         said = {key: column for key, column in columns.items() if key in given or key in lacking}
         how = f"Say which it is, such as {say(option, said)}" if said else "A table needs more than that"
@@ -126,6 +127,13 @@ class Fields:
                 continue
             for row in chain(head, group):
                 yield row, columns, names
+
+    def _near(self, field: str, wanted: object, names: list[str]) -> str:
+        """Returns the name that is likely the field's: like the wanted one, else one that holds a usual name."""
+        if close := difflib.get_close_matches(str(wanted), names, n=1):
+            return close[0]
+        words = [_plain(field), *self.usual[field]]
+        return next((name for name in names for word in words if word in _plain(name)), names[0])
 
 
 class _Several(Exception):
@@ -166,13 +174,6 @@ def _plain(name: str) -> str:
 
 def _named(columns: Columns) -> set[str]:
     return {name for column in columns.values() for name in (column if isinstance(column, list) else [column])}
-
-
-def _near(wanted: object, names: list[str]) -> str:
-    """Returns the name that is most like the wanted one, the first where none is."""
-    import difflib
-
-    return (difflib.get_close_matches(str(wanted), names, n=1) or names)[0]
 
 
 def say(option: str, columns: Mapping[str, object]) -> str:

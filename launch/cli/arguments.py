@@ -210,10 +210,25 @@ def quote(key: str, value: str, multirun: bool = False) -> str:
 def _in_hydras_grammar(value: object) -> str:
     """Returns a list, dictionary or scalar of YAML as Hydra writes it, every text in quotes."""
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_in_hydras_grammar(inner)}" for key, inner in value.items()) + "}"
+        return "{" + ",".join(f"{_key(key)}:{_in_hydras_grammar(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(_in_hydras_grammar, value)) + "]"
     return quoted(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _key(key: object) -> str:
+    """Returns the key of a dictionary in signs that Hydra's grammar has: 配 is \\U0000914d, as Python writes it."""
+    return re.sub(r"[^\w.+/-]", lambda sign: f"\\U{ord(sign[0]):08x}", str(key), flags=re.ASCII)
+
+
+def plain_keys(value: object) -> object:
+    """Returns dictionaries, at any depth, with the keys as they were before `_key`."""
+    if isinstance(value, list):
+        return [plain_keys(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    signs = re.compile(r"\\U([0-9a-f]{8})")
+    return {signs.sub(lambda s: chr(int(s[1], 16)), str(key)): plain_keys(inner) for key, inner in value.items()}
 
 
 def quoted(value: str) -> str:

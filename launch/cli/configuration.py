@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from data_pipeline.errors import BadInput, did_you_mean, first_fault
 from launch.cli import arithmetic, moved  # noqa: F401  (the resolvers of arithmetic)
-from launch.cli.arguments import RECIPES, Command, Stage
+from launch.cli.arguments import RECIPES, Command, Stage, plain_keys
 from launch.frameworks import llama_factory, verl
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -101,6 +101,8 @@ def compose_stage(stage: Stage, command: Command) -> DictConfig:
             config = compose(stage.name, overrides)
             _refuse_unknown(stage, reference, config, [o for o in overrides if o.startswith("+")])
             OmegaConf.resolve(config)
+            if any(r"\U" in override for override in overrides):
+                config = OmegaConf.create(plain_keys(OmegaConf.to_container(config)), flags={"struct": True})
         except (HydraException, OmegaConfBaseException) as error:
             raise BadInput(_readable(error, stage, reference)) from None
     for key, value in _leaves(config):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -45,9 +46,38 @@ def test_a_zip_that_is_not_one(nothing_written, tmp_path):
 
 
 def test_broken_json_with_file_and_position(nothing_written, tmp_path):
-    path = jsonl(tmp_path / "t.jsonl", GOOD)
-    path.write_text(path.read_text() + '{"stem": "x", \n')
-    refused(data(nothing_written, path), f"{path} line 2")
+    path = tmp_path / "t.json"
+    path.write_text(f'[{json.dumps(GOOD)},\n{{"stem": "x", ]')
+    refused(data(nothing_written, path), f"{path}: broken JSON at line 2, column")
+
+
+def test_a_table_is_refused_with_a_mapping_that_can_be_pasted_and_works(run_name, tmp_path):
+    path = tmp_path / "题 库.txt"
+    path.write_bytes("题 面;选:一;选{二};正确'答案'\n下列正确的是;对;错;A\n".encode("gb18030"))
+    message = refused(
+        data(run_name, path), "no column 'stem' for stem; the columns are 题 面, 选:一, 选{二}, 正确'答案'"
+    )
+    hint = "".join(line.strip(" ") for line in message.split("such as ")[1].splitlines())
+    assert hint.startswith("\"source_options={columns: {stem: '题 面', answer:"), hint
+    words = shlex.split(hint)
+    done = data(run_name, path, *words)
+    assert done.returncode == 0, done.stderr
+    (row,) = Path("runs", run_name, "data/questions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert (json.loads(row)["options"], json.loads(row)["answer"]) == (["对", "错"], "A")
+    shutil.rmtree(Path("runs", run_name))
+
+
+def test_a_kind_is_explained_on_the_command_line_in_chinese(run_name, tmp_path):
+    path = jsonl(tmp_path / "t.jsonl", {**GOOD, "kind": "配伍题"}, {**GOOD, "stem": "另一题"})
+    assert data(run_name, path).returncode == 0
+    (reject,) = Path("runs", run_name, "data/questions.rejects.jsonl").read_text(encoding="utf-8").splitlines()
+    hint = json.loads(reject)["detail"].split("explain it: ")[1].split(", multi")[0]
+    shutil.rmtree(Path("runs", run_name))
+    done = data(run_name, path, *shlex.split(hint))
+    assert done.returncode == 0 and Path("runs", run_name, "data/questions.rejects.jsonl").read_text() == "", (
+        done.stderr
+    )
+    shutil.rmtree(Path("runs", run_name))
 
 
 def test_a_table_without_the_mapped_column(nothing_written, tmp_path):

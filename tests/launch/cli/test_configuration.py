@@ -1,11 +1,13 @@
 """Composition: every offered pair composes, unknown keys are errors wherever they stand, nothing heavy is imported."""
 
 import itertools
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from data_pipeline.errors import BadInput
 from launch.cli.arguments import NOT_RECIPES, RECIPES, Stage, parse
@@ -155,6 +157,13 @@ def test_the_list_of_llama_factorys_keys_is_current():
 @pytest.mark.parametrize("path", ["a b/题 (1).csv", "x,y.csv", "it's.csv"])
 def test_paths_with_blanks_chinese_and_parentheses_reach_the_configuration(path):
     assert compose("data", "recipe=demo", f"source_path={path}").source_path == path
+
+
+def test_keys_of_dictionaries_may_be_in_any_script():
+    kinds = {"配伍题": "single", "A 型: 判断": "true_false", "𠮷b": "multi"}
+    words = ("source_options={kinds: " + json.dumps(kinds, ensure_ascii=False) + "}",)
+    config = compose("data", "recipe=demo", *words)
+    assert OmegaConf.to_container(config.source_options) == {"kinds": kinds}
 
 
 def test_a_value_that_is_missing_is_named():
