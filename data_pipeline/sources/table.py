@@ -14,7 +14,7 @@ from pathlib import Path
 
 from data_pipeline.errors import BadInput
 from data_pipeline.records import LETTERS, Fault, Question, Reject, check_question, note
-from data_pipeline.steps.clean import clean_text
+from data_pipeline.steps.clean import Cleaned, clean_text
 from data_pipeline.tables.columns import Columns, Fields, beyond, say
 from data_pipeline.tables.keys import read_key, read_kind, true_or_false
 from data_pipeline.tables.options import is_empty, read_options, text_of
@@ -37,6 +37,7 @@ FIELDS = Fields(
 )
 _LOST = re.compile("\ufffd")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
+_PLAIN = re.compile("[\u4e00-\u9fff]{0,12}")  # short words in Chinese alone hold nothing to take out
 LEAVE = ("emoticon", "repeat")  # kinds of cleaning that questions do without: in them 233 is a number
 MEANS = ("single", "multi", "true_false")
 OPTION = "source_options={columns: COLUMNS}"
@@ -155,7 +156,7 @@ def cleaned(question: Question) -> Question | Fault:
     cleaning leaves nothing of the stem or an option, or makes two options one.
     """
     parts = [question.subject, question.context, question.stem, question.rationale, *question.options]
-    results = [clean_text(part, LEAVE, flags=False) for part in parts]
+    results = [Cleaned(part) if _PLAIN.fullmatch(part) else clean_text(part, LEAVE, flags=False) for part in parts]
     texts = [result.text for result in results]
     question.subject, question.context, question.stem, question.rationale, *question.options = texts
     if not question.stem or not all(question.options):

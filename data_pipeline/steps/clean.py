@@ -101,7 +101,7 @@ def clean_text(text: str, leave: Collection[str] = (), flags: bool = True) -> Cl
         return Cleaned(text)
     rules = _rules()
     needed, untidy = rules.screen(text), len(rules.remove)
-    removed, cleaned = [span for span in _find(text, needed) if span.kind not in leave], text
+    removed, cleaned = _find(text, needed, leave), text
     if removed:
         kept, at = [], 0
         for span in removed:
@@ -114,16 +114,18 @@ def clean_text(text: str, leave: Collection[str] = (), flags: bool = True) -> Cl
     return Cleaned(cleaned.strip().lstrip(_LONE), removed, crisis)
 
 
-def _find(text: str, needed: list[int]) -> list[Removed]:
-    """Returns what is to be taken out, in order, without overlap; `needed` are the places that the screen gave."""
+def _find(text: str, needed: list[int], leave: Collection[str]) -> list[Removed]:
+    """Returns what is to be taken out, in order, without overlap; `needed` are the places that the screen gave, and
+    kinds in `leave` stay.
+    """
     rules, found = _rules(), []
     count = len(rules.remove)
     if count + 1 in needed:
         for span in find_contacts(text):
             shape, put = _shape(span.text), placeholder(span.kind)
             found.append(Removed(span.start, span.end, "contact", span.rule, shape, put))
-    tried = [rules.remove[place] for place in needed if place < count]
-    if _REPEATED.search(text):
+    tried = [rules.remove[place] for place in needed if place < count and rules.remove[place]["kind"] not in leave]
+    if "repeat" not in leave and _REPEATED.search(text):
         tried += rules.repeats
     for rule in tried:
         for match in rule["pattern"].finditer(text):
@@ -133,7 +135,7 @@ def _find(text: str, needed: list[int]) -> list[Removed]:
                 if crisis_flags(text[start:end]):
                     continue  # never lost, whatever else stands in the sentence
             found.append(Removed(start, end, rule["kind"], rule["name"], text[start:end], rule.get("put", "")))
-    found += _repeats(text)
+    found += _repeats(text) if "repeat" not in leave else []
     return _without_overlap(found, text) if found else found
 
 
