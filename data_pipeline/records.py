@@ -160,6 +160,8 @@ def check_question(kind: str, stem: str, options: dict[str, str], key: object) -
     """
     if not stem.strip():
         return Fault("no question text")
+    if odd := next((text for text in options.values() if not isinstance(text, str | None)), None):
+        return Fault("an option that is no text", repr(odd)[:80])
     given = {letter.strip().upper(): text.strip() for letter, text in options.items() if text and text.strip()}
     letters = sorted(given)
     if len(letters) < 2:

@@ -11,6 +11,7 @@ import subprocess
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -221,7 +222,7 @@ def _key(key: object) -> str:
     return re.sub(r"[^\w.+/-]", lambda sign: f"\\U{ord(sign[0]):08x}", str(key), flags=re.ASCII)
 
 
-def plain_keys(value: object) -> object:
+def plain_keys(value: Any) -> Any:
     """Returns dictionaries, at any depth, with the keys as they were before `_key`."""
     if isinstance(value, list):
         return [plain_keys(inner) for inner in value]

@@ -50,6 +50,8 @@ NOT_TRUSTED = [
     ("single", {"A": "甲", "B": "", "C": "丙"}, "A", "a gap in the option letters: AC"),
     ("single", {"B": "乙", "C": "丙"}, "B", "a gap in the option letters: BC"),
     ("single", {"A": "甲"}, "A", "fewer than two options: A"),
+    ("single", {"A": {"text": "甲"}, "B": "乙"}, "A", "an option that is no text: {'text': '甲'}"),
+    ("single", {"A": True, "B": "乙"}, "A", "an option that is no text: True"),
     ("single", {}, "A", "fewer than two options: none"),
 ]
 

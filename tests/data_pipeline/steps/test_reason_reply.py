@@ -133,7 +133,10 @@ def test_what_the_client_named_may_be_spoken_of(tmp_path):
 def test_dialogues_that_do_not_alternate_are_rejected_and_not_asked_about(tmp_path):
     client, counselor = Turn("client", "我"), Turn("counselor", "嗯")
     wrong = {
-        "two": ([client, client, counselor], "two client turns in a row: 1 and 2; merge=true joins split turns"),
+        "two": (
+            [client, client, counselor],
+            "two client turns in a row: 1 and 2; options: {merge: true} joins split turns",
+        ),
         "first": ([counselor, client, counselor], "starts with the counselor"),
         "alone": ([client], "no counselor turn"),
         "empty": ([client, Turn("counselor", " ")], "an empty turn: turn 2 (counselor)"),
