@@ -44,7 +44,7 @@ def fault(turns: list[Turn]) -> Fault | None:
     if not spoken:
         return Fault("no turn")
     if spoken[0].role == "counselor":
-        return Fault("starts with the counselor", f"{spoken[0].content[:20]!r}")
+        return Fault("starts with the counselor")
     if first and spoken[0].role == "system":
         return Fault("two system turns", "1 and 2; keep one, or join them")
     for number, (turn, after) in enumerate(zip(spoken, spoken[1:], strict=False), first + 1):
