@@ -102,7 +102,8 @@ def compose_stage(stage: Stage, command: Command) -> DictConfig:
             _refuse_unknown(stage, reference, config, [o for o in overrides if o.startswith("+")])
             OmegaConf.resolve(config)
             if any(r"\U" in override for override in overrides):
-                config = OmegaConf.create(plain_keys(as_dict(config)), flags={"struct": True})
+                plain = OmegaConf.create(plain_keys(as_dict(config)), flags={"struct": True})
+                config = cast(DictConfig, plain)
         except (HydraException, OmegaConfBaseException) as error:
             raise BadInput(_readable(error, stage, reference)) from None
     for key, value in _leaves(config):
