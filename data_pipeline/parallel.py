@@ -6,7 +6,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -17,8 +17,8 @@ PIECE = 500  # items that go to a process at once
 FEW = 20_000  # items that are done before processes would have started
 
 
-def in_processes(function: Callable[[list[Item]], Made], items: Iterable[Item]) -> Iterator[Made]:
-    """Gives `function(piece)` of the items' pieces, in their order; `function` stands at the top of a module.
+def in_processes(function: Callable[[list[Item]], Made], items: Iterable[Item]) -> Iterator[tuple[list[Item], Made]]:
+    """Gives (piece, function(piece)) of the items' pieces, in their order; `function` stands at the top of a module.
 
     Few items are done in this process. Raises what `function` raises.
     """
@@ -27,20 +27,24 @@ def in_processes(function: Callable[[list[Item]], Made], items: Iterable[Item]) 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     pieces = _pieces(chain(first, items))
     if len(first) <= FEW or cores == 1:
-        yield from map(function, pieces)
+        yield from ((piece, function(piece)) for piece in pieces)
         return
     del first
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn"), _begin) as pool:
         pending = deque()
         try:
             for piece in pieces:
-                pending.append(pool.submit(function, piece))
+                pending.append((piece, pool.submit(function, piece)))
                 if len(pending) > 4 * cores:
-                    yield pending.popleft().result()
+                    yield _done(*pending.popleft())
             while pending:
-                yield pending.popleft().result()
+                yield _done(*pending.popleft())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _done(piece: list[Item], made: Future[Made]) -> tuple[list[Item], Made]:
+    return piece, made.result()
 
 
 def _pieces(items: Iterator[Item]) -> Iterator[list[Item]]:

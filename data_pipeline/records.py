@@ -5,8 +5,10 @@ Readers in `data_pipeline/sources/` yield these records; exporters in `data_pipe
 
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from array import array
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -238,19 +240,76 @@ def _numbered(file: jsonlines.Reader, path: Path) -> Iterator[tuple[dict, int]]:
             raise BadInput(f"{path} line {error.lineno}: not a JSON object ({reason})") from None
 
 
+def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yields (line number from 1, line) of a file of records; raises BadInput for one that is not there."""
+    try:
+        with path.open("rb") as file:
+            yield from enumerate(file, 1)
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+
+
+def line_of(record: object) -> bytes:
+    """Returns the line of a file of records, with its end, that holds the record, a dataclass or a dict."""
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def parse_record(kind: type, path: Path, number: int, line: bytes) -> Any:
+    """Returns the record of a line; raises BadInput with file and line for one of another shape."""
+    row = json_or_fault(line)
+    if not isinstance(row, dict):
+        what = row.reason if isinstance(row, Fault) else f"a {type(row).__name__}"
+        raise BadInput(f"{path} line {number}: not a JSON object ({what})")
+    if row.keys() != _names(kind):
+        odd = ", ".join(sorted(row.keys() ^ _names(kind)))
+        raise BadInput(f"{path} line {number}: not a {kind.__name__} of this version (keys that differ: {odd})")
+    if kind is Dialogue:
+        row["turns"] = [Turn(**turn) for turn in row["turns"]]
+    return kind(**row)
+
+
+@cache
+def _names(kind: type) -> frozenset[str]:
+    return frozenset(f.name for f in fields(kind))
+
+
 def read_records(path: Path, kind: type) -> Iterator:
     """Yields the records (Question, Passage, Post, Dialogue or Reject) of a file that `write_jsonl` wrote.
 
     Raises BadInput with file and line for rows of another shape.
     """
-    known = {f.name for f in fields(kind)}
-    for number, row in read_jsonl(path):
-        if set(row) != known:
-            odd = ", ".join(sorted(set(row) ^ known))
-            raise BadInput(f"{path} line {number}: not a {kind.__name__} of this version (keys that differ: {odd})")
-        if kind is Dialogue:
-            row["turns"] = [Turn(**turn) for turn in row["turns"]]
-        yield kind(**row)
+    for number, line in read_lines(path):
+        yield parse_record(kind, path, number, line)
+
+
+class RecordFile(Sequence):
+    """The records of a file, each parsed when it is looked at: in memory is only where each line begins.
+
+    `with RecordFile(path, Post) as posts`; raises BadInput as `read_records` does.
+    """
+
+    def __init__(self, path: Path, kind: type) -> None:
+        self.path, self.kind = path, kind
+        self.begins = array("Q", [0])
+        for _, line in read_lines(path):
+            self.begins.append(self.begins[-1] + len(line))
+
+    def __enter__(self) -> "RecordFile":
+        self.file = self.path.open("rb")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def __len__(self) -> int:
+        return len(self.begins) - 1
+
+    def __getitem__(self, place: int) -> Any:
+        begin, end = self.begins[place], self.begins[place + 1]
+        return parse_record(self.kind, self.path, place + 1, os.pread(self.file.fileno(), end - begin, begin))
+
+    def __iter__(self) -> Iterator:
+        return read_records(self.path, self.kind)
 
 
 def read_questions(path: Path) -> Iterator[Question]:

@@ -21,14 +21,15 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from data_pipeline import llm, sources
+from data_pipeline.counts import DataCounts, Decontamination, StepCounts
 from data_pipeline.errors import BadInput
 from data_pipeline.export.training_files import Export, count_reasons
 from data_pipeline.prompts import prompt_text
-from data_pipeline.records import Dialogue, Question, Reject
+from data_pipeline.records import Dialogue, Question, Reject, read_lines
 from data_pipeline.synthesis import cost_plan, splits
 from data_pipeline.synthesis import run as synthesis
 from data_pipeline.synthesis.configuration import READS, Configuration, configuration
-from data_pipeline.synthesis.decontaminate import decontaminate
+from data_pipeline.synthesis.decontaminate import Overlaps, decontaminate
 from data_pipeline.synthesis.models import find_models
 from launch.cli import recipe_files
 from launch.cli.arguments import DATA, Command
@@ -64,9 +65,9 @@ def run(config: DictConfig, command: Command) -> None:
     started = time.monotonic()
     questions, rejects = read(config)
     total = len(questions) + len(rejects)
-    questions, overlaps = clean_of_benchmarks(questions, rejects, config)
+    questions, overlapping, overlaps = clean_of_benchmarks(questions, config)
     questions, left = splits.take(questions, limits)
-    export = Export(*splits.split(questions, limits), [], [], rejects + left, overlaps)
+    export = Export(*splits.split(questions, limits), [], [], [*rejects, *overlapping, *left], overlaps)
     check(export, total, config)
     folder = open_stage(DATA, config, {"source": Path(config.source_path), **benchmarks(config)}, command)
     if is_done(folder, config.run):
@@ -89,7 +90,10 @@ def synthesise(config: DictConfig, command: Command) -> None:
     asked = configuration(as_dict(config))
     paths = raw_texts(asked)
     find_models(asked, Path("runs") / config.run / "data" / "ledger.sqlite")  # before there is a folder
-    folder = open_stage(DATA, config, {**paths, **benchmarks(config)}, command)
+    people = asked.files_of_people()
+    inputs = {f"{key}.{n}": Path(file) for key, files in people.items() for n, file in enumerate(files)}
+    free = ("limit", *people)  # what is done already stays: steps look for themselves at what has changed
+    folder = open_stage(DATA, config, {**paths, **benchmarks(config), **inputs}, command, free)
     if is_done(folder, config.run):
         return
     try:
@@ -100,7 +104,7 @@ def synthesise(config: DictConfig, command: Command) -> None:
         show_steps(config.run, made.counts)
         return
     if config.passages and not made.questions:
-        lost = max(made.counts.items(), key=lambda item: item[1]["rejected"])[0]
+        lost = max(made.counts, key=lambda name: made.counts[name].rejected)
         raise BadInput(
             f"{config.passages}: no question is left; most were rejected by {lost}: see "
             f"{folder.path}/steps/{lost}/rejects.jsonl"
@@ -108,7 +112,7 @@ def synthesise(config: DictConfig, command: Command) -> None:
     total = len(made.questions) + len(made.dialogues)
     export = export_of(made, config)
     check(export, total, config)
-    finish(folder, export, export.counts(total) | {"steps": made.counts}, config, started)
+    finish(folder, export, export.counts(total).model_copy(update={"steps": made.counts}), config, started)
 
 
 def in_earnest(command: Command) -> list[str]:
@@ -130,8 +134,7 @@ def raw_texts(asked: Configuration) -> dict[str, Path]:
 
 def export_of(made: synthesis.Synthesised, config: DictConfig) -> Export:
     """Returns what of the synthesised rows goes where."""
-    rejects: list[Reject] = []
-    rows, overlaps = clean_of_benchmarks([*made.questions, *made.dialogues], rejects, config)
+    rows, rejects, overlaps = clean_of_benchmarks([*made.questions, *made.dialogues], config)
     questions = [row for row in rows if isinstance(row, Question)]
     dialogues = [row for row in rows if isinstance(row, Dialogue)]
     limits = splits.settings(as_dict(config))
@@ -164,19 +167,15 @@ def is_done(folder: StageFolder, name: str) -> bool:
     return folder.done
 
 
-def finish(folder: StageFolder, export: Export, counts: dict, config: DictConfig, started: float) -> None:
+def finish(folder: StageFolder, export: Export, counts: DataCounts, config: DictConfig, started: float) -> None:
     """Writes the training files, the data card and the manifest."""
     system = prompt_text(config.system, "system")
     files = export.write(folder.path, config.train_on_benchmark, config.thoughts, system)
-    counts = {
-        **counts,
-        "sft_rows": sum(1 for _ in files["sft.jsonl"].open("rb")),  # thoughts=last makes one of every counselor turn
-        "steps": counts.get("steps", {}),
-        "seconds": round(time.monotonic() - started, 2),
-    }
+    sft_rows, seconds = sum(1 for _ in read_lines(files["sft.jsonl"])), round(time.monotonic() - started, 2)
+    counts = counts.model_copy(update={"sft_rows": sft_rows, "steps": counts.steps, "seconds": seconds})
     costs = llm.totals(folder.path / "ledger.sqlite")
     files |= datacard.write(folder.path, config.run, counts, costs)
-    folder.finish(files, counts, calls=costs, cost=sum(c["cost"] or 0 for c in costs) or None)
+    folder.finish(files, counts.as_json(), calls=costs, cost=sum(c["cost"] or 0 for c in costs) or None)
     show_status(config.run)
 
 
@@ -207,17 +206,17 @@ def _options(given: object, key: str) -> dict[str, Any]:
     return {str(name): value for name, value in given.items()}
 
 
-def clean_of_benchmarks(rows: list[Any], rejects: list[Reject], config: DictConfig) -> tuple[list[Any], dict]:
-    """Returns (rows, questions or dialogues, that overlap no benchmark, report with "hits"); others join `rejects`.
+def clean_of_benchmarks(rows: list[Any], config: DictConfig) -> tuple[list[Any], list[Reject], Overlaps]:
+    """Returns (rows, questions or dialogues, that overlap no benchmark, a Reject of each other, the overlaps).
 
-    Without a benchmark nothing is compared, and the report says so: {"not_decontaminated": why}.
+    Without a benchmark nothing is compared, and the counts of the overlaps say why.
     """
     settings = as_dict(config.decontaminate)
     why = (
         "train_on_benchmark=true" if config.train_on_benchmark else "" if settings["against"] else "no benchmark given"
     )
     if why:
-        return rows, {"not_decontaminated": why, "hits": []}
+        return rows, [], Overlaps(Decontamination(not_decontaminated=why))
     benchmark = []
     for entry in settings["against"]:
         if not isinstance(entry, dict) or not {"source", "path"} <= set(entry) <= {"source", "path", "options"}:
@@ -225,9 +224,7 @@ def clean_of_benchmarks(rows: list[Any], rejects: list[Reject], config: DictConf
         options = _options(entry.get("options", {}), "decontaminate.against.options")
         records = sources.read(entry["source"], entry["path"], "decontaminate.against.source", **options)
         benchmark += [record for record in records if isinstance(record, Question)]
-    kept, overlapping, report = decontaminate(rows, benchmark, settings["n"], settings["threshold"])
-    rejects += overlapping
-    return kept, report
+    return decontaminate(rows, benchmark, settings["n"], settings["threshold"])
 
 
 def status(command: Command) -> None:
@@ -243,34 +240,36 @@ def show_status(name: str) -> None:
     steps = synthesis.done_steps(Path("runs") / name / "data" / "steps")
     if manifest and manifest["status"] != "finished" and steps:
         return show_steps(name, steps)
-    counts = finished_manifest(name, "data", f"python -m launch.data run={name}")["counts"]
-    if counts["steps"]:
-        show_steps(name, counts["steps"])
+    manifest = finished_manifest(name, "data", f"python -m launch.data run={name}")
+    counts = DataCounts.model_validate(manifest["counts"])
+    if counts.steps:
+        show_steps(name, counts.steps)
     table = Table("rows", "", title=f"run {name}: data", title_justify="left")
-    labels = {
-        "sft": "  of these SFT",
-        "dialogues": "    of these dialogues",
-        "grpo": "  GRPO prompts",
-        "grpo_dialogues": "    of these dialogues, for a judge",
-        "heldout": "  held out",
-    }
-    for label in ("in", "rejected", "out", "sft", "dialogues", "grpo", "grpo_dialogues", "heldout"):
-        if label not in ("dialogues", "grpo_dialogues") or counts.get(label):
-            table.add_row(str(counts[label]), labels.get(label, label))
-    if why := counts["decontaminated"].get("not_decontaminated"):
+    table.add_row(str(counts.into), "in")
+    table.add_row(str(counts.rejected), "rejected")
+    table.add_row(str(counts.out), "out")
+    table.add_row(str(counts.sft), "  of these SFT")
+    if counts.dialogues:
+        table.add_row(str(counts.dialogues), "    of these dialogues")
+    table.add_row(str(counts.grpo), "  GRPO prompts")
+    if counts.grpo_dialogues:
+        table.add_row(str(counts.grpo_dialogues), "    of these dialogues, for a judge")
+    table.add_row(str(counts.heldout), "  held out")
+    if why := counts.decontaminated.not_decontaminated:
         table.caption = f'not decontaminated: {why} (decontaminate.against="[{{source: pceb, path: DIR}}]")'.replace(
             "[", "\\["
         )
-    for reason, number in counts["reasons"].items():
+    for reason, number in counts.reasons.items():
         table.add_row(str(number), f"rejected: {reason}")
     console.print(table)
 
 
-def show_steps(name: str, steps: dict[str, dict]) -> None:
+def show_steps(name: str, steps: dict[str, StepCounts]) -> None:
     """Prints the funnel of a synthesis."""
     table = Table("step", "in", "out", "rejected", "merged", "s", title=f"run {name}: synthesis", title_justify="left")
     for step, counts in steps.items():
-        cells = (counts["in"], counts["out"], counts["rejected"], counts.get("merged", 0), counts.get("seconds", ""))
+        seconds = "" if counts.seconds is None else counts.seconds
+        cells = (counts.into, counts.out, counts.rejected, counts.merged, seconds)
         table.add_row(step, *map(str, cells))
     console.print(table)
 

@@ -1,11 +1,13 @@
 """What the data stage ends with, and the files that the trainings and the evaluation read."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from data_pipeline.counts import DataCounts
 from data_pipeline.export import exportable, exportable_dialogues, llama_factory
 from data_pipeline.records import Dialogue, Question, Reject, write_jsonl
+from data_pipeline.synthesis.decontaminate import Overlaps
 from data_pipeline.synthesis.splits import LEFT_OUT
 
 FILES = (
@@ -33,7 +35,7 @@ class Export:
     dialogues: list[Dialogue]  # of SFT
     grpo_dialogues: list[Dialogue]  # each cut after the reply that is to be written anew
     rejects: list[Reject]
-    overlaps: dict = field(default_factory=dict)  # report of decontamination; "hits" are its rows
+    overlaps: Overlaps
 
     def check(self, train_on_benchmark: bool, open_questions: bool) -> None:
         """Raises BadInput for what the exporters refuse, before anything is written."""
@@ -49,7 +51,7 @@ class Export:
         write_jsonl(out / "questions.jsonl", [*self.sft, *self.grpo, *self.heldout])
         write_jsonl(out / "dialogues.jsonl", [*self.dialogues, *self.grpo_dialogues])
         write_jsonl(out / "questions.rejects.jsonl", self.rejects)
-        write_jsonl(out / "overlaps.jsonl", self.overlaps["hits"])
+        write_jsonl(out / "overlaps.jsonl", self.overlaps.hits)
         write_jsonl(out / "grpo.jsonl", self.grpo)
         write_jsonl(out / "grpo_dialogues.jsonl", self.grpo_dialogues)
         write_jsonl(out / "heldout.jsonl", self.heldout)
@@ -65,24 +67,24 @@ class Export:
         verl.write(out / "grpo_validation.parquet", validation)
         return {name: out / name for name in FILES}
 
-    def counts(self, total: int) -> dict:
+    def counts(self, total: int) -> DataCounts:
         """Returns the figures of the manifest; raises AssertionError unless `total` rows are all accounted for."""
         sft, grpo = len(self.sft) + len(self.dialogues), len(self.grpo) + len(self.grpo_dialogues)
         out = sft + grpo + len(self.heldout)
         if total != out + len(self.rejects):
             raise AssertionError(f"rows were lost: {total} in, {out} out, {len(self.rejects)} rejected")
-        return {
-            "in": total,
-            "out": out,
-            "rejected": len(self.rejects),
-            "sft": sft,
-            "dialogues": len(self.dialogues),
-            "grpo": grpo,
-            "grpo_dialogues": len(self.grpo_dialogues),
-            "heldout": len(self.heldout),
-            "decontaminated": {key: value for key, value in self.overlaps.items() if key != "hits"},
-            "reasons": dict(count_reasons(self.rejects).most_common()),
-        }
+        return DataCounts(
+            into=total,
+            out=out,
+            rejected=len(self.rejects),
+            sft=sft,
+            dialogues=len(self.dialogues),
+            grpo=grpo,
+            grpo_dialogues=len(self.grpo_dialogues),
+            heldout=len(self.heldout),
+            decontaminated=self.overlaps.counts,
+            reasons=dict(count_reasons(self.rejects).most_common()),
+        )
 
 
 def count_reasons(rejects: list[Reject]) -> Counter:

@@ -4,14 +4,15 @@ A file `data_pipeline/steps/NAME.py` declares `STEP = Step(...)`: what it takes 
 with their bounds, and how many calls it can make. No other code names it; a recipe puts it into a pipeline.
 
 A *row step* is a function of one row. It may run in processes, on a cluster, and while other rows are still being read.
-A *set step* sees all rows at once: deduplication, review. Both leave their rows as they were and give back new ones.
+A *set step* sees all rows: deduplication, review. They may lie in a file and be parsed each time that it looks at one,
+so it holds what it compares, and says by place what becomes of which. Both leave their rows as they were.
 """
 
 import dataclasses
 import importlib
 import pkgutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -39,9 +40,25 @@ class Outcome:
 
 
 @dataclass
+class SetOutcome:
+    """What became of all rows in a set step, by their places from 0; those that it does not name go on as they are.
+
+    `changed` gives (place, new record) in the order of places, which may be made as they are written, `files` further
+    tables likewise. `report` holds figures and examples for people; `told` is said while it runs.
+    """
+
+    rejects: Mapping[int, Reject] = field(default_factory=dict)
+    merged: Container[int] = ()  # another row stands for them now
+    changed: Iterable[tuple[int, Any]] = ()
+    report: dict = field(default_factory=dict)
+    files: Mapping[str, Iterable[dict]] = field(default_factory=dict)
+    told: str = ""
+
+
+@dataclass
 class Result:
-    """What a set step gives back, or a row step for all rows. `merged`: ids that another row stands for now, once for
-    each row that was merged. `report` holds figures and examples for people, `files` further tables.
+    """What a step gives back for all rows, in memory. `merged`: ids that another row stands for now, once for each row
+    that was merged. `report` holds figures and examples for people, `files` further tables.
     """
 
     rows: list
@@ -81,14 +98,15 @@ def passes_on(size: Size) -> "Calls":
 class Step:
     """What a step says of itself. Exactly one of `row` and `rows` is given.
 
-    `row(record, settings)`, a coroutine function `row(record, settings, ask)` where it asks; `rows(records, settings)`.
-    What it `needs` comes as a keyword: `needs=("passages",)` gets {id: record} of the passages that came before.
+    `row(record, settings)`, a coroutine function `row(record, settings, ask)` where it asks; `rows(records, settings)`
+    of a sequence of records. What it `needs` comes as a keyword: `needs=("passages",)` gets {id: record} of the
+    passages that came before.
     """
 
     takes: tuple[type, ...]
     settings: type[StepSettings]
     row: Callable[..., Any] | None = None
-    rows: Callable[[Sequence, Any], Result] | None = None
+    rows: Callable[[Sequence, Any], SetOutcome] | None = None
     makes: type | None = None  # the kind of record that it gives; None: the kind that it took
     asks: Literal["", "model", "selectors"] = ""  # one model, or each of several under its name
     needs: tuple[str, ...] = ()
@@ -96,7 +114,7 @@ class Step:
     report: Callable[[Counter, Any], dict] | None = None  # of a row step: from the counts of all rows
     files: tuple[str, ...] = ()  # further tables that are written even when they are empty
     sheets: Callable[[Path], object] | None = None  # writes what people fill in, beside the tables in the folder
-    inputs: Callable[[Any], Sequence[str]] | None = None  # files that its settings name and people edit
+    people: str = ""  # the setting that lists files which people fill in; its settings may then change within a run
 
     def __post_init__(self) -> None:
         if (self.row is None) == (self.rows is None):

@@ -18,19 +18,22 @@ a chain drifts (A like B, B like C, A unlike C), which union-find would make one
 
 import re
 import unicodedata
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
+from itertools import chain
 from typing import NamedTuple
 
 from pydantic import Field
 
+from data_pipeline.parallel import in_processes
 from data_pipeline.records import LETTERS, Dialogue, Passage, Post, Question, note
-from data_pipeline.steps import Result, Step, StepSettings, tidy
+from data_pipeline.steps import SetOutcome, Step, StepSettings, tidy
 
 NAME = "deduplicate"
+Record = Question | Post | Dialogue | Passage
 SEED = 1  # of the permutations; another one finds, by chance, slightly other pairs
-CHUNK = 4096  # records whose n-grams are held at once
 MIX = 0x9E3779B97F4A7C15  # an odd number of 64 bits, for hashes modulo 2**64
 END = "\n"  # of a text's line, stem or option
 PARTNER = 0.5  # characters that an option and its partner have in common at least; ours
@@ -52,68 +55,86 @@ class Settings(StepSettings):
 
 
 class _Spelled(NamedTuple):
-    record: object
+    record: Record
     text: str  # what `_spell` makes of what is compared
     case: str
 
 
-def run(rows: Sequence, settings: Settings) -> Result:
-    """Returns the kept records in their order; a kept record's trail names those merged into it.
+def _spelled(record: Record) -> _Spelled:
+    return _Spelled(record, *map(_spell, texts(record)))
+
+
+def _whole(record: Record) -> str:
+    _, text, case = _spelled(record)
+    return f"{text}{END}{case}" if case else text
+
+
+def run(rows: Sequence, settings: Settings) -> SetOutcome:
+    """Returns what is merged; a kept record's trail names those merged into it. `rows` may lie in a file: held are the
+    keys of their bands, and of those that share one the places; texts are read again where they are compared.
 
     `report`: in, out, merged, merged_ids, clusters, sizes {members: clusters}, candidates (pairs checked), conflicts,
     lsh_recall (chance that a pair at the threshold is found) and settings. `files`: "clusters", one row per merged
     record, and "conflicts", one row per pair of near-duplicates with different right answers.
     """
-    spelled = [_Spelled(row, *map(_spell, texts(row))) for row in rows]
-    whole = [f"{s.text}{END}{s.case}" if s.case else s.text for s in spelled]
     buckets = defaultdict(list)  # of each row that shares one
-    for bucket in set(map(tuple, _buckets(whole, settings))):
+    for bucket in set(map(tuple, _buckets(map(_whole, rows), settings))):
         for i in bucket:
             buckets[i].append(bucket)
+    spelled = lru_cache(maxsize=4096)(lambda i: _spelled(rows[i]))
     grams = lru_cache(maxsize=4096)(partial(_grams, n=settings.n))  # the sets of all rows would take gigabytes
-    decided, kept_of, conflicts, clusters, candidates = set(), {}, {}, [], 0
-    for i in sorted(buckets, key=lambda i: (*(-value for value in completeness(rows[i])), i)):
+    rank = {i: (*(-value for value in completeness(rows[i])), i) for i in sorted(buckets)}
+    decided, kept_of, ids, conflicts, merges, candidates = set(), {}, {}, {}, [], 0
+    for i in sorted(rank, key=rank.__getitem__):
         if i in decided:
             continue
         decided.add(i)
         for j in sorted({j for bucket in buckets[i] for j in bucket} - decided):
             candidates += 1
-            kind, similarity = _judge(spelled[i], spelled[j], grams, settings)
+            kind, similarity = _judge(spelled(i), spelled(j), grams, settings)
             if kind == "same":
                 decided.add(j)
-                kept_of[j] = i
-                clusters.append(_pair(rows[i], rows[j], similarity, ("kept", "merged")))
+                kept_of[j], ids[j] = i, spelled(j).record.id
+                merges.append((i, j, similarity))
             elif kind == "conflict":
                 conflicts[i, j] = similarity
     into = defaultdict(list)
     for j in sorted(kept_of):
-        into[kept_of[j]].append(rows[j].id)
+        into[kept_of[j]].append(ids[j])
     # a conflict with a merged record is one with the record that stands for it
     standing = {tuple(sorted((i, kept_of.get(j, j)))): similarity for (i, j), similarity in conflicts.items()}
-    conflicts = {(i, j): standing[i, j] for i, j in sorted(standing) if i != j}
-    noted = {i: tidy(rows[i]) for i in {*into, *(i for pair in conflicts for i in pair)}}
-    for i, ids in into.items():
-        note(noted[i], NAME, merged=ids)
-    for i, j in conflicts:
-        note(noted[i], NAME, conflict=rows[j].id)
-        note(noted[j], NAME, conflict=rows[i].id)
-    merged = sorted(kept_of)
-    out = [noted.get(i, row) for i, row in enumerate(rows) if i not in kept_of]
+    disputed = [(i, j, standing[i, j]) for i, j in sorted(standing) if i != j]
+    opposed = defaultdict(list)
+    for i, j, _ in disputed:
+        opposed[i].append(j)
+        opposed[j].append(i)
+
+    def changed() -> Iterator[tuple[int, Record]]:
+        for i in sorted({*into, *opposed}):
+            record = tidy(rows[i])
+            if i in into:
+                note(record, NAME, merged=into[i])
+            for j in opposed[i]:
+                note(record, NAME, conflict=rows[j].id)
+            yield i, record
+
+    def pairs(places: list[tuple[int, int, float]], names: tuple[str, str]) -> Iterator[dict]:
+        return (_pair(rows[i], rows[j], similarity, names) for i, j, similarity in places)
+
     report = {
         "in": len(rows),
-        "out": len(out),
-        "merged": len(merged),
-        "merged_ids": [rows[i].id for i in merged],
+        "out": len(rows) - len(kept_of),
+        "merged": len(kept_of),
+        "merged_ids": [ids[j] for j in sorted(kept_of)],
         "clusters": len(into),
-        "sizes": dict(sorted(Counter(len(ids) + 1 for ids in into.values()).items())),
+        "sizes": dict(sorted(Counter(len(merged) + 1 for merged in into.values()).items())),
         "candidates": candidates,
-        "conflicts": len(conflicts),
+        "conflicts": len(disputed),
         "lsh_recall": round(1 - (1 - settings.threshold**settings.rows) ** settings.bands, 4),
         "settings": settings.model_dump(),
     }
-    pairs = [_pair(rows[i], rows[j], similarity, ("first", "second")) for (i, j), similarity in conflicts.items()]
-    merged_ids = report["merged_ids"]
-    return Result(out, report=report, files={"clusters": clusters, "conflicts": pairs}, merged=merged_ids)
+    files = {"clusters": pairs(merges, ("kept", "merged")), "conflicts": pairs(disputed, ("first", "second"))}
+    return SetOutcome(merged=kept_of, changed=changed(), report=report, files=files)
 
 
 def completeness(record) -> tuple[int, ...]:
@@ -178,45 +199,47 @@ def _hashes(spelled: list[str], n: int):
     return hashes[characters], offsets.astype(numpy.uint64)
 
 
-def _digests(spelled: list[str], places: list[int], settings: Settings) -> Iterator:
-    """Yields rensa's signatures of the texts at `places`, a matrix per CHUNK of them."""
+def _band_keys(settings: Settings, spelled: list[str]):
+    """Returns one number for each band of the signature of each text that is not blank, (texts, bands); what collides
+    is checked anyway.
+    """
+    import numpy
     from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]  (compiled)
 
-    for start in range(0, len(places), CHUNK):
-        hashes, offsets = _hashes([spelled[i] for i in places[start : start + CHUNK]], settings.n)
-        yield RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, settings.bands * settings.rows, SEED)
+    known = [text for text in spelled if text.strip()]
+    keys = numpy.zeros((len(known), settings.bands), dtype=numpy.uint64)
+    if not known:
+        return keys
+    hashes, offsets = _hashes(known, settings.n)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, settings.bands * settings.rows, SEED)
+    digests = numpy.fromiter(chain.from_iterable(matrix.to_rows()), dtype=numpy.uint64)
+    digests = digests.reshape(-1, settings.bands, settings.rows)
+    for row in range(settings.rows):
+        keys = keys * numpy.uint64(MIX) + digests[:, :, row]
+    return keys
 
 
-def _buckets(spelled: list[str], settings: Settings) -> Iterator[list[int]]:
+def _buckets(spelled: Iterable[str], settings: Settings) -> Iterator[list[int]]:
     """Yields the places (two or more, ascending) of texts that share a band of their signatures."""
     import numpy
-    from rensa import RMinHashLSH  # pyright: ignore[reportAttributeAccessIssue]  (compiled)
 
-    known = [i for i, text in enumerate(spelled) if text.strip()]  # without text there is nothing to compare
-    index = RMinHashLSH(settings.threshold, settings.bands * settings.rows, settings.bands)
-    matrices = list(_digests(spelled, known, settings))
-    for start, matrix in enumerate(matrices):
-        index.insert_matrix(matrix, start * CHUNK)
-    shared = [flag for matrix in matrices for flag in index.query_duplicate_flags_matrix(matrix)]
-    del index, matrices
-    known = [i for i, flag in zip(known, shared, strict=True) if flag]  # most texts are near to no other
+    known, pieces, number = array("Q"), [], 0
+    for piece, keys in in_processes(partial(_band_keys, settings), spelled):
+        known.extend(number + i for i, text in enumerate(piece) if text.strip())  # blank: nothing to compare
+        pieces.append(keys)
+        number += len(piece)
     if not known:
         return
-    keys = []
-    for matrix in _digests(spelled, known, settings):
-        digests = numpy.array(matrix.to_rows(), dtype=numpy.uint64).reshape(-1, settings.bands, settings.rows)
-        key = numpy.zeros(digests.shape[:2], dtype=numpy.uint64)
-        for row in range(settings.rows):  # one number per band; what collides is checked anyway
-            key = key * numpy.uint64(MIX) + digests[:, :, row]
-        keys.append(key)
-    keys, known = numpy.concatenate(keys), numpy.array(known)
-    for band in keys.T:
-        order = numpy.argsort(band, kind="stable")
-        cuts = numpy.flatnonzero(numpy.diff(band[order], prepend=band[order[0]] + 1, append=band[order[-1]] + 1))
+    known = numpy.array(known)
+    for band in range(settings.bands):
+        keys = numpy.concatenate([piece[:, band] for piece in pieces])
+        order = numpy.argsort(keys, kind="stable")
+        keys = keys[order]
+        cuts = numpy.flatnonzero(numpy.diff(keys, prepend=keys[0] + 1, append=keys[-1] + 1))
         shared = numpy.diff(cuts) > 1
-        places = known[order].tolist()
+        places = known[order]
         for start, end in zip(cuts[:-1][shared].tolist(), cuts[1:][shared].tolist(), strict=True):
-            yield places[start:end]
+            yield places[start:end].tolist()
 
 
 def _jaccard(a: str, b: str, grams) -> float:

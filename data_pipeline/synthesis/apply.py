@@ -11,12 +11,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from data_pipeline.errors import BadInput
 from data_pipeline.parallel import in_processes
-from data_pipeline.records import Ask, Request, Response
-from data_pipeline.steps import Outcome, Result, Step, StepSettings, check_balance, find_step
+from data_pipeline.records import Ask, Request, Response, line_of, parse_record, read_lines
+from data_pipeline.steps import Outcome, Result, SetOutcome, Step, StepSettings, check_balance, find_step
 
 WINDOW = 4  # rows held for each that is on its way
 AskAll = Callable[[list[Request]], list[Response]]  # blocks until all are answered
@@ -57,7 +58,7 @@ def run(name: str, records: Sequence, settings: Any = None, ask: Any = None, **t
     settings = settings or step.settings()
     check_kinds(name, step, records)
     if step.rows is not None:
-        result = step.rows(records, settings)
+        result = selected(name, records, step.rows(records, settings))
         check_balance(name, [record.id for record in records], result)
         return result
     needed = {need: {record.id: record for record in tables.get(need, ())} for need in step.needs}
@@ -65,7 +66,7 @@ def run(name: str, records: Sequence, settings: Any = None, ask: Any = None, **t
     if step.asks:
         whole = merged(in_rounds(bound, records, ask))
     else:
-        whole = merged(outcome for _, outcome in on_all_cores(bound, records))
+        whole = merged(on_all_cores(bound, records))
     files = {name: whole.files.get(name, []) for name in (*step.files, *whole.files)}
     assert step.report is not None  # a row step
     return Result(whole.rows, whole.rejects, step.report(whole.counts, settings), files)
@@ -87,14 +88,79 @@ def check_kinds(name: str, step: Step, records: Iterable) -> None:
 # --- without asking ---------------------------------------------------------------------------------------------------
 
 
-def on_all_cores(bound: Bound, records: Iterable) -> Iterator[tuple[int, Outcome]]:
-    """Yields (number of rows, their outcome) of pieces of the rows, in order, of a step that asks nobody."""
-    yield from in_processes(partial(_outcomes, bound.name, bound.settings, dict(bound.tables)), records)
+def on_all_cores(bound: Bound, records: Iterable) -> Iterator[Outcome]:
+    """Yields the outcomes of pieces of the records, in order, of a step that asks nobody."""
+    given = bound.name, bound.settings, dict(bound.tables)
+    for piece, outcome in in_processes(partial(_of_records, *given), records):
+        outcome.rows = [piece[row] if type(row) is int else row for row in outcome.rows]
+        yield outcome
 
 
-def _outcomes(name: str, settings: StepSettings, tables: dict, records: list) -> tuple[int, Outcome]:
+def lines_on_all_cores(bound: Bound, kind: type, path: Path) -> Iterator[tuple[int, Outcome]]:
+    """Yields (number of rows, their outcome) of pieces of a file of records, in order, of a step that asks nobody.
+
+    The outcome's rows are lines: records are parsed and written where the step runs.
+    """
+    given = bound.name, bound.settings, dict(bound.tables), kind, path
+    for piece, outcome in in_processes(partial(_of_lines, *given), read_lines(path)):
+        outcome.rows = [piece[row][1] if type(row) is int else row for row in outcome.rows]
+        yield len(piece), outcome
+
+
+def _of_records(name: str, settings: StepSettings, tables: dict, records: list) -> Outcome:
+    """Returns the outcome of a piece; a row that came out as it went in is its place in the piece, which is there."""
     bound = Bound(name, find_step(name, "step"), settings, tables)
-    return len(records), merged(check(bound, record, bound.outcome(record)) for record in records)
+    parts = []
+    for place, record in enumerate(records):
+        parts.append(check(bound, record, bound.outcome(record)))
+        parts[-1].rows = [place if row == record else row for row in parts[-1].rows]
+    return merged(parts)
+
+
+def _of_lines(name: str, settings: StepSettings, tables: dict, kind: type, path: Path, lines: list) -> Outcome:
+    bound = Bound(name, find_step(name, "step"), settings, tables)
+    parts = []
+    for place, (number, line) in enumerate(lines):
+        record = parse_record(kind, path, number, line)
+        parts.append(check(bound, record, bound.outcome(record)))
+        parts[-1].rows = [place if written == line else written for written in map(line_of, parts[-1].rows)]
+    return merged(parts)
+
+
+# --- all at once ------------------------------------------------------------------------------------------------------
+
+
+def what_became(name: str, total: int, outcome: SetOutcome) -> Iterator[tuple[str, Any]]:
+    """Yields, for each of `total` rows, what became of it in a set step: ("merged", None), ("rejected", Reject),
+    ("changed", record) or ("same", None). Raises AssertionError unless each is at most one of these.
+    """
+    changes = iter(outcome.changed)
+    at, record = next(changes, (total, None))
+    for place in range(total):
+        became = [("merged", None)] if place in outcome.merged else []
+        became += [("rejected", outcome.rejects[place])] if place in outcome.rejects else []
+        if place == at:
+            became.append(("changed", record))
+            at, record = next(changes, (total, None))
+        if len(became) > 1:
+            raise AssertionError(f"{name}: the row at place {place} was {' and '.join(what for what, _ in became)}")
+        yield became[0] if became else ("same", None)
+    if at != total:
+        raise AssertionError(f"{name}: a changed row at place {at}, of {total} or behind a later one")
+
+
+def selected(name: str, records: Sequence, outcome: SetOutcome) -> Result:
+    """Returns the outcome of a set step with its rows."""
+    result = Result([], report=outcome.report)
+    for given, (what, new) in zip(records, what_became(name, len(records), outcome), strict=True):
+        if what == "merged":
+            result.merged.append(given.id)
+        elif what == "rejected":
+            result.rejects.append(new)
+        else:
+            result.rows.append(new if what == "changed" else given)
+    result.files = {table: list(rows) for table, rows in outcome.files.items()}
+    return result
 
 
 # --- in rounds --------------------------------------------------------------------------------------------------------

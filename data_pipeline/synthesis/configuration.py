@@ -78,6 +78,15 @@ class Configuration(BaseModel):
         except ValidationError as error:
             raise BadInput(first_fault(f"synthesis.{name}", error)) from None
 
+    def files_of_people(self) -> dict[str, list[str]]:
+        """Returns {"synthesis.STEP": files that people fill in} of the active steps whose settings name such files."""
+        steps = {name: find_step(name, "pipelines") for names in self.active().values() for name in names}
+        return {
+            f"synthesis.{name}": getattr(self.settings(name, step), step.people)
+            for name, step in steps.items()
+            if step.people
+        }
+
 
 def configuration(given: dict[str, Any]) -> Configuration:
     """Returns the synthesis part of the stage's configuration; raises BadInput that names the key, of any step."""

@@ -23,8 +23,9 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 
+from data_pipeline.counts import Decontamination
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Dialogue, Question, Reject
 
@@ -51,6 +52,14 @@ class Overlap:
     others: int = 0  # benchmark items that the row overlaps besides this one
 
 
+@dataclass(frozen=True)
+class Overlaps:
+    """What a comparison with benchmarks has shown; `hits` are the strongest overlap of each row that has one."""
+
+    counts: Decontamination
+    hits: list[Overlap] = field(default_factory=list)
+
+
 def normalise(text: str) -> str:
     """Returns the letters, characters and digits of `text` alone, NFKC and lower case."""
     return _NOISE.sub("", unicodedata.normalize("NFKC", text.translate(_RADICALS)).lower())
@@ -70,11 +79,10 @@ def row_texts(row: object) -> list[str]:
 
 def decontaminate(
     questions: Iterable[Question], benchmark: Iterable[Question], n: int = 13, threshold: float = 0.7
-) -> tuple[list[Question], list[Reject], dict]:
-    """Returns (questions without overlap in their order, a Reject for each other one, report); in = out + rejected.
+) -> tuple[list[Question], list[Reject], Overlaps]:
+    """Returns (questions without overlap in their order, a Reject for each other one, overlaps); in = out + rejected.
 
-    The report holds the settings, the counts by kind and every Overlap as a dict (containment 0 to 1). Raises
-    BadInput for a benchmark without questions, and for an `n` or `threshold` that makes no sense.
+    Raises BadInput for a benchmark without questions, and for an `n` or `threshold` that makes no sense.
     """
     index = _Index(benchmark, n, threshold)
     kept, rejects, hits = [], [], []
@@ -82,20 +90,19 @@ def decontaminate(
         if hit is None:
             kept.append(question)
             continue
-        hits.append(asdict(hit))
+        hits.append(hit)
         detail = f"{hit.kind}, {hit.benchmark_id} ({hit.containment:.0%})"
         rejects.append(Reject(hit.row_id, hit.where, "stands in a benchmark", detail))
-    report = {
-        "benchmark_items": len(index.items),
-        "n": n,
-        "threshold": threshold,
-        "in": len(kept) + len(rejects),
-        "out": len(kept),
-        "rejected": len(rejects),
-        "kinds": {kind: sum(hit["kind"] == kind for hit in hits) for kind in KINDS},
-        "hits": hits,
-    }
-    return kept, rejects, report
+    counts = Decontamination(
+        benchmark_items=len(index.items),
+        n=n,
+        threshold=threshold,
+        into=len(kept) + len(rejects),
+        out=len(kept),
+        rejected=len(rejects),
+        kinds={kind: sum(hit.kind == kind for hit in hits) for kind in KINDS},
+    )
+    return kept, rejects, Overlaps(counts, hits)
 
 
 @dataclass(slots=True)

@@ -2,18 +2,24 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import orjson
+from data_pipeline.counts import StepCounts
+from data_pipeline.records import Reject, line_of
+from data_pipeline.steps import Outcome
 
-from data_pipeline.records import Reject
-from data_pipeline.steps import Outcome, Result
 
-FIELDS = ("in", "out", "rejected", "merged", "seconds")
+@dataclass(frozen=True)
+class StepState:
+    """What step.json says of a finished step."""
+
+    key: str
+    counts: StepCounts
+    settings: dict  # the step's own
 
 
 class StepFiles:
@@ -22,12 +28,13 @@ class StepFiles:
     def __init__(self, place: Path) -> None:
         self.place, self.rows = place, place / "rows.jsonl"
 
-    def state(self) -> dict:
-        """Returns {"key", "counts", "settings"} of a finished step, {} of any other."""
+    def state(self) -> StepState | None:
+        """Returns the state of a finished step, None of any other."""
         try:
-            return json.loads((self.place / "step.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return {}
+            state = json.loads((self.place / "step.json").read_text(encoding="utf-8"))
+            return StepState(state["key"], StepCounts.model_validate(state["counts"]), state["settings"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
 
     def remove(self) -> None:
         """Says that the step is not done: its files are about to be written."""
@@ -45,25 +52,29 @@ class StepFiles:
         for name in writer.files:
             (self.place / f"{name}.jsonl.partial").replace(self.place / f"{name}.jsonl")
 
-    def finish(self, key: str, writer: "Writer", report: dict, settings: dict, seconds: float) -> dict:
-        """Writes report and state; returns the counts."""
-        counts = {name: writer.counts[name] for name in FIELDS[:-1]} | {"seconds": round(seconds, 2)}
+    def finish(self, key: str, counts: StepCounts, report: dict, settings: dict) -> None:
+        """Writes report and state."""
         text = json.dumps(report, ensure_ascii=False, indent=2)
         (self.place / "report.json").write_text(text + "\n", encoding="utf-8")
-        state = json.dumps({"key": key, "counts": counts, "settings": settings}, ensure_ascii=False, indent=2)
+        state = {"key": key, "counts": counts.as_json(), "settings": settings}
+        state = json.dumps(state, ensure_ascii=False, indent=2)
         partial = self.place / "step.partial"
         partial.write_text(state + "\n", encoding="utf-8")
         partial.replace(self.place / "step.json")
-        return counts
 
 
 class Writer:
-    """Takes what a step gives, row by row; `counts` are rows in, out, rejected and merged, `tally` is the report's."""
+    """Takes what a step gives, row by row, and counts it; `tally` is for the report of a row step."""
 
     def __init__(self, place: Path, stack: ExitStack) -> None:
         self.place, self.stack = place, stack
         self.files: dict[str, IO[bytes]] = {}
-        self.counts, self.tally = Counter(), Counter()
+        self.into = self.out = self.rejected = self.merged = 0
+        self.tally = Counter()
+
+    def counted(self, seconds: float) -> StepCounts:
+        rows = {"out": self.out, "rejected": self.rejected, "merged": self.merged}
+        return StepCounts(into=self.into, **rows, seconds=round(seconds, 2))
 
     def file(self, name: str) -> IO[bytes]:
         if name not in self.files:
@@ -71,24 +82,25 @@ class Writer:
         return self.files[name]
 
     def row(self, record: object) -> None:
-        self.counts["out"] += 1
-        self.files["rows"].write(orjson.dumps(record) + b"\n")
+        """Writes a record, or the line that holds it."""
+        self.out += 1
+        self.files["rows"].write(record if isinstance(record, bytes) else line_of(record))
 
     def reject(self, reject: Reject) -> None:
-        self.counts["rejected"] += 1
-        self.files["rejects"].write(orjson.dumps(asdict(reject)) + b"\n")
+        self.rejected += 1
+        self.files["rejects"].write(line_of(reject))
 
-    def outcome(self, outcome: Outcome | Result) -> None:
-        """Writes what became of one row, or of all."""
+    def table(self, name: str, entries: Iterable[dict]) -> None:
+        file = self.file(name)
+        for entry in entries:
+            file.write(line_of(entry))
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Writes what became of one row, or of several."""
         for record in outcome.rows:
             self.row(record)
         for reject in outcome.rejects:
             self.reject(reject)
         for name, table in outcome.files.items():
-            file = self.file(name)
-            for entry in table:
-                file.write(orjson.dumps(entry) + b"\n")
-        if isinstance(outcome, Outcome):
-            self.tally.update(outcome.counts)
-        else:
-            self.counts["merged"] += len(outcome.merged)
+            self.table(name, table)
+        self.tally.update(outcome.counts)

@@ -27,7 +27,7 @@ def step_key(name: str, step: Step, settings: StepSettings, records: list[Path],
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     digest.update(json.dumps(settings.model_dump(mode="json"), sort_keys=True).encode())
-    for path in step.inputs(settings) if step.inputs else ():  # files that people edit
+    for path in getattr(settings, step.people) if step.people else ():
         digest.update(Path(path).read_bytes() if Path(path).is_file() else b"")
     digest.update(code_hash(f"data_pipeline.steps.{name}").encode())
     if step.asks:

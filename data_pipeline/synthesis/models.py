@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from data_pipeline.errors import BadInput
 from data_pipeline.llm import recorded
 from data_pipeline.records import Ask, Request, Response
 from data_pipeline.steps import Step, find_step
-from data_pipeline.synthesis.apply import AskAll
+from data_pipeline.synthesis.apply import AskAll, Bound
 from data_pipeline.synthesis.configuration import Configuration
 
 
@@ -48,16 +48,19 @@ class Models:
         asks = {title: asker(title, server) for title, server in self.servers(name, step).items()}
         return asks if step.asks == "selectors" else asks[""]
 
-    async def connected(self, stack: AsyncExitStack, name: str, step: Step, known: dict) -> Ask | dict[str, Ask]:
-        """Returns whom the step asks under `apply.on_its_way`; a server that is in `known` is not connected twice."""
-        asks = {}
-        for title, server in self.servers(name, step).items():
-            assert server is not None  # rows go on their way only where no reply is recorded
-            key = repr(server)
-            if key not in known:
-                known[key] = _several(await stack.enter_async_context(llm.connected(server, self.ledger)))
-            asks[title] = known[key]
-        return asks if step.asks == "selectors" else asks[""]
+    async def connected(self, stack: AsyncExitStack, chain: Sequence[Bound]) -> list[Ask | dict[str, Ask]]:
+        """Returns whom each of the steps asks under `apply.on_its_way`; a server of several is connected once."""
+        whom, known = [], {}
+        for bound in chain:
+            asks = {}
+            for title, server in self.servers(bound.name, bound.step).items():
+                assert server is not None  # rows go on their way only where no reply is recorded
+                key = repr(server)
+                if key not in known:
+                    known[key] = _several(await stack.enter_async_context(llm.connected(server, self.ledger)))
+                asks[title] = known[key]
+            whom.append(asks if bound.step.asks == "selectors" else asks[""])
+        return whom
 
     def concurrency(self, name: str, step: Step) -> int:
         return sum(server.concurrency for server in self.servers(name, step).values() if server)

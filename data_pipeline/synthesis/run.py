@@ -18,10 +18,20 @@ from typing import Any
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from data_pipeline import sources
+from data_pipeline.counts import StepCounts
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Dialogue, Passage, Post, Question, Reject, read_records
-from data_pipeline.steps import Outcome, Step, check_balance, find_step
-from data_pipeline.synthesis.apply import Bound, in_rounds, kinds, on_all_cores, on_its_way
+from data_pipeline.records import (
+    Dialogue,
+    Passage,
+    Post,
+    Question,
+    RecordFile,
+    Reject,
+    read_lines,
+    read_records,
+)
+from data_pipeline.steps import Outcome, Step, find_step
+from data_pipeline.synthesis.apply import Bound, in_rounds, kinds, lines_on_all_cores, on_its_way, what_became
 from data_pipeline.synthesis.configuration import READS, Configuration, Source
 from data_pipeline.synthesis.files import StepFiles, Writer
 from data_pipeline.synthesis.keys import code_hash, step_key
@@ -37,7 +47,7 @@ class Synthesised:
 
     questions: list[Question] = field(default_factory=list)
     dialogues: list[Dialogue] = field(default_factory=list)
-    counts: dict[str, dict] = field(default_factory=dict)  # {"questions/1_clean": {"in", "out", "rejected", ...}}
+    counts: dict[str, StepCounts] = field(default_factory=dict)  # {"questions/1_clean": ...}
     finished: bool = True
 
 
@@ -51,12 +61,13 @@ def run(config: Configuration, folder: Path, say: Callable[[str], None]) -> Synt
         code_hash(f"data_pipeline.steps.{name}")  # as it is now: people edit files while this runs
     result = Synthesised(finished=config.steps is None)
     for name, in_order in config.active().items():
-        pipeline = _Pipeline(name, in_order, config, folder / "steps" / name, models, say, result.counts)
+        pipeline = _Pipeline(name, in_order, config, folder / "steps" / name, models, say)
         for row in pipeline.run(config.sources()[name]):
             if isinstance(row, Question):
                 result.questions.append(row)
             else:
                 result.dialogues.append(row)
+        result.counts |= pipeline.counts
     return result
 
 
@@ -80,7 +91,7 @@ class _Pipeline:
     folder: Path
     models: Models
     say: Callable[[str], None]
-    counts: dict[str, dict]
+    counts: dict[str, StepCounts] = field(default_factory=dict)
     latest: dict[str, Path] = field(default_factory=dict)  # {"passages": file} of each kind that came so far
 
     def run(self, source: Source) -> Iterator:
@@ -89,7 +100,8 @@ class _Pipeline:
         wanted, ran = self.config.wanted(), 0  # ran: steps that a chain has just run along with its first
         for number, name in enumerate(self.in_order, 1):
             files, key = StepFiles(self.folder / f"{number}_{name}"), self.key(number, rows)
-            if ran == 0 and files.state().get("key") != key:
+            state = files.state()
+            if ran == 0 and (state is None or state.key != key):
                 if name not in wanted:
                     if any(later in wanted for later in self.in_order[number:]):
                         raise BadInput(f"steps: {self.name} need {name} before; add it to steps=")
@@ -98,8 +110,11 @@ class _Pipeline:
             ran -= ran > 0
             kind, rows = self.step(number).makes or kind, files.rows
             self.latest[_plural(kind)] = rows
-            self.counts[f"{self.name}/{number}_{name}"] = files.state()["counts"]
-        yield from (row for row in read_records(rows, kind) if isinstance(row, Question | Dialogue))
+            state = files.state()
+            assert state is not None  # it has just been finished, or was before
+            self.counts[f"{self.name}/{number}_{name}"] = state.counts
+        if kind in (Question, Dialogue):
+            yield from read_records(rows, kind)
 
     def step(self, number: int) -> Step:
         return find_step(self.in_order[number - 1], f"pipelines.{self.name}")
@@ -124,8 +139,8 @@ class _Pipeline:
         if kind is None:
             raise BadInput(f"{source.path}: no usable record in it")
         self.latest[_plural(kind)] = files.rows
-        total = out.counts["out"] + out.counts["rejected"]
-        self.counts[f"{self.name}/0_read"] = {"in": total, "out": out.counts["out"], "rejected": out.counts["rejected"]}
+        counts = StepCounts(into=out.out + out.rejected, out=out.out, rejected=out.rejected)
+        self.counts[f"{self.name}/0_read"] = counts
         return kind, files.rows
 
     def bind(self, number: int, kind: type) -> Bound:
@@ -156,26 +171,23 @@ class _Pipeline:
         started = time.monotonic()
         with ExitStack() as stack:
             outs = [stack.enter_context(one.writing(bound.step.files)) for one, bound in zip(files, chain, strict=True)]
-            reports = self.apply(chain, read_records(rows, kind), outs)
+            reports = self.apply(chain, kind, rows, outs)
         for n, (bound, one, out, report) in enumerate(zip(chain, files, outs, reports, strict=True)):
             if bound.step.sheets:
                 bound.step.sheets(one.place)
             key, settings = self.key(number + n, rows), bound.settings.model_dump(mode="json")
-            counts = one.finish(key, out, report, settings, time.monotonic() - started)
+            counts = out.counted(time.monotonic() - started)
+            one.finish(key, counts, report, settings)
             self.say(f"{self.name}: {bound.name}: {_told(counts)}")
             rows = one.rows
         return len(chain)
 
-    def apply(self, chain: list[Bound], records: Iterator, outs: list[Writer]) -> list[dict]:
-        """Applies the steps to the records and writes what comes of them; returns the steps' reports."""
+    def apply(self, chain: list[Bound], kind: type, rows: Path, outs: list[Writer]) -> list[dict]:
+        """Applies the steps to the records of a file and writes what comes of them; returns the steps' reports."""
         first, step = chain[0], chain[0].step
         if step.rows is not None:
-            rows = list(records)
-            result = step.rows(rows, first.settings)
-            check_balance(first.name, [row.id for row in rows], result)
-            outs[0].counts["in"] = len(rows)
-            outs[0].outcome(result)
-            return [result.report]
+            return [self.select(first, kind, rows, outs[0])]
+        records = read_records(rows, kind)
         if len(chain) > 1:
             asyncio.run(self.ahead(chain, records, outs))
         elif step.asks:
@@ -185,13 +197,33 @@ class _Pipeline:
                 for outcome in in_rounds(first, piece, ask):
                     _write([outcome], outs)
         else:
-            for number, outcome in on_all_cores(first, records):
-                outs[0].counts["in"] += number
+            for number, outcome in lines_on_all_cores(first, kind, rows):
+                outs[0].into += number
                 outs[0].outcome(outcome)
         return [
             bound.step.report(out.tally, bound.settings)  # pyright: ignore[reportOptionalCall]  (a row step has one)
             for bound, out in zip(chain, outs, strict=True)
         ]
+
+    def select(self, bound: Bound, kind: type, rows: Path, out: Writer) -> dict:
+        """Writes what a set step makes of a file's records, lines that it leaves as they were; returns its report."""
+        assert bound.step.rows is not None  # a set step
+        with RecordFile(rows, kind) as records:
+            outcome = bound.step.rows(records, bound.settings)
+            out.into = len(records)
+            became = what_became(bound.name, len(records), outcome)
+            for (_, line), (what, new) in zip(read_lines(rows), became, strict=True):
+                if what == "merged":
+                    out.merged += 1
+                elif what == "rejected":
+                    out.reject(new)
+                else:
+                    out.row(line if what == "same" else new)
+            for name, table in outcome.files.items():
+                out.table(name, table)
+        if outcome.told:
+            self.say(outcome.told)
+        return outcome.report
 
     async def ahead(self, chain: list[Bound], records: Iterator, outs: list[Writer]) -> None:
         """Takes each row through the chain by itself; shows its progress."""
@@ -199,10 +231,10 @@ class _Pipeline:
         at_work = max(self.models.concurrency(bound.name, bound.step) for bound in chain)
         columns = TextColumn("  {task.description}"), SpinnerColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         with Progress(*columns, transient=True) as progress:
-            task, known = progress.add_task(title, total=None), {}
+            task = progress.add_task(title, total=None)
             try:
                 async with AsyncExitStack() as stack:
-                    asks = [await self.models.connected(stack, bound.name, bound.step, known) for bound in chain]
+                    asks = await self.models.connected(stack, chain)
                     async for outcomes in on_its_way(list(zip(chain, asks, strict=True)), records, at_work):
                         _write(outcomes, outs)
                         progress.update(task, advance=1)
@@ -214,25 +246,25 @@ def _write(outcomes: list[Outcome], outs: list[Writer]) -> None:
     """Writes what became of one row in the steps of a chain."""
     incoming = 1
     for outcome, out in zip(outcomes, outs, strict=False):
-        out.counts["in"] += incoming
+        out.into += incoming
         out.outcome(outcome)
         incoming = len(outcome.rows)
 
 
-def done_steps(folder: Path) -> dict[str, dict]:
-    """Returns the counts of the steps that have been run, {"questions/1_clean": {...}}, in their order."""
+def done_steps(folder: Path) -> dict[str, StepCounts]:
+    """Returns the counts of the steps that have been run, {"questions/1_clean": ...}, in their order."""
     states = {
         f"{p.parent.parent.name}/{p.parent.name}": StepFiles(p.parent).state() for p in folder.glob("*/*/step.json")
     }
     in_order = sorted(states, key=lambda name: (list(READS).index(name.split("/")[0]), name))
-    return {name: states[name]["counts"] for name in in_order if states[name]}
+    return {name: state.counts for name in in_order if (state := states[name])}
 
 
 def _plural(kind: type) -> str:
     return f"{kind.__name__.lower()}s"
 
 
-def _told(counts: dict) -> str:
-    parts = [f"{counts['in']} in", f"{counts['out']} out", f"{counts['rejected']} rejected"]
-    parts += [f"{counts['merged']} merged"] if counts["merged"] else []
-    return ", ".join(parts) + f" ({counts['seconds']} s)"
+def _told(counts: StepCounts) -> str:
+    parts = [f"{counts.into} in", f"{counts.out} out", f"{counts.rejected} rejected"]
+    parts += [f"{counts.merged} merged"] if counts.merged else []
+    return ", ".join(parts) + f" ({counts.seconds} s)"

@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from pathlib import Path
 
+from data_pipeline.counts import DataCounts, StepCounts
 from data_pipeline.records import Dialogue, Question, Reject, read_jsonl, read_records
 from eval import report
 from eval.contract import Table
@@ -16,11 +17,11 @@ from eval.contract import Table
 SHOWN = 3  # samples per step
 
 
-def write(folder: Path, name: str, counts: dict, costs: list[dict]) -> dict[str, Path]:
+def write(folder: Path, name: str, counts: DataCounts, costs: list[dict]) -> dict[str, Path]:
     """Writes both files from what the stage has written into `folder`; returns {file name: path}."""
     questions = list(read_records(folder / "questions.jsonl", Question))
     dialogues = list(read_records(folder / "dialogues.jsonl", Dialogue))
-    tables = [_rows_table(counts), _funnel_table(counts["steps"]), _reasons_table(counts), _cost_table(costs),
+    tables = [_rows_table(counts), _funnel_table(counts.steps), _reasons_table(counts), _cost_table(costs),
               _subject_table(questions, dialogues)]  # fmt: skip
     plots = [funnel(counts)]
     lengths = {
@@ -35,11 +36,11 @@ def write(folder: Path, name: str, counts: dict, costs: list[dict]) -> dict[str,
     return report.write(folder, content, "datacard")
 
 
-def _notes(counts: dict) -> list[str]:
+def _notes(counts: DataCounts) -> list[str]:
     notes = ["Made by PsyForge. A research artefact: not for diagnosis or treatment, not for people in crisis."]
-    if why := counts["decontaminated"].get("not_decontaminated"):
+    if why := counts.decontaminated.not_decontaminated:
         notes.append(f"Not compared with any benchmark: {why}.")
-    if prompts := counts["grpo_dialogues"]:
+    if prompts := counts.grpo_dialogues:
         notes.append(
             f"{prompts} dialogues are GRPO prompts (ours, not the papers'): each is cut before one reply, drawn by "
             "seed and id, which a judge is to reward; the reply that stood there is its reference. None of them, and "
@@ -48,20 +49,20 @@ def _notes(counts: dict) -> list[str]:
     return notes
 
 
-def _rows_table(counts: dict) -> Table:
-    dialogues = ("grpo_dialogues",) if counts["grpo_dialogues"] else ()
-    labels = ("in", "rejected", "out", "sft", "dialogues", "grpo", *dialogues, "heldout")
-    return Table("rows", ("", "rows"), [[label, str(counts[label])] for label in labels])
+def _rows_table(counts: DataCounts) -> Table:
+    dialogues = ("grpo_dialogues",) if counts.grpo_dialogues else ()
+    labels, figures = ("in", "rejected", "out", "sft", "dialogues", "grpo", *dialogues, "heldout"), counts.as_json()
+    return Table("rows", ("", "rows"), [[label, str(figures[label])] for label in labels])
 
 
-def _funnel_table(steps: dict) -> Table:
+def _funnel_table(steps: dict[str, StepCounts]) -> Table:
     head = ("step", "in", "out", "rejected", "merged")
-    rows = [[step, *(str(c.get(k, 0)) for k in head[1:])] for step, c in steps.items()]
+    rows = [[step, str(c.into), str(c.out), str(c.rejected), str(c.merged)] for step, c in steps.items()]
     return Table("funnel", head, rows)
 
 
-def _reasons_table(counts: dict) -> Table:
-    rows = [[reason, str(number)] for reason, number in counts["reasons"].items()]
+def _reasons_table(counts: DataCounts) -> Table:
+    rows = [[reason, str(number)] for reason, number in counts.reasons.items()]
     return Table("left out of the training files", ("reason", "rows"), rows)
 
 
@@ -79,17 +80,17 @@ def _subject_table(questions: list[Question], dialogues: list[Dialogue]) -> Tabl
     return Table("subjects", ("subject", "single-answer", "multi-answer"), rows)
 
 
-def funnel(counts: dict) -> dict[str, str]:
+def funnel(counts: DataCounts) -> dict[str, str]:
     """Returns the picture of how many rows each step passed on and rejected."""
     from matplotlib.figure import Figure
 
-    steps = counts["steps"] or {"read": {"in": counts["in"], "out": counts["out"], "rejected": counts["rejected"]}}
+    steps = counts.steps or {"read": StepCounts(into=counts.into, out=counts.out, rejected=counts.rejected)}
     figure = Figure(figsize=(7.2, 0.42 * len(steps) + 1.2), dpi=110, layout="constrained")
     axes = figure.subplots()
     names = list(steps)[::-1]
     left = [0] * len(names)
     for key, colour in (("out", "#3b7dd8"), ("merged", "#9db4d0"), ("rejected", "#d8743b")):
-        values = [steps[n].get(key, 0) for n in names]
+        values = [getattr(steps[n], key) for n in names]
         axes.barh(names, values, left=left, label=key, color=colour)
         left = [a + b for a, b in zip(left, values, strict=True)]
     axes.set_xlabel("rows")

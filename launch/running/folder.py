@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,8 +59,11 @@ class StageFolder:
         os.replace(partial, self.path / "manifest.json")
 
 
-def open_stage(stage: Stage, config: DictConfig, inputs: dict[str, Path], command: Command) -> StageFolder:
-    """Returns the stage's folder, new, to be continued, or done.
+def open_stage(
+    stage: Stage, config: DictConfig, inputs: dict[str, Path], command: Command, free: Collection[str] = ()
+) -> StageFolder:
+    """Returns the stage's folder, new, to be continued, or done. `free` are keys of the configuration, and names of
+    inputs, that may change within a run: a finished stage is then to be continued.
 
     Raises BadInput when runs/ cannot be written, another process holds the folder, or the folder belongs to another
     configuration or other inputs (naming what differs; `resume=force` goes on and is recorded).
@@ -77,12 +81,13 @@ def open_stage(stage: Stage, config: DictConfig, inputs: dict[str, Path], comman
     manifest = read_manifest(config.run, stage.name)
     folder = StageFolder(path, manifest or {}, lock)
     if manifest is not None:
-        differences = _differences(_stored_config(path), resolved)
-        differences += [
-            f"input {name}: {now['path']} changed"
+        changed = _differences(_stored_config(path), resolved)
+        changed += [
+            (name, f"input {name}: {now['path']} changed")
             for name, now in described.items()
             if manifest["inputs"].get(name, {}).get("sha256") != now["sha256"]
         ]
+        differences = [told for key, told in changed if not any(f"{key}.".startswith(f"{one}.") for one in free)]
         if differences and config.resume != "force":
             shown = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
             raise BadInput(
@@ -91,7 +96,7 @@ def open_stage(stage: Stage, config: DictConfig, inputs: dict[str, Path], comman
             )
         if differences:
             manifest.setdefault("forced", []).append({"at": _now(), "differences": differences})
-        elif manifest["status"] == "finished":
+        elif manifest["status"] == "finished" and not changed:
             folder.done = True
             return folder
         folder.resumed = True
@@ -205,14 +210,15 @@ def _stored_config(path: Path) -> dict:
         return {}
 
 
-def _differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+def _differences(old: dict, new: dict, prefix: str = "") -> list[tuple[str, str]]:
+    """Returns (key, "key: before -> after") of all that differs."""
     differing = []
     for key in dict.fromkeys([*old, *new]):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
             differing += _differences(before, after, f"{prefix}{key}.")
         elif before != after:
-            differing.append(f"{prefix}{key}: {before!r} -> {after!r}")
+            differing.append((f"{prefix}{key}", f"{prefix}{key}: {before!r} -> {after!r}"))
     return differing
 
 

@@ -60,7 +60,7 @@ def ours(url: str) -> tuple[int, int]:
         command = arguments.parse(arguments.DATA, [f"{key}={value}" for key, value in words.items()])
         composed = configuration.as_dict(configuration.compose_stage(arguments.DATA, command))
         made = run.run(synthesis_part(composed), folder, print)
-        rejects = sum(counts["rejected"] for counts in made.counts.values())
+        rejects = sum(counts.rejected for counts in made.counts.values())
         return sum(total["calls"] for total in llm.totals(folder / "ledger.sqlite")), POSTS - len(
             made.dialogues
         ) - rejects

@@ -15,11 +15,12 @@ from tests.conftest import REPOSITORY
 
 
 def test_few_items_are_done_here_and_many_elsewhere_in_order():
-    assert set(in_processes(work, range(FEW))) == {os.getpid()}
-    done = [number for piece in in_processes(twice, range(FEW + 1001)) for number in piece]
-    assert done == [2 * number for number in range(FEW + 1001)]
+    assert {process for _, process in in_processes(work, range(FEW))} == {os.getpid()}
+    done = list(in_processes(twice, range(FEW + 1001)))
+    assert [number for piece, _ in done for number in piece] == list(range(FEW + 1001))
+    assert [number for _, piece in done for number in piece] == [2 * number for number in range(FEW + 1001)]
     if len(os.sched_getaffinity(0)) > 1:
-        elsewhere = set(in_processes(work, range(FEW + 1001)))
+        elsewhere = {process for _, process in in_processes(work, range(FEW + 1001))}
         assert elsewhere and os.getpid() not in elsewhere
 
 

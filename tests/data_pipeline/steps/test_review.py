@@ -13,19 +13,18 @@ from pydantic import ValidationError
 
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Question, note, read_jsonl, write_jsonl
-from data_pipeline.steps import check_balance
-from data_pipeline.steps.review import (
+from data_pipeline.steps import Result, check_balance
+from data_pipeline.steps.review import Settings, agreement, apply, sample
+from data_pipeline.synthesis import apply as synthesis
+from data_pipeline.verdicts import (
     FILLED,
-    Settings,
+    Judged,
     Verdict,
-    agreement,
-    apply,
+    content_hash,
     read_verdicts,
-    sample,
     sample_rows,
     write_sample,
 )
-from data_pipeline.synthesis import apply as synthesis
 
 
 def question(number: int, subject: str = "普通心理学", kind: str = "single", **more) -> Question:
@@ -45,7 +44,7 @@ def judge(path, rows: list[dict], name: str, verdicts: dict[str, tuple], encodin
     folder.mkdir()
     text = write_sample(folder, rows)["sample.csv"].read_bytes().decode("utf-8-sig")
     header, *cells = csv.reader(io.StringIO(text, newline=""))
-    places = {name: header.index(name) for name in ("id", *FILLED)}
+    places = {name: header.index(name) for name in ("id", "content", "stem", *FILLED)}
     for row in cells:
         if row[places["id"]] in verdicts:
             given = (*verdicts[row[places["id"]]], "", "")[:3]
@@ -57,6 +56,10 @@ def judge(path, rows: list[dict], name: str, verdicts: dict[str, tuple], encodin
     csv.writer(table, delimiter="\t" if encoding == "utf-16" else ",").writerows([header, *cells])
     path.write_bytes(table.getvalue().encode(encoding))
     return path
+
+
+def decided(questions: list[Question], verdicts: list[Verdict], settings: Settings) -> Result:
+    return synthesis.selected("review", questions, apply(questions, Judged(verdicts, []), settings))
 
 
 def fresh() -> list[Question]:
@@ -71,19 +74,19 @@ def test_the_sample_has_every_stratum_and_the_shares_of_all():
         ("统计", "multi"): 1,
     }
     pool = [question(i, *stratum) for i, stratum in enumerate(s for s, n in sizes.items() for _ in range(n))]
-    drawn = sample(pool, 100, seed=1)
+    places = sample(pool, 100, seed=1)
+    drawn = [pool[place] for place in places]
     counts = Counter((q.subject, q.kind) for q in drawn)
     assert len(drawn) == 100 and counts[("统计", "multi")] == 1
     for stratum, size in sizes.items():
         assert abs(counts[stratum] - size / 10) <= 1.1
-    assert drawn == sample(pool, 100, seed=1) != sample(pool, 100, seed=2)
-    assert [q.id for q in drawn] == sorted((q.id for q in drawn), key=lambda id: int(id[1:]))
+    assert places == sample(pool, 100, seed=1) == sorted(places) != sample(pool, 100, seed=2)
     assert len(sample(pool, 5000, seed=1)) == len(pool)
 
 
 def test_questions_of_different_steps_are_different_strata():
     pool = [question(i) for i in range(50)] + [replace(question(99), meta={})]
-    assert "q99" in {q.id for q in sample(pool, 2, seed=3)}
+    assert 50 in sample(pool, 2, seed=3)
 
 
 def test_the_sheet_opens_in_a_spreadsheet_and_computes_nothing(tmp_path):
@@ -93,21 +96,28 @@ def test_the_sheet_opens_in_a_spreadsheet_and_computes_nothing(tmp_path):
     assert content.startswith(b"\xef\xbb\xbf")
     header, first, second = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
     assert ",".join(header) == (
-        "id,subject,kind,context,stem,A,B,C,D,answer,rationale,verdict,corrected_answer,comment,reviewer"
+        "id,content,subject,kind,context,stem,A,B,C,D,answer,rationale,verdict,corrected_answer,comment,reviewer"
     )
-    assert first[0] == "'001" and first[4] == numbered.stem
-    assert first[5:9] == ["现象0甲", "'-0.5", "'=1+1", "从远处看人仍觉得一样高"] and second[5:9] == ["甲", "乙", "", ""]
+    assert first[0] == "'001" and first[5] == numbered.stem
+    assert first[6:10] == ["现象0甲", "'-0.5", "'=1+1", "从远处看人仍觉得一样高"] and second[6:10] == [
+        "甲",
+        "乙",
+        "",
+        "",
+    ]
     rows = [row for _, row in read_jsonl(paths["sample.jsonl"])]
     assert rows == sample_rows([numbered, replace(QUESTIONS[1], options=["甲", "乙"], answer="A")])
     judged = judge(tmp_path / "li.csv", rows, "李", {"'001": ("接受",)})
-    assert read_verdicts([judged], [numbered])[0].id == "001"
+    assert read_verdicts([judged], [numbered]).verdicts[0].id == "001"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8", "gb18030", "utf-16"])
 def test_verdicts_come_back_however_the_sheet_was_saved(tmp_path, encoding):
     given = {"q0": ("接受",), "q1": ("修改", "a", "选项甲才对"), "q3": ("Rejected", "", "题干不清")}
     path = judge(tmp_path / "li.csv", sample_rows(QUESTIONS), "李老师", given, encoding)
-    assert [(v.id, v.reviewer, v.verdict, v.corrected_answer, v.comment) for v in read_verdicts([path], QUESTIONS)] == [
+    assert [
+        (v.id, v.reviewer, v.verdict, v.corrected_answer, v.comment) for v in read_verdicts([path], QUESTIONS).verdicts
+    ] == [
         ("q0", "李老师", "accepted", "", ""),
         ("q1", "李老师", "corrected", "A", "选项甲才对"),
         ("q3", "李老师", "rejected", "", "题干不清"),
@@ -119,7 +129,7 @@ def test_the_jsonl_of_the_review_page_is_read_too(tmp_path):
     rows[2] |= {"verdict": "corrected", "corrected_answer": "B", "reviewer": "王"}
     rows[4] |= {"verdict": "accepted"}  # the file has one name: it is all theirs
     write_jsonl(tmp_path / "wang.jsonl", rows)
-    found = read_verdicts([tmp_path / "wang.jsonl"], QUESTIONS)
+    found = read_verdicts([tmp_path / "wang.jsonl"], QUESTIONS).verdicts
     assert [(v.id, v.reviewer, v.corrected_answer) for v in found] == [("q2", "王", "B"), ("q4", "王", "")]
     assert found[0].where == f"{tmp_path / 'wang.jsonl'} line 3"
 
@@ -174,7 +184,7 @@ def verdicts_of(**judged) -> list[Verdict]:
 def test_what_most_say_is_done_and_put_on_record():
     questions = fresh()
     questions[1].rationale = "因为……所以选D"
-    result = apply(questions, verdicts_of(q0="aa-", q1="AAa", q2="--a", q3="a-", q4="AB"), Settings())
+    result = decided(questions, verdicts_of(q0="aa-", q1="AAa", q2="--a", q3="a-", q4="AB"), Settings())
     check_balance("review", [q.id for q in QUESTIONS], result)
     assert [q.id for q in result.rows] == ["q0", "q1", "q5"]
     corrected = result.rows[1]
@@ -196,9 +206,9 @@ def test_what_most_say_is_done_and_put_on_record():
 
 def test_an_adjudicator_decides_and_undecided_ones_may_stay():
     given = verdicts_of(q3="a-", q4="ABB")
-    settled = apply(fresh(), given, Settings(adjudicator="李"))
+    settled = decided(fresh(), given, Settings(adjudicator="李"))
     assert [q.answer for q in settled.rows] == ["D", "D", "D", "D", "A", "D"] and not settled.rejects
-    kept = apply(fresh(), given[:2], Settings(undecided="keep"))
+    kept = decided(fresh(), given[:2], Settings(undecided="keep"))
     assert len(kept.rows) == 6 and kept.rows[3].meta["trail"][-1]["verdict"] == "undecided"
 
 
@@ -219,7 +229,8 @@ def test_without_verdicts_all_rows_pass_and_the_report_says_so(tmp_path):
 
 WRONG = {
     "an unknown id": ({"id": "q77"}, ("row 2, id", "'q77' is no question of this run", "sample.csv")),
-    "rows mixed up by sorting": ({"id": "q3"}, ("row 2, stem", "not the stem of 'q3'", "sort")),
+    "ids mixed up by sorting": ({"id": "q3"}, ("row 2, content", "is that of 'q0', not of 'q3'", "sort")),
+    "stems mixed up by sorting": ({"stem": "毫不相干的另一道题"}, ("row 2, stem", "not the stem of 'q0'", "sort")),
     "an unknown verdict": ({"verdict": "不确定"}, ("row 2, verdict", "'不确定'", "接受")),
     "no corrected answer": ({"verdict": "修改"}, ("row 2, corrected_answer", "empty")),
     "an answer beyond the options": (
@@ -245,6 +256,33 @@ def test_a_wrong_cell_is_named_with_its_cure(tmp_path, change, expected):
         assert text in str(error.value)
 
 
+def test_a_verdict_holds_for_the_content_that_was_judged_and_for_no_other(tmp_path):
+    given = {"q0": ("拒绝",), "q1": ("接受",), "q2": ("拒绝",), "q3": ("修改", "A")}
+    path = judge(tmp_path / "li.csv", sample_rows(QUESTIONS), "李", given)
+    now = [question for question in fresh() if question.id != "q2"]
+    now[0].options[0] = "另一个现象"
+    now[1].meta["trail"].append({"step": "filter_quality"})  # what no reviewer sees
+    judged = read_verdicts([path], now)
+    assert [(v.id, v.verdict) for v in judged.verdicts] == [("q1", "accepted"), ("q3", "corrected")]
+    assert [(one.id, one.where, one.why) for one in judged.outdated] == [
+        ("q0", f"{path} row 2", "the question has changed since"),
+        ("q2", f"{path} row 4", "there is no question of this id any more"),
+    ]
+    step = apply(now, judged, Settings())
+    assert step.rejects == {} and f"\n  {path} row 2: q0: the question has changed since" in step.told
+    assert [one["id"] for one in step.files["outdated"]] == ["q0", "q2"]
+    assert synthesis.run("review", now, Settings(verdicts=[str(path)])).report["reviewed"] == 2
+
+
+def test_the_hash_is_of_what_a_reviewer_sees():
+    seen = {"subject": "x", "kind": "multi", "context": "x", "stem": "x", "options": ["x"], "answer": "A"}
+    hashes = {
+        content_hash(replace(QUESTIONS[0], **{name: value})) for name, value in (seen | {"rationale": "x"}).items()
+    }
+    assert len(hashes | {content_hash(QUESTIONS[0])}) == 8
+    assert content_hash(replace(QUESTIONS[0], id="other", meta={})) == content_hash(QUESTIONS[0])
+
+
 def test_two_files_of_one_reviewer_on_one_question_are_refused(tmp_path):
     paths = [judge(tmp_path / f"{n}.csv", sample_rows(QUESTIONS), "李", {"q1": ("接受",)}) for n in (1, 2)]
     with pytest.raises(BadInput, match=r"2\.csv row 3, reviewer: '李' has judged 'q1' before \(.*1\.csv row 3\)"):
@@ -257,11 +295,24 @@ def test_two_files_of_one_reviewer_on_one_question_are_refused(tmp_path):
         ("gone.csv", None, "no such file"),
         ("sheet.xlsx", b"PK\x03\x04", "save the sheet as CSV UTF-8"),
         ("empty.csv", b"", "the header was changed"),
-        ("head.csv", "id,stem,判定,corrected_answer,comment,reviewer\n".encode(), "no column verdict among"),
-        ("twice.csv", b"id,stem,verdict,verdict,corrected_answer,comment,reviewer\n", "'verdict' stands there twice"),
+        ("head.csv", "id,content,stem,判定,corrected_answer,comment,reviewer\n".encode(), "no column verdict among"),
+        (
+            "twice.csv",
+            b"id,content,stem,verdict,verdict,corrected_answer,comment,reviewer\n",
+            "'verdict' stands there twice",
+        ),
         ("bytes.csv", b"id,stem\xff\xff\x00,", "neither UTF-8 nor GBK"),
-        ("quotes.csv", b'id,stem,verdict,corrected_answer,comment,reviewer\nq0,"a"b,c,d,e,f\n', "not a CSV table"),
-        ("short.jsonl", b'{"id": "q0", "verdict": "accepted"}\n', "no column stem, corrected_answer"),
+        (
+            "quotes.csv",
+            b'id,content,stem,verdict,corrected_answer,comment,reviewer\nq0,"a"b,c,d,e,f\n',
+            "not a CSV table",
+        ),
+        (
+            "old.csv",
+            b"id,stem,verdict,corrected_answer,comment,reviewer\n",
+            "no column content, to which verdicts are bound; the sheet is from before",
+        ),
+        ("short.jsonl", b'{"id": "q0", "verdict": "accepted"}\n', "no column content, stem, corrected_answer"),
     ],
 )
 def test_a_file_that_is_no_verdict_file_is_refused(tmp_path, name, content, expected):

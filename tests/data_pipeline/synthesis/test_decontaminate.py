@@ -42,7 +42,7 @@ BENCHMARK = [LONG, SHORT, *STOCK, CASE, ESSAY, ENGLISH]
 
 
 def overlaps(rows, benchmark, **options) -> list[Overlap]:
-    return [Overlap(**hit) for hit in decontaminate(rows, benchmark, **options)[2]["hits"]]
+    return decontaminate(rows, benchmark, **options)[2].hits
 
 
 def only(row, **options):
@@ -102,12 +102,13 @@ def test_the_strongest_hit_is_kept_and_the_others_are_counted():
 
 def test_every_row_is_kept_or_rejected_and_every_hit_is_named():
     rows = [replace(LONG, id="r1"), question("r2", "梦的功能有哪些？", ("甲", "乙")), replace(SHORT, id="r3")]
-    kept, rejects, report = decontaminate(iter(rows), iter(BENCHMARK))
+    kept, rejects, overlapping = decontaminate(iter(rows), iter(BENCHMARK))
+    report = overlapping.counts.as_json()
     assert [q.id for q in kept] == ["r2"]
     assert [(r.id, r.where) for r in rejects] == [("r1", "own.csv row b1"), ("r3", "own.csv row b2")]
     assert (rejects[0].code, rejects[0].detail) == ("stands in a benchmark", "same question and options, b1 (100%)")
     assert (report["in"], report["out"], report["rejected"], report["benchmark_items"]) == (3, 1, 2, 7)
-    assert [h["row_id"] for h in report["hits"]] == ["r1", "r3"]
+    assert [hit.row_id for hit in overlapping.hits] == ["r1", "r3"]
     assert sum(report["kinds"].values()) == 2
 
 
@@ -157,8 +158,8 @@ def test_overlaps_of_cpsyexam_and_pceb_are_found(cpsyexam, pceb):
     stock = {r.id for r in rows if plain(r.stem) == "该求助者的躯体症状包括"}
     assert stock and not stock & set(kinds)
 
-    kept, rejects, report = decontaminate(rows, items)
-    assert len(kept) + len(rejects) == len(rows) == report["in"]
+    kept, rejects, overlapping = decontaminate(rows, items)
+    assert len(kept) + len(rejects) == len(rows) == overlapping.counts.into
     assert [r.id for r in rejects] == [h.row_id for h in hits]
     assert not overlaps(kept, items)
 

@@ -141,9 +141,9 @@ def test_a_server_that_fails_leaves_rejects_and_no_traceback(tmp_path):
     posts = write_posts(tmp_path / "posts.jsonl", counsellor.posts(3))
     with counsellor.server(lambda messages: Answer(b"boom", status=500)) as counselling:
         made = run.run(talks(str(posts), counselling.url), tmp_path, lambda text: None)
-    assert made.dialogues == [] and made.counts["posts/3_plan_dialogue"]["rejected"] == 3
+    assert made.dialogues == [] and made.counts["posts/3_plan_dialogue"].rejected == 3
     assert {row["code"] for row in lines(tmp_path / "steps/posts/3_plan_dialogue/rejects.jsonl")} == {"no plan"}
-    assert made.counts["posts/6_validate_dialogue"]["in"] == 0, "the steps behind it ran on nothing"
+    assert made.counts["posts/6_validate_dialogue"].into == 0, "the steps behind it ran on nothing"
 
 
 # --- what is done -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,244 @@
+"""The sheets of a review: a sample goes out to people as sample.csv and sample.jsonl, their verdicts come back.
+
+The columns are in the docstring of `data_pipeline/steps/review.py`; `content` is a hash of what a reviewer sees.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_pipeline.errors import BadInput
+from data_pipeline.records import LETTERS, Fault, Question, check_question, read_jsonl, write_jsonl
+
+FIRST = ("id", "content", "subject", "kind", "context", "stem")
+CHECKED = ("id", "content", "stem")  # of a row that comes back
+FILLED = ("verdict", "corrected_answer", "comment", "reviewer")
+WORDS = {"accepted": "accepted", "接受": "accepted", "corrected": "corrected", "修改": "corrected",
+         "rejected": "rejected", "拒绝": "rejected"}  # fmt: skip
+SAME_STEM = 80  # percent of a row's stem that must be its question's: a sheet sorted by one column mixes up the rows
+
+
+@dataclass(slots=True)
+class Verdict:
+    id: str  # of the question
+    reviewer: str
+    verdict: str  # "accepted" | "corrected" | "rejected"
+    corrected_answer: str  # sorted letters; the new model answer of an open question; "" unless corrected
+    comment: str
+    where: str  # file and row
+
+
+@dataclass(frozen=True)
+class Outdated:
+    """A verdict that is not applied: its question is another one now, or there is none of its id any more."""
+
+    id: str
+    where: str  # file and row
+    why: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What people wrote: verdicts on questions as they are, and those that are outdated, in the order of the files."""
+
+    verdicts: list[Verdict]
+    outdated: list[Outdated]
+
+
+def content_hash(question: Question) -> str:
+    """Returns the first 12 hexadecimal digits of the SHA-256 of what a reviewer sees of a question."""
+    seen = [question.subject, question.kind, question.context, question.stem, question.options,
+            question.answer or question.reference, question.rationale]  # fmt: skip
+    return hashlib.sha256(json.dumps(seen, ensure_ascii=False).encode(errors="surrogatepass")).hexdigest()[:12]
+
+
+def sample_rows(questions: Iterable[Question]) -> list[dict]:
+    """Returns the questions as rows of the JSONL file (module docstring), nothing filled in."""
+    rows = []
+    for q in questions:
+        row = {"id": q.id, "content": content_hash(q)} | {name: getattr(q, name) for name in FIRST[2:]}
+        row |= {"options": list(q.options), "answer": q.answer or q.reference, "rationale": q.rationale}
+        rows.append(row | dict.fromkeys(FILLED, ""))
+    return rows
+
+
+def write_sample(folder: Path, rows: list[dict]) -> dict[str, Path]:
+    """Writes sample.csv and sample.jsonl into `folder`; returns {file name: path}."""
+    letters = LETTERS[: max((len(row["options"]) for row in rows), default=0)]
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow([*FIRST, *letters, "answer", "rationale", *FILLED])
+    for row in rows:
+        options = row["options"] + [""] * (len(letters) - len(row["options"]))
+        cells = [*(row[name] for name in FIRST[2:]), *options, row["answer"], row["rationale"]]
+        ids = [_shield(row[name], name=True) for name in FIRST[:2]]
+        writer.writerow([*ids, *map(_shield, cells), *(row[name] for name in FILLED)])
+    paths = {name: Path(folder, name) for name in ("sample.csv", "sample.jsonl")}
+    paths["sample.csv"].write_bytes(table.getvalue().encode("utf-8-sig"))  # with its mark, or Excel reads it as GBK
+    write_jsonl(paths["sample.jsonl"], rows)
+    return paths
+
+
+def _shield(text: str, name: bool = False) -> str:
+    """Returns the text with an apostrophe before what a spreadsheet would compute; before a name also where it would
+    make a number or a date of it ("001", "3-12").
+    """
+    changed = text.startswith(("=", "+", "-", "@")) or (name and not any(c.isalpha() for c in text.replace("e", "")))
+    return f"'{text}" if changed else text
+
+
+def read_verdicts(paths: Iterable[str | Path], questions: Iterable[Question]) -> Judged:
+    """Returns the verdicts of reviewers' files (.csv in UTF-8, UTF-16 or GBK, or .jsonl); rows without one are passed
+    over. A file with one reviewer's name in it is all theirs.
+
+    Raises BadInput, naming file, row, column and cure, for a missing or unreadable file, a changed header, a file that
+    knows no question of this run, a row whose stem is another question's, an unknown verdict, a corrected answer that
+    is missing, out of place or beyond the options, no reviewer, and two verdicts of one reviewer on one question.
+    """
+    files = {path: list(_rows(path)) for path in map(Path, paths)}
+    named = {row["id"].removeprefix("'") for rows in files.values() for _, row in rows}
+    known, contents = {}, {}
+    for question in questions:
+        contents[content_hash(question)] = question.id
+        if question.id.removeprefix("'") in named:  # of many, those that people saw
+            known[question.id] = question
+    verdicts, outdated, seen = [], [], {}
+    for rows in files.values():
+        names = {name for _, row in rows if (name := row["reviewer"])}
+        filled = [(where, row) for where, row in rows if any(row[name] for name in FILLED[:2])]
+        if filled and not any(_question(row, known) for _, row in filled):
+            where, row = filled[0]
+            cure = "keep the ids of sample.csv, and judge a sample of this run"
+            raise BadInput(f"{where}, id: {row['id']!r} is no question of this run, nor is any in the file; {cure}")
+        for where, row in filled:
+            if not row["reviewer"] and len(names) != 1:
+                there = f"the file has {', '.join(sorted(names))}" if names else "nor is there one in the file"
+                raise BadInput(f"{where}, reviewer: no name, {there}; write who judged")
+            question = _question(row, known)
+            if why := _outdated(row, where, question, contents):
+                outdated.append(Outdated(row["id"], where, why))
+                continue
+            assert question is not None  # else it is outdated
+            verdict = _verdict(row, where, question, row["reviewer"] or min(names))
+            if other := seen.get((verdict.reviewer, verdict.id)):
+                raise BadInput(
+                    f"{where}, reviewer: {verdict.reviewer!r} has judged {verdict.id!r} before ({other}); "
+                    "leave out one of the two, or give each reviewer a name of their own"
+                )
+            seen[verdict.reviewer, verdict.id] = where
+            verdicts.append(verdict)
+    return Judged(verdicts, outdated)
+
+
+def _question(row: dict, known: dict[str, Question]) -> Question | None:
+    return known.get(row["id"]) or known.get(row["id"].removeprefix("'"))
+
+
+def _outdated(row: dict, where: str, question: Question | None, contents: dict[str, str]) -> str:
+    """Returns why a verdict does not hold for the question of its id, "" where it does; raises BadInput where id and
+    content are of two questions of this run. `contents` is {content: id} of all of them.
+    """
+    from rapidfuzz import fuzz
+
+    if question is None:
+        return "there is no question of this id any more"
+    content, cure = row["content"].removeprefix("'"), "sort a sheet by all its columns at once, and change no stem"
+    if content == content_hash(question):
+        stems = ["".join(stem.removeprefix("'").split()) for stem in (row["stem"], question.stem)]
+        if fuzz.ratio(*stems) < SAME_STEM:
+            raise BadInput(f"{where}, stem: {row['stem'][:40]!r} is not the stem of {question.id!r}; {cure}")
+        return ""
+    if other := contents.get(content):
+        raise BadInput(f"{where}, content: {content!r} is that of {other!r}, not of {question.id!r}; {cure}")
+    return "the question has changed since"
+
+
+def _rows(path: Path) -> Iterable[tuple[str, dict]]:
+    """Yields (file and row, row) with all of FILLED, "id", "content" and "stem" as stripped texts."""
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; verdicts are the files that reviewers have filled in (review: verdicts)")
+    if path.suffix.lower() == ".jsonl":
+        rows = [(f"{path} line {number}", row) for number, row in read_jsonl(path)]
+    elif path.suffix.lower() == ".csv":
+        rows = _csv(path)
+    else:
+        raise BadInput(f"{path}: not .csv or .jsonl; save the sheet as CSV UTF-8")
+    for where, row in rows:
+        if missing := [name for name in (*CHECKED, *FILLED) if name not in row]:
+            if missing == ["content"]:
+                raise BadInput(
+                    f"{where}: no column content, to which verdicts are bound; the sheet is from before. Run the stage "
+                    "without these verdicts and copy its columns verdict to reviewer into the sample.csv written then, "
+                    "by id, where the question is still the same"
+                )
+            raise BadInput(
+                f"{where}: the header was changed, no column {', '.join(missing)} among {', '.join(map(str, row))}; "
+                "name the columns as in sample.csv"
+            )
+        yield where, {name: str(row[name] or "").strip() for name in (*CHECKED, *FILLED)}
+
+
+def _csv(path: Path) -> list[tuple[str, dict]]:
+    content = path.read_bytes()
+    for encoding in ("utf-16",) if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "gb18030"):
+        try:
+            text = content.decode(encoding)
+            break
+        except UnicodeDecodeError as error:
+            place = error.start
+    else:
+        raise BadInput(f"{path}: neither UTF-8 nor GBK (byte {place}); save the sheet as CSV UTF-8")
+    head = text.partition("\n")[0]
+    try:
+        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True)) or [
+            []
+        ]
+    except csv.Error as error:
+        raise BadInput(f"{path}: not a CSV table ({error}); save the sheet as CSV UTF-8 again") from None
+    header = [cell.strip() for cell in table[0]]
+    if twice := [name for name, number in Counter(header).items() if name and number > 1]:
+        raise BadInput(f"{path} row 1: column {twice[0]!r} stands there twice; name the columns as in sample.csv")
+    if len(table) == 1:
+        table.append([])  # so that the header is looked at
+    return [(f"{path} row {n}", dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=False)))
+            for n, cells in enumerate(table[1:], 2)]  # fmt: skip
+
+
+def _verdict(row: dict, where: str, question: Question, reviewer: str) -> Verdict:
+    verdict = WORDS.get(row["verdict"].lower())
+    if verdict is None:
+        raise BadInput(f"{where}, verdict: {row['verdict']!r}; say one of {', '.join(WORDS)}")
+    answer = row["corrected_answer"]
+    if verdict == "corrected":
+        answer = _corrected(question, answer, where)
+    elif answer:
+        cure = "say corrected, or empty the cell"
+        raise BadInput(f"{where}, corrected_answer: {answer!r} on a question that is {verdict}; {cure}")
+    return Verdict(question.id, reviewer, verdict, answer, row["comment"], where)
+
+
+def _corrected(question: Question, answer: str, where: str) -> str:
+    where = f"{where}, corrected_answer"
+    if not answer:
+        raise BadInput(f"{where}: empty on a corrected question; write the right letters, or say accepted or rejected")
+    if question.kind != "open":
+        checked = check_question(
+            question.kind, question.stem, dict(zip(LETTERS, question.options, strict=False)), answer
+        )
+        if isinstance(checked, Fault):
+            told, last = checked.reason, LETTERS[len(question.options) - 1]
+            raise BadInput(f"{where}: {told}; write letters of A to {last}")
+        answer = checked[1]
+    if answer == (question.reference if question.kind == "open" else question.answer):
+        raise BadInput(f"{where}: {answer!r} is the answer that stands there; say accepted, or write another")
+    return answer
+
+
+def write_sheets(folder: Path) -> None:
+    """Writes the sample in the folder's sample.jsonl for people to fill in."""
+    write_sample(folder, [row for _, row in read_jsonl(folder / "sample.jsonl")])
