@@ -36,7 +36,9 @@ _UNTIDY = (
 )
 _WIDE = {code: code - 0xFEE0 for first, last in ("０９", "ＡＺ", "ａｚ") for code in range(ord(first), ord(last) + 1)}
 _WIDE_SIGN = re.compile("[０-９Ａ-Ｚａ-ｚ]")
-_REPEATED = re.compile(r"(.)\1{3}|(.{2,4})\2{2}", re.S)  # a character four times in a row, or a few three times
+# A character four times in a row, or two to four of them three times. The look ahead, which a third of the places pass,
+# makes it three times as fast as `(.)\1{3}|(.{2,4})\2{2}`.
+_REPEATED = re.compile(r"(.)(?=.{0,3}\1)(?:\1{3}|(.)\1\2\1\2|(..)\1\3\1\3|(...)\1\4\1\4)", re.S)
 _SENTENCE = re.compile(r"[^。！？!?\n；;…]*[。！？!?\n；;…]*")
 _LONE = "，。、；：,; \n"  # at the beginning, after what was taken out there
 

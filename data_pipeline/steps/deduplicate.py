@@ -230,7 +230,7 @@ def _buckets(spelled: Iterable[str], settings: Settings) -> Iterator[list[int]]:
         number += len(piece)
     if not known:
         return
-    known = numpy.array(known)
+    known = numpy.array(known, dtype=numpy.int64)
     for band in range(settings.bands):
         keys = numpy.concatenate([piece[:, band] for piece in pieces])
         order = numpy.argsort(keys, kind="stable")
@@ -239,7 +239,7 @@ def _buckets(spelled: Iterable[str], settings: Settings) -> Iterator[list[int]]:
         shared = numpy.diff(cuts) > 1
         places = known[order]
         for start, end in zip(cuts[:-1][shared].tolist(), cuts[1:][shared].tolist(), strict=True):
-            yield places[start:end].tolist()
+            yield [int(place) for place in places[start:end]]
 
 
 def _jaccard(a: str, b: str, grams) -> float:

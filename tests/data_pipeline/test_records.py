@@ -11,7 +11,9 @@ from data_pipeline.errors import BadInput
 from data_pipeline.records import (
     META,
     Fault,
+    Post,
     Question,
+    RecordFile,
     Reject,
     check_question,
     read_jsonl,
@@ -190,3 +192,20 @@ def test_every_listed_key_is_set_somewhere():
     said = "".join(file.read_text(encoding="utf-8") for file in files)
     assert [key for key in META if f'"{key}"' not in said and f"{key}=" not in said] == []
     assert len(set(META)) == len(META)
+
+
+def test_a_file_of_records_is_a_sequence_that_parses_what_is_looked_at(tmp_path):
+    posts = [Post(f"p{n}", "test", "", "睡不着" * n, [], {"where": f"row {n}"}) for n in range(5)]
+    path = tmp_path / "rows.jsonl"
+    write_jsonl(path, posts)
+    with RecordFile(path, Post) as records:
+        assert len(records) == 5 and list(records) == posts
+        assert [records[place] for place in (3, 0, 4)] == [posts[3], posts[0], posts[4]]
+        with pytest.raises(IndexError):
+            records[5]
+    path.write_bytes(path.read_bytes() + b'{"id": 1}\n[]\n{\n')
+    with RecordFile(path, Post) as records:
+        assert records[1] == posts[1], "what is broken elsewhere is not looked at"
+        for place, told in ((5, "line 6: not a Post of this version"), (6, "line 7: not a JSON object"), (7, "line 8")):
+            with pytest.raises(BadInput, match=told):
+                records[place]

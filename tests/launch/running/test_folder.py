@@ -21,9 +21,9 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def begin(seed=1, resume="auto"):
+def begin(seed=1, resume="auto", free=()):
     config = OmegaConf.create({"run": "a", "seed": seed, "dry_run": False, "resume": resume, "nested": {"x": [1]}})
-    return open_stage(STAGE, config, {"source": Path("in.txt")}, Command(words={"recipe": "demo"}))
+    return open_stage(STAGE, config, {"source": Path("in.txt")}, Command(words={"recipe": "demo"}), free)
 
 
 def end(folder: StageFolder) -> None:
@@ -54,6 +54,18 @@ def test_the_same_again_is_done_and_an_unfinished_one_continues(here):
     assert again.resumed and not again.done
     end(again)
     assert begin().done
+
+
+def test_what_is_free_to_change_goes_on_and_opens_a_finished_stage_again(here):
+    end(begin())
+    assert begin(free=("seed",)).done, "nothing has changed"
+    again = begin(seed=2, free=("seed", "source"))
+    assert again.resumed and not again.done and "forced" not in again.manifest
+    end(again)
+    Path("in.txt").write_text("another")
+    with pytest.raises(BadInput, match="in.txt changed"):
+        begin(seed=2, free=("seed", "sour"))
+    assert not begin(seed=2, free=("source",)).done
 
 
 @pytest.mark.parametrize("change", ["config", "input"])
