@@ -120,12 +120,12 @@ def _find(text: str, needed: list[int], leave: Collection[str]) -> list[Removed]
     """Returns what is to be taken out, in order, without overlap; `needed` are the places that the screen gave, and
     kinds in `leave` stay.
     """
-    rules, found = _rules(), []
+    rules, spans = _rules(), []
     count = len(rules.remove)
     if count + 1 in needed:
-        for span in find_contacts(text):
-            shape, put = _shape(span.text), placeholder(span.kind)
-            found.append(Removed(span.start, span.end, "contact", span.rule, shape, put))
+        for contact in find_contacts(text):
+            shape, put = _shape(contact.text), placeholder(contact.kind)
+            spans.append(Removed(contact.start, contact.end, "contact", contact.rule, shape, put))
     tried = [rules.remove[place] for place in needed if place < count and rules.remove[place]["kind"] not in leave]
     if "repeat" not in leave and _REPEATED.search(text):
         tried += rules.repeats
@@ -136,19 +136,19 @@ def _find(text: str, needed: list[int], leave: Collection[str]) -> list[Removed]
                 start, end = _sentence(text, start, end)
                 if crisis_flags(text[start:end]):
                     continue  # never lost, whatever else stands in the sentence
-            found.append(Removed(start, end, rule["kind"], rule["name"], text[start:end], rule.get("put", "")))
-    found += _repeats(text) if "repeat" not in leave else []
-    return _without_overlap(found, text) if found else found
+            spans.append(Removed(start, end, rule["kind"], rule["name"], text[start:end], rule.get("put", "")))
+    spans += _repeats(text) if "repeat" not in leave else []
+    return _without_overlap(spans, text) if spans else spans
 
 
 def _shape(datum: str) -> str:
     return datum[0] + re.sub(r"\w", "•", datum[1:])
 
 
-def _without_overlap(found: list[Removed], text: str) -> list[Removed]:
+def _without_overlap(removed: list[Removed], text: str) -> list[Removed]:
     """Returns the spans in order; one that lies in or laps over another is one with it, and empty brackets go along."""
     spans: list[Removed] = []
-    for span in sorted(found, key=lambda s: (s.start, -s.end)):
+    for span in sorted(removed, key=lambda s: (s.start, -s.end)):
         outer = spans[-1] if spans and span.start < spans[-1].end else None
         if outer is None:
             spans.append(span)
@@ -190,22 +190,22 @@ def _repeats(text: str) -> list[Removed]:
     parts = text.replace("！", "。").replace("？", "。").replace("\n", "。").replace("!", "。").split("。")
     if len(set(parts)) == len(parts):
         return []
-    found, block, seen, previous, count = [], [], set(), "", 0
+    copies, block, seen, previous, count = [], [], set(), "", 0
     for match in (*_SENTENCE.finditer(text), None):
         sentence = re.sub(r"[\W_]", "", match[0]) if match else ""
         if match and not sentence:
             continue
         count = count + 1 if sentence == previous else 1
         if count > 2 or (count > 1 and len(sentence) >= 8):
-            found.append(match)
+            copies.append(match)
         elif sentence in seen:
             block.append(match)
         else:
-            found += block if sum(m.end() - m.start() for m in block) >= 30 else []
+            copies += block if sum(m.end() - m.start() for m in block) >= 30 else []
             block = []
         seen.add(sentence)
         previous = sentence
-    return [Removed(m.start(), m.end(), "repeat", "repeated_sentence", m[0]) for m in found]
+    return [Removed(m.start(), m.end(), "repeat", "repeated_sentence", m[0]) for m in copies]
 
 
 def write_punctuation(text: str) -> str:

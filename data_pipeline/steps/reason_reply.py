@@ -204,19 +204,19 @@ def _read(reply: Response, turn: _Next) -> _Read:
         return _Read(fault=Fault("an empty reply" if thought else "an empty thought"))
     if mark := stray_mark(thought) or stray_mark(text):
         return _Read(fault=Fault(f"{mark} inside the reply or beside the thought that the server gave"))
-    if found := _forbidden(text, turn):
-        named = ", ".join(f"{rule} ({words})" for rule, words in found)
-        return _Read(fault=Fault("forbidden content", named), rule=found[0][0])
+    if forbidden := _forbidden(text, turn):
+        named = ", ".join(f"{rule} ({words})" for rule, words in forbidden)
+        return _Read(fault=Fault("forbidden content", named), rule=forbidden[0][0])
     return _Read(thought, text)
 
 
 def _forbidden(text: str, turn: _Next) -> list[tuple[str, str]]:
     """Returns (rule, the words that break it)."""
     before = [one.content for one in turn.dialogue.turns[: turn.place] if one.role == "client"]
-    found = find_forbidden(text)
+    forbidden = find_forbidden(text)
     if new := sorted(named_diagnoses(text) - named_diagnoses("\n".join(before))):
-        found = [*found, ("a diagnosis that the client has not named", ", ".join(new))]
-    return found
+        forbidden = [*forbidden, ("a diagnosis that the client has not named", ", ".join(new))]
+    return forbidden
 
 
 def _write(turn: _Next, read: _Read, sample: int, settings: Settings) -> None:

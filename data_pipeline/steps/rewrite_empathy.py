@@ -149,8 +149,8 @@ def _fault(text: str, settings: Settings) -> Fault | None:
     if not settings.min_chars <= len(text) <= settings.max_chars:
         allowed = f"{settings.min_chars} to {settings.max_chars} are allowed"
         return Fault("length", f"{len(text)} characters, {allowed}")
-    if found := find_forbidden(text):
-        return Fault("forbidden content", ", ".join(f"{rule} ({words})" for rule, words in found))
+    if forbidden := find_forbidden(text):
+        return Fault("forbidden content", ", ".join(f"{rule} ({words})" for rule, words in forbidden))
     return None
 
 

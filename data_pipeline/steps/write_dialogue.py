@@ -119,8 +119,8 @@ def _fault(written: Written, post: Post) -> str:
     planned = post.meta["plan"]["rounds"]
     if len(written.rounds) != planned:
         return f"{len(written.rounds)} rounds, {planned} are planned"
-    found = fault([Turn(role, text) for turns in written.rounds for role, text in turns])
-    return found.reason if found else ""
+    wrong = fault([Turn(role, text) for turns in written.rounds for role, text in turns])
+    return wrong.reason if wrong else ""
 
 
 def _dialogue(post: Post, written: Written | None, settings: Settings) -> Dialogue:

@@ -65,8 +65,8 @@ def _servers(models: Models | None, name: str, step: Step) -> list[Server]:
     """Returns the servers that the step asks: of selectors with the same model one, for equal requests are asked once;
     none where nobody is named yet or replies are recorded.
     """
-    found = models.servers(name, step).values() if models else ()
-    return list({repr((server.model, server.extra_body)): server for server in found if server}.values())
+    servers = models.servers(name, step).values() if models else ()
+    return list({repr((server.model, server.extra_body)): server for server in servers if server}.values())
 
 
 def measure(config: Configuration, pipeline: str, source: Source) -> Size:

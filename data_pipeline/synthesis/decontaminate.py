@@ -163,7 +163,7 @@ class _Index:
 
     def find(self, row: object) -> dict[int, tuple[int, float, str]]:
         """Returns {benchmark item: (place in KINDS, containment, text)} of all that `row` overlaps."""
-        text, found = "\n".join([normalise(text) for text in row_texts(row) if text]), {}
+        text, overlapping = "\n".join([normalise(text) for text in row_texts(row) if text]), {}
         shared = set(filter(self.grams.__contains__, _grams(text, self.n)))
         counts = Counter([part for gram in shared for part in self.grams[gram]])
         for seed in set(filter(self.seeds.__contains__, _grams(text, SEED))):
@@ -175,33 +175,35 @@ class _Index:
             else:
                 covered = _in_order(part.short, text)
             if covered >= self.threshold * len(part.text):
-                found |= {item: (2, covered / len(part.text), part.text) for item in part.items}
+                overlapping |= {item: (2, covered / len(part.text), part.text) for item in part.items}
         if isinstance(row, Question) and row.options and (stem := normalise(row.stem)) in self.stems:
-            self._find_question(stem, list(map(normalise, row.options)), found)
-        return found
+            overlapping |= self._same_question(stem, list(map(normalise, row.options)))
+        return overlapping
 
-    def _find_question(self, stem: str, options: list[str], found: dict) -> None:
+    def _same_question(self, stem: str, options: list[str]) -> dict[int, tuple[int, float, str]]:
+        overlapping = {}
         items = self.by_stem.get(stem, ())
         alone = len({self.options[item] for item in items}) == 1 and len(stem) >= self.n
         for item in items:
             same = self.options[item].intersection(options)
             if alone or (same and 2 * len(same) >= len(self.options[item])):
                 length = len(stem) + sum(map(len, same))
-                found[item] = (1, length / (len(stem) + sum(map(len, self.options[item]))), stem)
+                overlapping[item] = (1, length / (len(stem) + sum(map(len, self.options[item]))), stem)
         for item in self.by_key.get(_key(stem, options), ()):
-            found[item] = (0, 1.0, stem)
+            overlapping[item] = (0, 1.0, stem)
+        return overlapping
 
 
 def _check(rows: Iterable, index: _Index) -> Iterator[tuple[object, Overlap | None]]:
     for number, row in enumerate(rows, 1):
-        found = index.find(row)
-        if not found:
+        overlapping = index.find(row)
+        if not overlapping:
             yield row, None
             continue
-        item, (kind, share, text) = min(found.items(), key=lambda hit: (hit[1][0], -hit[1][1], hit[0]))
+        item, (kind, share, text) = min(overlapping.items(), key=lambda hit: (hit[1][0], -hit[1][1], hit[0]))
         get = row.get if isinstance(row, dict) else lambda name, row=row: getattr(row, name, None)
         where = (get("meta") or {}).get("where") or f"row {number}"
-        other, known = len(found) - 1, index.items[item].id
+        other, known = len(overlapping) - 1, index.items[item].id
         hit = Overlap(str(get("id") or where), where, known, KINDS[kind], round(share, 4), text[:EXCERPT], other)
         yield row, hit
 

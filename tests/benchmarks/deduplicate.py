@@ -85,7 +85,7 @@ def near_copy(question: Question, least: float, rng: random.Random) -> Question:
     return replace(copy, options=[copy.options[i] for i in order], answer=answer)
 
 
-def datasketch_candidates(questions: list[Question], settings: Settings) -> list[list[int]]:
+def datasketch_candidates(questions: list[Question], settings: Settings) -> list[list]:
     """Returns each question's candidates by datasketch's fast paths: MinHash.bulk, an insertion session, queries."""
     try:
         from datasketch import MinHash, MinHashLSH  # pyright: ignore[reportMissingImports]
@@ -98,7 +98,7 @@ def datasketch_candidates(questions: list[Question], settings: Settings) -> list
     with index.insertion_session() as session:
         for number, minhash in enumerate(hashes):
             session.insert(number, minhash)
-    return [index.query(minhash) for minhash in hashes]
+    return [list(index.query(minhash)) for minhash in hashes]
 
 
 def our_candidates(questions: list[Question], settings: Settings) -> list[list[int]]:
