@@ -205,10 +205,15 @@ def _dumps(row: dict) -> str:
     return orjson.dumps(row).decode()
 
 
-def write_jsonl(path: Path, rows: Iterable) -> int:
-    """Writes records or dicts to `path` in one move (never half a file) and returns their number."""
+def write_jsonl(path: Path, rows: Iterable, mode: int = 0o666) -> int:
+    """Writes records or dicts to `path` in one move (never half a file) and returns their number.
+
+    `mode` is the file's, less what the umask takes; 0o600 for what people said.
+    """
     rows = list(rows)
     partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)  # a killed run's would keep its mode
+    partial.touch(mode)
     with jsonlines.open(partial, "w", dumps=_dumps) as file:
         for row in rows:
             file.write(row if isinstance(row, dict) else asdict(row))

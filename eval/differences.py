@@ -2,23 +2,22 @@
 
 from collections.abc import Sequence
 
-from eval import metrics
-from eval.figures import Difference
+from eval import intervals, metrics
+from eval.figures import ACCURACY, Difference
 from eval.responses import Row
 
 RESAMPLES, SEED = 10_000, 42  # one number for everybody, so that one pair has one interval; ours
-ACCURACY = "accuracy"
 
 
-def by_item(rows: Sequence[Row], score: str) -> dict[str, float]:
-    """Returns {item id: mean over the samples that have the score}; accuracy is of questions that have a key."""
+def by_item(rows: Sequence[Row], score: str) -> dict[str, list[float]]:
+    """Returns {item id: values of the samples that have the score}; accuracy is of questions that have a key."""
     values: dict[str, list[float]] = {}
     for row in rows:
         known = row.has_letters and row.key
         value = (row.acc if known else None) if score == ACCURACY else row.scores.get(score)
         if value is not None:
             values.setdefault(row.id, []).append(value)
-    return {id: metrics.mean_of(of_item) for id, of_item in values.items()}
+    return values
 
 
 def differences(before: Sequence[Row], after: Sequence[Row], cells: bool = False) -> list[Difference]:
@@ -33,8 +32,9 @@ def differences(before: Sequence[Row], after: Sequence[Row], cells: bool = False
             first, second = (by_item([r for r in rows if cell in (None, r.cell)], name) for rows in (before, after))
             common = [id for id in first if id in second]
             if common:
-                a, b = [first[i] for i in common], [second[i] for i in common]
-                gain = metrics.paired_gain(a, b, RESAMPLES, SEED)
+                a, b = ([metrics.mean_of(of[i]) for i in common] for of in (first, second))
+                samples = min(len(of[i]) for of in (first, second) for i in common) if name == ACCURACY else None
                 means = metrics.mean_of(a), metrics.mean_of(b)
-                result.append(Difference(name, cell, len(common), *means, **gain))
+                low, high = intervals.paired(a, b, RESAMPLES, SEED, samples) or (None, None)
+                result.append(Difference(name, cell, len(common), *means, means[1] - means[0], low, high))
     return result

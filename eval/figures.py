@@ -1,7 +1,7 @@
 """The figures of an evaluation, and the file that holds them: `metrics.json`, written and read back here alone.
 
-Accuracies and rates are in [0, 1], intervals are of 95 %. In the file a cell's and a set's further scores stand beside
-the common keys, each under its own name, `NAME_ci` its interval.
+Accuracies and rates are in [0, 1], intervals are of 95 % (eval/intervals.py), None where there is none. In the file a
+cell's and a set's further scores stand beside the common keys, each under its own name, `NAME_ci` its interval.
 """
 
 import json
@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.errors import BadInput
+from eval.intervals import Interval
 
-Interval = tuple[float, float]
+ACCURACY = "accuracy"
 
 
 @dataclass
@@ -96,7 +97,7 @@ class SetMetrics:
     judge: str | None  # the judge's model, where one was asked
     judge_missing: int | None
     judge_failed: int | None
-    kinds: dict[str, dict[str, float | None]]  # {"single", "multi": {"items", "accuracy", "elastic"}} over all cells
+    kinds: dict[str, dict[str, Any]]  # {"single", "multi": {"items", "accuracy", "elastic", ..._ci}} over all cells
     means: dict[str, Mean]  # the benchmark's own scores, over all items
     cells: dict[str, Cell]
     subjects: dict[str, dict[str, Any]]  # {subject: {"items", "accuracy", "accuracy_ci"}}
@@ -127,18 +128,31 @@ class SetMetrics:
 class Difference:
     """Of one score between two lists of responses to the same items, item by item, with its paired interval."""
 
-    score: str  # "accuracy", or one of the benchmark's own
+    score: str  # ACCURACY, or one of the benchmark's own
     cell: str | None  # None: the whole set
     items: int  # that have a value on both sides
     before: float
     after: float
     gain: float
-    ci_low: float
-    ci_high: float
+    ci_low: float | None  # None: of one item, or no item differs from another
+    ci_high: float | None
 
     @property
     def verdict(self) -> str:
+        if self.ci_low is None or self.ci_high is None:
+            return "unclear"
         return "better" if self.ci_low > 0 else "worse" if self.ci_high < 0 else "unclear"
+
+    def told(self, value: float | None, signed: bool = True) -> str:
+        """Returns an accuracy in percent, any other score as it is; "-" for None."""
+        if value is None:
+            return "-"
+        sign = "+" if signed else ""
+        return f"{value:{sign}.1%}" if self.score == ACCURACY else f"{value:{sign}.2f}"
+
+    @property
+    def interval(self) -> str:
+        return "-" if self.ci_low is None else f"{self.told(self.ci_low)} to {self.told(self.ci_high)}"
 
 
 @dataclass
@@ -158,7 +172,7 @@ class Measured:
                 pair: {k: getattr(d, k) for k in ("items", "gain", "ci_low", "ci_high")}
                 for pair, differences in pairs.items()
                 for d in differences
-                if d.score == "accuracy"
+                if d.score == ACCURACY
             }
             for name, pairs in self.differences.items()
         }
@@ -199,8 +213,11 @@ def _taken(kind: type, row: dict[str, Any]) -> Any:
     return kind(**{name: row.pop(name) for name in names})
 
 
-def share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
+def share(value: float | None, bounds: Sequence[float] | None = None) -> str:
+    """Returns "12.3%", with bounds "12.3% [10.0, 15.0]"; "-" without a value."""
+    if value is None:
+        return "-"
+    return f"{value:.1%}" + (f" [{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]" if bounds else "")
 
 
 def interval(value: float | None, bounds: Sequence[float] | None, scale: float = 100) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Response
-from eval import metrics
+from eval import intervals, metrics
 from eval.contract import Answered, Benchmark, Figures, Item, Judgement, Scoring, own_scores
 from eval.figures import Cell, Choice, Judgements, Mean, SetMetrics
 from eval.items import check, fingerprint, group_by
@@ -59,7 +59,7 @@ def measure(
         kinds=_kinds(answered),
         means=_means(scores, scoring),
         cells=cells,
-        subjects=_subjects(answered, scoring),
+        subjects=_subjects(answered),
         published_columns=figures.published_columns,
         notes=figures.notes + _judge_notes(benchmark, judged),
         own=figures.own,
@@ -69,11 +69,11 @@ def measure(
     return result, scores
 
 
-def choice(answered: Sequence[Answered], scoring: Scoring) -> Choice:
+def choice(answered: Sequence[Answered]) -> Choice:
     """Returns the figures of the questions with letters, accuracies of those that have a key."""
     lettered = [one for one in answered if one.item.has_letters]
     keyed = [one.readings for one in lettered if one.item.question.answer]
-    figures = metrics.describe(keyed, scoring.resamples, scoring.seed)
+    figures = metrics.describe(keyed)
     return Choice(
         accuracy=figures["accuracy"],
         accuracy_ci=figures["accuracy_ci"],
@@ -96,7 +96,7 @@ def _cell(benchmark: Benchmark, name: str, members: list[tuple[Answered, list[di
     cell = Cell(**counts, choice=None, means=_means(scores, scoring), judged=_judgements(benchmark, answered),
                 release_items=benchmark.cells.get(name))  # fmt: skip
     if not members or any(one.item.has_letters for one in answered):
-        cell.choice = choice(answered, scoring)
+        cell.choice = choice(answered)
     return cell
 
 
@@ -104,7 +104,7 @@ def _means(scores: Scores, scoring: Scoring) -> dict[str, Mean]:
     means = {}
     for name in dict.fromkeys(key for rows in scores for row in rows for key in row):
         values = mean_by_item(scores, name)
-        means[name] = Mean(metrics.mean(values), metrics.bootstrap(values, scoring.resamples, scoring.seed))
+        means[name] = Mean(metrics.mean(values), intervals.bootstrap(values, scoring.resamples, scoring.seed))
     return means
 
 
@@ -133,30 +133,21 @@ def _judge_notes(benchmark: Benchmark, judged: Judgements | None) -> list[str]:
     ]
 
 
-def _kinds(answered: Sequence[Answered]) -> dict[str, dict[str, float | None]]:
+def _kinds(answered: Sequence[Answered]) -> dict[str, dict]:
     kinds = {}
     for kind in ("single", "multi"):
         keyed = [one.readings for one in answered if one.item.kind == kind and one.item.question.answer]
-        kinds[kind] = {"items": len(keyed)} | {
-            name: metrics.mean(metrics.per_item(keyed, key))
-            for name, key in {"accuracy": "acc", "elastic": "elastic"}.items()
-        }
+        figures = metrics.describe(keyed)
+        kinds[kind] = {k: figures[k] for k in ("items", "accuracy", "accuracy_ci", "elastic", "elastic_ci")}
     return kinds
 
 
-def _subjects(answered: Sequence[Answered], scoring: Scoring) -> dict[str, dict]:
+def _subjects(answered: Sequence[Answered]) -> dict[str, dict]:
     """Returns the accuracy of every subject that has questions with a key, in order of appearance."""
     keyed = [one for one in answered if one.item.has_letters and one.item.question.answer]
     groups = group_by([one.item.question.subject for one in keyed], [one.readings for one in keyed])
-    accuracy = {subject: metrics.per_item(readings, "acc") for subject, readings in groups.items()}
-    return {
-        subject: {
-            "items": len(values),
-            "accuracy": metrics.mean(values),
-            "accuracy_ci": metrics.bootstrap(values, scoring.resamples, scoring.seed),
-        }
-        for subject, values in accuracy.items()
-    }
+    figures = {subject: metrics.describe(readings) for subject, readings in groups.items()}
+    return {s: {k: f[k] for k in ("items", "accuracy", "accuracy_ci")} for s, f in figures.items()}
 
 
 def with_judgements(answered: list[Answered], judged: Judged | None) -> list[Answered]:

@@ -1,4 +1,4 @@
-"""Metrics of multiple-choice questions, with counts and bootstrap intervals.
+"""Metrics of multiple-choice questions, with counts and intervals (eval/intervals.py).
 
 VERSION rises with any change of scoring, so that two numbers are compared only when they mean the same.
 """
@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Dialogue, Question, Response
+from eval import intervals
 from reward.answer import read_answer
 from reward.psyche import credit, is_well_formed
 from reward.thought import join_thought, split_thought
 
-VERSION = "3"
+VERSION = "4"
 ELASTIC_RULES = {  # the papers publish elastic accuracy, not its formula (README of PsycoLLM)
     "subset": "inferred, not published: |selected|/|key| if no selected option is wrong, else 0",
     "jaccard": "an alternative, not published: |selected and in the key|/|selected or in the key|",
@@ -84,45 +85,6 @@ def mean_of(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _resampled(values: Sequence[float], resamples: int, seed: Sequence[int]):
-    """Returns the means of `resamples` draws with replacement from `values`, as an array."""
-    import numpy  # here, so that the light rooms stay light
-
-    array, draw = numpy.asarray(values, dtype=float), numpy.random.default_rng(seed)
-    block = max(1, 4_000_000 // len(array))  # draws at a time: at most 32 MB
-    return numpy.concatenate(
-        [
-            array[draw.integers(0, len(array), (min(block, resamples - start), len(array)))].mean(axis=1)
-            for start in range(0, resamples, block)
-        ]
-    )
-
-
-def _interval(means) -> tuple[float, float]:
-    ordered = sorted(means)
-    return float(ordered[int(0.025 * len(ordered))]), float(ordered[max(0, int(0.975 * len(ordered)) - 1)])
-
-
-def bootstrap(values: Sequence[float], resamples: int, seed: int) -> tuple[float, float] | None:
-    """Returns the 95 % percentile interval of the mean of `values` (items are resampled); None without values."""
-    return _interval(_resampled(values, resamples, [seed])) if values else None
-
-
-def average(
-    groups: Sequence[Sequence[float]], resamples: int, seed: int, by_items: bool = False
-) -> tuple[float | None, tuple[float, float] | None]:
-    """Returns (mean of the groups' means, its 95 % interval); (None, None) when any group is empty.
-
-    Every group counts the same, or, `by_items`, as much as it has items. Items are resampled within their group.
-    """
-    if not groups or not all(groups):
-        return None, None
-    weights = [len(g) if by_items else 1 for g in groups]
-    value = sum(w * mean_of(g) for w, g in zip(weights, groups, strict=True)) / sum(weights)
-    means = sum(w * _resampled(g, resamples, [seed, i]) for i, (w, g) in enumerate(zip(weights, groups, strict=True)))
-    return value, _interval(means / sum(weights))
-
-
 def pass_at(samples: int, right: int, k: int) -> float:
     """Returns the unbiased estimate of the chance that one of k samples is right: 1 - C(n-c, k)/C(n, k)."""
     return 1 - math.comb(samples - right, k) / math.comb(samples, k)
@@ -148,7 +110,7 @@ def counts(scores: list[list[Score]]) -> dict[str, int]:
     }
 
 
-def describe(scores: list[list[Score]], resamples: int, seed: int) -> dict:
+def describe(scores: list[list[Score]]) -> dict:
     """Returns counts, accuracy, elastic accuracy (both in [0, 1], with 95 % intervals) and pass@k of some questions.
 
     Accuracy is the mean over items of the mean over samples; unreadable and failed responses count as wrong. pass@k is
@@ -160,16 +122,9 @@ def describe(scores: list[list[Score]], resamples: int, seed: int) -> dict:
     return {
         **counts(scores),
         "accuracy": mean(accuracy),
-        "accuracy_ci": bootstrap(accuracy, resamples, seed),
+        "accuracy_ci": intervals.of_share(accuracy, n),
         "elastic": mean(elastic),
-        "elastic_ci": bootstrap(elastic, resamples, seed),
+        "elastic_ci": intervals.of_share(elastic),
         "format_rate": mean(per_item(scores, "format")),
         "pass_at": {str(k): mean([pass_at(n, c, k) for c in right]) for k in (2**i for i in range(n.bit_length()))},
     }
-
-
-def paired_gain(before: Sequence[float], after: Sequence[float], resamples: int, seed: int) -> dict[str, float]:
-    """Returns the mean gain per item and its paired bootstrap 95 % interval: {"gain", "ci_low", "ci_high"}."""
-    gains = [b - a for a, b in zip(before, after, strict=True)]
-    low, high = _interval(_resampled(gains, resamples, [seed]))
-    return {"gain": mean_of(gains), "ci_low": low, "ci_high": high}

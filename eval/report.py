@@ -159,6 +159,8 @@ def write(folder: Path, content: dict, name: str = "report") -> dict[str, Path]:
     """
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
     html, markdown = folder / f"{name}.html", folder / f"{name}.md"
+    html.touch(0o600)
+    html.chmod(0o600)  # it shows what people and models said
     html.write_text(environment.get_template("report.html.jinja").render(content), encoding="utf-8")
     markdown.write_text(_markdown(content), encoding="utf-8")
     return {html.name: html, markdown.name: markdown}

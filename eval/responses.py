@@ -11,6 +11,7 @@ from data_pipeline.records import Response, read_jsonl, write_jsonl
 from eval.contract import Answered, Benchmark
 from eval.items import match
 from eval.measure import Scores
+from eval.metrics import VERSION
 from eval.settings import EvaluationSet
 
 # (conversations, ids of their items, samples of each, temperature, top_p) -> the samples of each, in order
@@ -63,6 +64,7 @@ class Asked:
     max_new_tokens: int
     seed: int
     batch_size: int
+    version: str = VERSION  # of the scoring
     judge: str | None = None  # the model that judged the responses
 
 
@@ -104,7 +106,9 @@ def ask(one: EvaluationSet, generate: Generate) -> list[list[Response]]:
 
 
 def store(path: Path, benchmark: Benchmark, answered: list[Answered], scores: Scores | None = None) -> list[Row]:
-    """Writes one row per response with its reading and, where they are known, scores; returns the rows."""
+    """Writes one row per response with its reading and, where they are known, scores, for the owner's eyes; returns the
+    rows.
+    """
     rows = []
     for n, one in enumerate(answered):
         item, last = one.item, benchmark.requests(one.item)[-1]["content"]
@@ -117,7 +121,7 @@ def store(path: Path, benchmark: Benchmark, answered: list[Answered], scores: Sc
             rows.append(Row(item.id, number, item.cell, item.kind, subject, last, key, r.text, r.reasoning, r.finish,
                             r.tokens, r.prompt_tokens, r.error, **asdict(reading),
                             scores=scores[n][number] if scores else {}))  # fmt: skip
-    write_jsonl(path, rows)
+    write_jsonl(path, rows, 0o600)
     return rows
 
 

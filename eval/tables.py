@@ -6,10 +6,11 @@ from pathlib import Path
 import yaml
 
 from eval.contract import Published, Table
-from eval.figures import Cell, Difference, SetMetrics, interval, share
+from eval.figures import ACCURACY, Cell, Difference, SetMetrics, interval, share
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "recipes" / "published"
 EXAM = ("checkpoint", "items", "single", "multi strict", "multi elastic", "format", "unreadable", "cut", "failed")
+KINDS = (("single", "accuracy"), ("multi", "accuracy"), ("multi", "elastic"))
 OWN = ("checkpoint", "items", "unreadable", "cut", "failed")
 
 
@@ -19,9 +20,7 @@ def exam_overview(results: dict[str, SetMetrics]) -> Table:
         [
             checkpoint,
             str(r.items),
-            share(r.kinds["single"]["accuracy"]),
-            share(r.kinds["multi"]["accuracy"]),
-            share(r.kinds["multi"]["elastic"]),
+            *(share(r.kinds[kind][of], r.kinds[kind][f"{of}_ci"]) for kind, of in KINDS),
             share(_format_rate(r)),
             share(r.unreadable / r.responses),
             str(r.cut_by_length),
@@ -103,14 +102,9 @@ def by_subject(results: dict[str, SetMetrics]) -> Table:
 def differences(pairs: dict[str, list[Difference]]) -> list[Table]:
     """Returns the paired differences of {"A -> B": ...} over whole sets, accuracy apart from the other scores."""
     head = ("from -> to", "items", "difference", "95 % interval")
-    accuracy = [
-        [pair, str(d.items), f"{d.gain:+.1%}", f"{d.ci_low:+.1%} to {d.ci_high:+.1%}"]
-        for pair, of_pair in pairs.items() for d in of_pair if d.score == "accuracy"
-    ]  # fmt: skip
-    others = [
-        [pair, d.score, str(d.items), f"{d.gain:+.2f}", f"{d.ci_low:+.2f} to {d.ci_high:+.2f}"]
-        for pair, of_pair in pairs.items() for d in of_pair if d.score != "accuracy"
-    ]  # fmt: skip
+    told = [(pair, d) for pair, of_pair in pairs.items() for d in of_pair]
+    accuracy = [[pair, str(d.items), d.told(d.gain), d.interval] for pair, d in told if d.score == ACCURACY]
+    others = [[pair, d.score, str(d.items), d.told(d.gain), d.interval] for pair, d in told if d.score != ACCURACY]
     return [
         Table("paired difference in accuracy", head, accuracy),
         Table("paired difference in other scores", (head[0], "score", *head[1:]), others),
@@ -137,8 +131,9 @@ def beside_published(results: dict[str, SetMetrics], published: Published) -> li
         for row in rows:
             cells = [checkpoint, row["model"]]
             for ours, theirs in published.averages.items():
-                low, high = (100 * bound - row[theirs] for bound in result.own[f"{ours}_ci"])
-                cells.append(f"{100 * result.own[ours] - row[theirs]:+.2f} [{low:+.2f}, {high:+.2f}]")
+                value, bounds = result.own[ours], result.own[f"{ours}_ci"]
+                low, high = (100 * bound - row[theirs] for bound in bounds)
+                cells.append(f"{100 * value - row[theirs]:+.2f} [{low:+.2f}, {high:+.2f}]")
             lines.append(cells)
     head = ("model", *published.columns.values())
     tables = [Table(f"beside the published rows (recipes/published/{published.file})", head, beside)]

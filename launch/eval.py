@@ -22,8 +22,8 @@ from data_pipeline import llm
 from data_pipeline.errors import BadInput
 from eval import report, responses
 from eval.contract import find_benchmark
-from eval.differences import ACCURACY, differences
-from eval.figures import Difference, Measured, SetMetrics
+from eval.differences import differences
+from eval.figures import ACCURACY, Measured, SetMetrics
 from eval.items import fingerprint
 from eval.judging.judges import ask_judge
 from eval.measure import measure, read_all, with_judgements
@@ -104,7 +104,7 @@ def evaluate(asked: EvalSettings, opened: StageFolder, models: dict[str, str], s
                 judge=asked.judge.model if asked.judge and one.benchmark.judge else None,
             )
             earlier = before.get(path.name)
-            if not asked.endpoint and path.is_file() and earlier and replace(earlier, judge=about.judge) == about:
+            if not asked.endpoint and path.is_file() and earlier and same_answers(earlier, about):
                 replies = responses.stored(path, one)
             else:
                 replies = responses.ask(one, generator(asked, model, asked.endpoint, ledger, one.name))
@@ -122,6 +122,11 @@ def evaluate(asked: EvalSettings, opened: StageFolder, models: dict[str, str], s
     counts = {f"{name}/{c}": r.responses for name, results in measured.sets.items() for c, r in results.items()}
     opened.finish(outputs, counts, models=models)
     return ""
+
+
+def same_answers(earlier: Asked, about: Asked) -> bool:
+    """Returns whether stored responses answer what is asked now; judge and scoring come after them."""
+    return replace(earlier, judge=about.judge, version=about.version) == about
 
 
 def failures_of(measured: Measured) -> str:
@@ -210,7 +215,7 @@ def show(measured: Measured) -> None:
             console.print(f"  {note}", markup=False)
         for pair, of_pair in measured.differences.get(name, {}).items():
             for d in of_pair:
-                console.print(f"  {d.score} {pair}: {_told(d, d.gain)}, 95 % interval {_interval(d)}", markup=False)
+                console.print(f"  {d.score} {pair}: {d.told(d.gain)}, 95 % interval {d.interval}", markup=False)
 
 
 def print_table(title: str, head, rows) -> None:
@@ -220,16 +225,6 @@ def print_table(title: str, head, rows) -> None:
         table.add_row(*map(escape, row))
     table.width = console.measure(table, options=console.options.update(max_width=1000)).maximum
     console.print(table)
-
-
-def _told(difference: Difference, value: float, signed: bool = True) -> str:
-    """Returns an accuracy in percent, any other score as it is."""
-    sign = "+" if signed else ""
-    return f"{value:{sign}.1%}" if difference.score == ACCURACY else f"{value:{sign}.2f}"
-
-
-def _interval(difference: Difference) -> str:
-    return f"{_told(difference, difference.ci_low)} to {_told(difference, difference.ci_high)}"
 
 
 def rescore(command: Command) -> None:
@@ -281,6 +276,12 @@ def compare(command: Command) -> None:
         (path_a, a), (path_b, b) = sets_a[name], sets_b[name]
         if a.fingerprint != b.fingerprint:
             raise BadInput(f"set {name}: {path_a} and {path_b} answer different versions of the questions")
+        if a.version != b.version:
+            old = min((name_a, a), (name_b, b), key=lambda side: int(side[1].version))[0]
+            raise BadInput(
+                f"set {name}: {name_a} is scored by version {a.version} of the metrics, {name_b} by {b.version}, and "
+                f"their figures mean different things; evaluate {old} again under another run=NAME"
+            )
         rows_a, rows_b = responses.read_rows(path_a), responses.read_rows(path_b)
         of_set = differences(rows_a, rows_b, cells=True)
         if a.judge != b.judge and any(d.score != ACCURACY for d in of_set):
@@ -289,8 +290,8 @@ def compare(command: Command) -> None:
         elif not of_set:
             notes.append(f"{name}: no score that both have: no key, and no judge has judged both (judge.base_url)")
         lines += [
-            [name if d.cell is None else f"  {d.cell}", d.score, str(d.items), _told(d, d.before, False),
-             _told(d, d.after, False), _told(d, d.gain), _interval(d), d.verdict]
+            [name if d.cell is None else f"  {d.cell}", d.score, str(d.items), d.told(d.before, False),
+             d.told(d.after, False), d.told(d.gain), d.interval, d.verdict]
             for d in of_set
         ]  # fmt: skip
     if not lines:

@@ -16,7 +16,7 @@ from data_pipeline import sources
 from data_pipeline.errors import BadInput
 from data_pipeline.prompts import question_messages, render
 from data_pipeline.records import LETTERS, Question, Reject
-from eval import metrics, tables
+from eval import intervals, metrics, tables
 from eval.contract import Answered, Benchmark, Figures, Item, Judge, Loaded, Scoring, Table
 from eval.figures import Cell, SetMetrics
 from eval.items import compare, group_by
@@ -157,12 +157,12 @@ def figures(answered: list[Answered], cells: dict[str, Cell], scoring: Scoring) 
     weighted, macro = {}, {}
     for name, members in {"KG": CELLS[:2], "CA": CELLS[2:], "all": CELLS}.items():
         groups = [of_cells.get(c, []) for c in members]
-        value, interval = metrics.average(groups, scoring.resamples, scoring.seed, by_items=True)
+        value, interval = intervals.average(groups, scoring.resamples, scoring.seed, by_items=True)
         weighted |= {name: value, f"{name}_ci": interval}
     files = group_by([one.item.question.meta["file"] for one in keyed], accuracy)
     for kind in ("single", "multi"):
         groups = [values for file, values in files.items() if ("单项" in file) == (kind == "single")]
-        value, interval = metrics.average(groups, scoring.resamples, scoring.seed)
+        value, interval = intervals.average(groups, scoring.resamples, scoring.seed)
         macro |= {kind: value, f"{kind}_ci": interval}
     both = (macro["single"], macro["multi"])
     macro |= {"average": None if None in both else metrics.mean(both)}

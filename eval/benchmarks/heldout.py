@@ -53,7 +53,7 @@ def score(answered: list[Answered], scoring: Scoring) -> list[list[dict[str, flo
 def figures(answered: list[Answered], cells: dict[str, Cell], scoring: Scoring) -> Figures:
     """Returns accuracy, elastic accuracy, format and pass@k over all questions with letters, and `readable_rate`."""
     readable = metrics.mean(metrics.per_item([one.readings for one in answered], "readable"))
-    return Figures({**asdict(choice(answered, scoring)), "readable_rate": readable})
+    return Figures({**asdict(choice(answered)), "readable_rate": readable})
 
 
 def report_tables(results: dict[str, SetMetrics]) -> list[Table]:

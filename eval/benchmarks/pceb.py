@@ -11,7 +11,7 @@ from data_pipeline import sources
 from data_pipeline.errors import BadInput
 from data_pipeline.prompts import question_messages
 from data_pipeline.records import Question, Reject
-from eval import metrics, tables
+from eval import intervals, metrics, tables
 from eval.contract import Answered, Benchmark, Figures, Item, Loaded, Published, Scoring, Table
 from eval.figures import Cell, SetMetrics
 from eval.items import compare, group_by
@@ -133,9 +133,9 @@ def figures(answered: list[Answered], cells: dict[str, Cell], scoring: Scoring) 
     own = {
         "complete": all(len(by_cell.get(c, [])) == n for c, n in RELEASE.items()),
         "average_strict": average_strict,
-        "average_strict_ci": metrics.average(list(strict.values()), scoring.resamples, scoring.seed)[1],
+        "average_strict_ci": intervals.average(list(strict.values()), scoring.resamples, scoring.seed)[1],
         "average_elastic": average_elastic,
-        "average_elastic_ci": metrics.average(list(mixed.values()), scoring.resamples, scoring.seed)[1],
+        "average_elastic_ci": intervals.average(list(mixed.values()), scoring.resamples, scoring.seed)[1],
     }
     # ROUGE and BLEU have no published column: which of their conventions the papers used is not known.
     columns = {"avg_strict": average_strict, "avg_elastic": average_elastic}

@@ -80,7 +80,7 @@ def test_failures_are_wrong_counted_and_never_dropped():
     question = ITEMS[0].question
     responses = [said("答案：A"), said("不知道"), said("<think>我想", "length"), Response("", "failed", 0, error="500")]
     scores = [[metrics.score_response(question, r)] for r in responses]
-    found = metrics.describe(scores, 100, 0)
+    found = metrics.describe(scores)
     assert (found["items"], found["responses"], found["unreadable"], found["cut_by_length"], found["failed"]) == (
         4, 4, 2, 1, 1,
     )  # fmt: skip
@@ -91,7 +91,7 @@ def test_failures_are_wrong_counted_and_never_dropped():
 
 
 def test_no_items_have_no_accuracy():
-    found = metrics.describe([], 100, 0)
+    found = metrics.describe([])
     assert found["items"] == 0
     assert found["accuracy"] is found["accuracy_ci"] is found["elastic"] is None
     assert found["pass_at"] == {}

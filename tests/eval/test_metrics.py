@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import random
 
 import pytest
 
@@ -59,27 +58,6 @@ def test_open_questions_of_a_run_are_judged_and_do_not_count_as_wrong():
     assert heldout.read_judge("7分") == {"judge_score": None}
 
 
-def test_the_bootstrap_interval_covers_the_mean_as_often_as_it_says():
-    draw, covered = random.Random(1), 0
-    for trial in range(200):
-        sample = [float(draw.random() < 0.3) for _ in range(60)]
-        interval = metrics.bootstrap(sample, 300, trial)
-        assert interval is not None
-        low, high = interval
-        covered += low <= 0.3 <= high
-    assert 180 <= covered <= 199
-
-
-def test_the_paired_gain_sees_a_small_but_steady_difference():
-    draw = random.Random(2)
-    before = [draw.random() for _ in range(40)]
-    after = [b + 0.02 for b in before]
-    gain = metrics.paired_gain(before, after, 500, 0)
-    assert math.isclose(gain["gain"], 0.02)
-    assert gain["ci_low"] > 0
-    assert metrics.paired_gain(before, before, 500, 0) == {"gain": 0.0, "ci_low": 0.0, "ci_high": 0.0}
-
-
 def test_pass_at_k_is_the_share_of_draws_that_hold_a_right_sample():
     for n, c in itertools.product(range(1, 7), range(7)):
         samples = [i < c for i in range(n)]
@@ -111,17 +89,3 @@ def test_a_thought_that_the_server_split_off_is_a_thought():
     assert metrics.answer_part(split) == "答案：A"
     assert metrics.score_response(question("single", "A"), split, think_prefilled=True) == scored
     assert metrics.answer_part(Response("想完</think>\n答案", "stop", 1), think_prefilled=True) == "答案"
-
-
-def test_the_average_of_groups_resamples_within_them():
-    draw = random.Random(3)
-    groups = [[float(draw.random() < p) for _ in range(n)] for p, n in ((0.2, 400), (0.8, 100))]
-    value, interval = metrics.average(groups, 2000, 0)
-    assert interval is not None
-    low, high = interval
-    assert value == pytest.approx(sum(sum(g) / len(g) for g in groups) / 2)
-    spread = math.sqrt(sum(p * (1 - p) / n for p, n in ((0.2, 400), (0.8, 100)))) / 2
-    assert (high - low) / 2 == pytest.approx(1.96 * spread, rel=0.15)
-    weighted, _ = metrics.average(groups, 10, 0, by_items=True)
-    assert weighted == pytest.approx(sum(map(sum, groups)) / 500)
-    assert metrics.average([[1.0], []], 10, 0) == (None, None)
