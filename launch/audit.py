@@ -2,9 +2,11 @@
 
     python -m launch.audit recipe=psyche_r1 hardware=gpu8
     python -m launch.audit recipe=psyche_r1 hardware=gpu8 sft.learning_rate=2e-5
+    python -m launch.audit recipe=psyche_r1_lora against=psyche_r1 hardware=gpu1
 
-Prints published and resolved value, verdict and source for every stage of the recipe that has a card in
-recipes/published/RECIPE.yaml; STAGE.KEY=VALUE audits a variation. Exit code 1 on any difference.
+Prints published and resolved value, verdict and source for every stage that the card recipes/published/RECIPE.yaml has
+numbers of, and says at its end which rows differ. STAGE.KEY=VALUE audits a variation; against=NAME holds a recipe that
+has no card, a variant or your own, against that card. Exit code 1 on any difference.
 """
 
 import json
@@ -13,8 +15,10 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from math import isclose
+from typing import NamedTuple
 
 import yaml
+from rich.markup import escape
 from rich.table import Table
 
 from data_pipeline.errors import BadInput, did_you_mean
@@ -28,41 +32,89 @@ from launch.preflight.batch_plan import plan_grpo, plan_sft
 STAGES = {"sft": (SFT, plan_sft), "grpo": (GRPO, plan_grpo)}
 
 
+class Row(NamedTuple):
+    """One number of a card beside what the framework makes of the recipe."""
+
+    name: str
+    published: str
+    resolved: str
+    source: str
+    verdict: str  # "ok" or what is wrong
+
+    @property
+    def differs(self) -> bool:
+        return self.verdict != "ok"
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.resolved}, published {self.published}"
+
+
 def main(argv: list[str]) -> int:
     """Returns the exit code: 0 all as published, 1 a difference, 2 wrong input."""
     return run_command(audit, __doc__, argv)
 
 
 def audit(argv: list[str]) -> int:
-    given = parse_words(argv, "the audit", ("recipe", "hardware"), STAGES)
+    given = parse_words(argv, "the audit", ("recipe", "hardware", "against"), STAGES)
     words = {"recipe": arguments.DEFAULT_RECIPE, "hardware": "gpu8"} | given.values
-    card = load_card(words["recipe"])
-    stages = [stage for stage in STAGES if stage in card["stages"]]
-    settings = {stage: compose(stage, words, given.stages[stage]) for stage in stages}
-    with ThreadPoolExecutor() as pool:
-        resolved = dict(zip(stages, pool.map(lambda s: resolve(s, [settings[s]])[0], stages), strict=True))
-    wrong = 0
-    for stage in stages:
-        rows = compare(card, stage, resolved[stage])
-        wrong += sum(row[-1] != "ok" for row in rows)
-        show(f"{stage}: {card.get('training_source', card['source'])}", rows)
-    console.print(f"{wrong} difference{'s' * (wrong != 1)}" if wrong else "as published")
+    against, varied = words.pop("against", ""), given.stages
+    recipe, name = words["recipe"], against or words["recipe"]
+    card = load_card(recipe, against)
+    source = card.get("training_source", card["source"])
+    stages = held_stages(recipe, name, card, varied)
+    with ThreadPoolExecutor() as pool:  # a stage's framework is asked while the next stage is composed
+        asked = {s: pool.submit(resolve, s, [compose(s, words, varied[s])]) for s in stages}
+    console.print(
+        f"recipe {recipe} on hardware {words['hardware']}, held against recipes/published/{name}.yaml: {source}",
+        markup=False,
+    )
+    differing = []
+    for stage, resolved in asked.items():
+        values = resolved.result()[0]
+        if "error" in values:
+            differing.append(f"{stage}: {refusal(values)}")
+            continue
+        rows = compare(card, stage, values)
+        differing += [f"{stage}: {row}" for row in rows if row.differs]
+        with_ = f" with {', '.join(varied[stage])}" if varied[stage] else ""
+        show(f"{stage} of {recipe}{with_} on {words['hardware']}, against {name}", rows)
+    for stage in sorted(set(card["stages"]) - set(stages)):
+        console.print(f"{stage}: not held, since there is no recipes/{recipe}/{stage}.yaml", markup=False)
+    for line in differing:
+        console.print(f"  {line}", markup=False)
+    wrong = len(differing)
+    console.print(f"{wrong} difference{'s' * (wrong != 1)}" if wrong else f"as published: {', '.join(stages)}")
     return 1 if wrong else 0
 
 
-def load_card(recipe: str) -> dict:
-    """Returns recipes/published/RECIPE.yaml; raises BadInput when there is no training card of that name."""
+def held_stages(recipe: str, name: str, card: dict, varied: dict[str, list[str]]) -> list[str]:
+    """Returns the stages that card and recipe have; raises BadInput without one, and for a variation of another."""
+    of_card = [stage for stage in STAGES if stage in card["stages"]]
+    held = [stage for stage in of_card if (RECIPES / recipe / f"{stage}.yaml").is_file()]
+    if not held:
+        arguments.check_recipe(recipe, of_card[0])
+    for stage in (stage for stage in STAGES if varied[stage] and stage not in held):
+        what = f"recipes/{recipe} has no {stage}.yaml" if stage in of_card else f"card {name} has no number of {stage}"
+        raise BadInput(f"{stage}.{varied[stage][0]}: {what}, so that nothing is held against it")
+    return held
+
+
+def load_card(recipe: str, against: str = "") -> dict:
+    """Returns recipes/published/AGAINST.yaml, or RECIPE.yaml; raises BadInput without a training card of that name."""
     cards = {}
     for path in sorted(RECIPES.glob("published/*.yaml")):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         if "stages" in content:
             cards[path.stem] = content
-    if recipe not in cards:
-        raise BadInput(
-            f"recipe={recipe}: nothing is published to hold it against; there are cards for {', '.join(cards)}"
-            f"{did_you_mean(recipe, list(cards))}"
+    name, known = against or recipe, ", ".join(cards)
+    if name not in cards:
+        what = (
+            f"against={against}: there is no such card; there is {known}"
+            if against
+            else f"recipe={recipe}: nothing is published to hold it against; against=NAME holds it against {known}"
         )
-    return cards[recipe]
+        raise BadInput(f"{what}{did_you_mean(name, list(cards))}")
+    return cards[name]
 
 
 def compose(stage: str, words: dict[str, str], overrides: list[str]) -> dict:
@@ -103,19 +155,21 @@ def resolve(stage: str, settings: list[dict]) -> list[dict]:
     return json.loads(done.stdout)
 
 
-def compare(card: dict, stage: str, resolved: dict) -> list[tuple[str, str, str, str, str]]:
-    """Returns (name, published, resolved, source, verdict) per number; the verdict is "ok" or says what is wrong."""
-    if "error" in resolved:
-        return [("", "", "", "the framework refuses the configuration", resolved["error"].split("\n")[0])]
-    expected = [(name, value, "published") for name, value in card["stages"][stage].items()]
+def compare(card: dict, stage: str, resolved: dict) -> list[Row]:
+    """Returns a row for every number of the card."""
+    published = [(name, value, "published") for name, value in card["stages"][stage].items()]
     for name, entry in card.get("derived", {}).get(stage, {}).items():
-        expected.append((name, entry["value"], f"derived: {entry['why']}"))
+        published.append((name, entry["value"], f"derived: {entry['why']}"))
     rows = []
-    for name, value, source in expected:
+    for name, value, source in published:
         got = resolved.get(name)
         verdict = "ok" if name in resolved and same(value, got) else "DIFFERS"
-        rows.append((name, str(value), str(got), source, verdict))
+        rows.append(Row(name, str(value), str(got), source, verdict))
     return rows
+
+
+def refusal(resolved: dict) -> str:
+    return f"the framework refuses the configuration: {resolved['error'].splitlines()[0]}"
 
 
 def same(published: object, resolved: object) -> bool:
@@ -127,10 +181,14 @@ def same(published: object, resolved: object) -> bool:
     return published == resolved
 
 
-def show(title: str, rows: list[tuple]) -> None:
-    table = Table("", "expected", "resolved", "verdict", "source", title=title, title_justify="left")
-    for name, expected, got, source, verdict in rows:
-        table.add_row(name, expected, got, verdict, source, style=None if verdict == "ok" else "bold red")
+def show(title: str, rows: list[Row]) -> None:
+    """Prints the rows, names and values whole however narrow the terminal; only sources are folded."""
+    table = Table("key", "published", "resolved", "verdict", title=escape(title), title_justify="left")
+    table.add_column("source", max_width=32)
+    for row in rows:
+        cells = map(escape, (row.name, row.published, row.resolved, row.verdict, row.source))
+        table.add_row(*cells, style="bold red" if row.differs else None)
+    table.width = console.measure(table, options=console.options.update(max_width=1000)).maximum
     console.print(table)
 
 

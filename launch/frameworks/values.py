@@ -9,6 +9,7 @@ validation and dataclasses; values are checked against the dataclasses' annotati
 
 import contextlib
 import dataclasses
+import importlib.util
 import io
 import json
 import os
@@ -16,6 +17,8 @@ import sys
 import types
 import typing
 from typing import Any
+
+from omegaconf import OmegaConf
 
 NAMES_SFT = (  # of LLaMA-Factory's arguments, as they are
     "learning_rate", "seed", "gradient_accumulation_steps", "per_device_train_batch_size", "per_device_eval_batch_size",
@@ -72,12 +75,11 @@ def _warmup_ratio(train) -> float:
 
 def resolve_grpo(settings: dict) -> dict:
     """Returns verl's own values; raises whatever its validation raises."""
-    from omegaconf import OmegaConf
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import omega_conf_to_dataclass, validate_config
 
     config = OmegaConf.create(settings)
-    validate_config(config, need_reference_policy(config), need_critic(config))
+    validate_config(_checkable(config), need_reference_policy(config), need_critic(config))
     actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
     rollout = omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
     algorithm = omega_conf_to_dataclass(config.algorithm)
@@ -109,6 +111,16 @@ def resolve_grpo(settings: dict) -> dict:
         "num_epochs": config.trainer.total_epochs,
         "reward_function": f"{config.reward.custom_reward_function.path}:{config.reward.custom_reward_function.name}",
     }
+
+
+def _checkable(config: Any) -> Any:
+    """Returns what verl can validate here: its last check, of an adapter's rank, cannot be made without vLLM."""
+    config = config.copy()
+    if importlib.util.find_spec("vllm") is None:
+        for place in ("lora_rank", "lora.rank"):
+            if OmegaConf.select(config, f"actor_rollout_ref.model.{place}"):
+                OmegaConf.update(config, f"actor_rollout_ref.model.{place}", 0)
+    return config
 
 
 def check_types(instance: Any) -> None:

@@ -5,7 +5,6 @@ import math
 import random
 
 import pytest
-from scipy.optimize import minimize_scalar
 from scipy.stats import binom, binomtest
 
 from eval import intervals
@@ -137,9 +136,12 @@ def test_the_ends_of_tangos_interval_are_where_the_score_test_rejects(better, wo
             counts = ((better, up), (worse, down), (pairs - better - worse, same))
             return -sum(count * math.log(max(share, 1e-300)) for count, share in counts if count)
 
-        down = minimize_scalar(
-            unlikely, bounds=(max(0, -end), (1 - end) / 2), method="bounded", options={"xatol": 1e-12}
-        ).x
+        left, right = max(0.0, -end), (1 - end) / 2
+        for _ in range(200):  # it is convex
+            third = (right - left) / 3
+            worst = unlikely(left + third) > unlikely(right - third)
+            left, right = (left + third, right) if worst else (left, right - third)
+        down = (left + right) / 2
         variance = pairs * (2 * down + end * (1 - end))
         assert sign * (better - worse - pairs * end) / math.sqrt(variance) == pytest.approx(1.96, abs=0.01)
 

@@ -58,8 +58,9 @@ def resolved():
 
 
 def differing(stage: str, values: dict) -> list[str]:
-    rows = audit.compare(audit.load_card("psyche_r1"), stage, values)
-    return [f"{row[0]} {row[-1]}" for row in rows if row[-1] != "ok"]
+    if "error" in values:
+        return [audit.refusal(values)]
+    return [str(row) for row in audit.compare(audit.load_card("psyche_r1"), stage, values) if row.differs]
 
 
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
@@ -89,13 +90,50 @@ def test_a_variation_on_the_command_line_exits_with_1():
     done = launch("audit", "recipe=psyllm", "sft.learning_rate=2e-5")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "DIFFERS" in done.stdout and "1 difference" in done.stdout
+    assert "recipe psyllm on hardware gpu8, held against recipes/published/psyllm.yaml" in done.stdout
+    assert "sft of psyllm with learning_rate=2e-5 on gpu8, against psyllm" in done.stdout
+    assert "sft: learning_rate 2e-05, published" in done.stdout
+    card = audit.load_card("psyllm")
+    lines = done.stdout.splitlines()
+    assert all(any(f" {name} " in line for line in lines) for name in card["stages"]["sft"]), "names are whole"
+
+
+def test_a_variant_and_a_recipe_of_ones_own_are_held_against_a_card(monkeypatch, capsys, tmp_path):
+    """The own recipe has SFT alone. What the frameworks make of it is asked of them."""
+    for recipe in ("psyche_r1", "published", "hardware"):
+        (tmp_path / recipe).symlink_to(audit.RECIPES / recipe)
+    own = tmp_path / "mine"
+    own.mkdir()
+    (own / "sft.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - /psyche_r1@_global_: sft\nlearning_rate: 3.0e-5\n", encoding="utf-8"
+    )
+    done = launch("audit", "recipe=psyche_r1_lora", "against=psyche_r1")
+    assert done.returncode == 1, done.stdout + done.stderr
+    told = [line.strip() for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert told == [
+        "sft: learning_rate 0.0001, published 1e-05",
+        "sft: finetuning_type lora, published full",
+        "grpo: learning_rate 1e-05, published 1e-06",
+    ]
+    assert "3 differences" in done.stdout
+    for module in (audit, audit.arguments, audit.configuration):
+        monkeypatch.setattr(module, "RECIPES", tmp_path)
+    assert audit.main(["recipe=mine", "against=psyche_r1"]) == 1
+    printed = capsys.readouterr().out
+    assert "grpo: not held, since there is no recipes/mine/grpo.yaml" in printed
+    assert "sft: learning_rate 3e-05, published 1e-05" in printed and "1 difference" in printed
+    assert audit.main(["recipe=mine", "against=psyche_r1", "grpo.seed=1"]) == 2
+    assert "recipes/mine has no grpo.yaml" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["recipe=demo"], "nothing is published"),
+        (["recipe=demo"], "against=NAME holds it against psyche_r1, psydt, psyllm"),
         (["recipe=psyche"], "Did you mean psyche_r1?"),
+        (["recipe=demo", "against=psyche"], "against=psyche: there is no such card"),
+        (["recipe=nobody", "against=psyche_r1"], "there is no recipes/nobody/sft.yaml"),
+        (["recipe=psyllm", "grpo.seed=1"], "grpo.seed=1: card psyllm has no number of grpo"),
         (["learning_rate=1"], "STAGE.KEY=VALUE"),
         (["recipe=psyche_r1", "sft.lerning_rate=1"], "Did you mean learning_rate?"),
         (["recipe=psyche_r1", "grpo.actor_rollout_ref.rollout.n=8"], "rollout.n: 5 or 10"),
