@@ -28,8 +28,10 @@ class Mean:
 class Choice:
     """Of multiple-choice questions that have a key; None without one. Failed and unreadable responses are wrong."""
 
-    accuracy: float | None
+    accuracy: float | None  # by flexible-extract, as elastic accuracy and pass@k
     accuracy_ci: Interval | None
+    strict_match: float | None  # accuracy by strict-match
+    strict_match_ci: Interval | None
     elastic: float | None
     elastic_ci: Interval | None
     format_rate: float | None
@@ -97,6 +99,7 @@ class SetMetrics:
     judge: str | None  # the judge's model, where one was asked
     judge_missing: int | None
     judge_failed: int | None
+    readings: dict[str, dict[str, Any]]  # {"flexible_extract", "strict_match": {"accuracy", "accuracy_ci", "readable"}}
     kinds: dict[str, dict[str, Any]]  # {"single", "multi": {"items", "accuracy", "elastic", ..._ci}} over all cells
     means: dict[str, Mean]  # the benchmark's own scores, over all items
     cells: dict[str, Cell]

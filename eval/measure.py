@@ -9,6 +9,7 @@ from eval import intervals, metrics
 from eval.contract import Answered, Benchmark, Figures, Item, Judgement, Scoring, own_scores
 from eval.figures import Cell, Choice, Judgements, Mean, SetMetrics
 from eval.items import check, fingerprint, group_by
+from reward.thought import template_opened
 
 Judged = list[list[Judgement | None]]
 Scores = list[list[dict[str, float | None]]]
@@ -56,12 +57,13 @@ def measure(
         judge=judge,
         judge_missing=judged.judge_missing if judged else None,
         judge_failed=judged.judge_failed if judged else None,
+        readings=_readings(answered),
         kinds=_kinds(answered),
         means=_means(scores, scoring),
         cells=cells,
         subjects=_subjects(answered),
         published_columns=figures.published_columns,
-        notes=figures.notes + _judge_notes(benchmark, judged),
+        notes=figures.notes + _judge_notes(benchmark, judged) + _thought_notes(answered, scoring),
         own=figures.own,
     )
     if taken := result.taken_names():
@@ -77,6 +79,8 @@ def choice(answered: Sequence[Answered]) -> Choice:
     return Choice(
         accuracy=figures["accuracy"],
         accuracy_ci=figures["accuracy_ci"],
+        strict_match=figures["strict_match"],
+        strict_match_ci=figures["strict_match_ci"],
         elastic=figures["elastic"],
         elastic_ci=figures["elastic_ci"],
         format_rate=metrics.mean(metrics.per_item([one.readings for one in lettered], "format")),
@@ -131,6 +135,34 @@ def _judge_notes(benchmark: Benchmark, judged: Judgements | None) -> list[str]:
         f"{judged.judge_missing} judgements are missing ({judged.judge_failed} requests failed, "
         f"{judged.unreadable_judgements} replies cannot be read); scores are over what was judged"
     ]
+
+
+def _thought_notes(answered: Sequence[Answered], scoring: Scoring) -> list[str]:
+    """Returns a note where all responses that came to their end close a thought that nothing opened."""
+    ended = [metrics.whole_text(r) for one in answered for r in one.responses if r.finish == "stop"]
+    if scoring.think_prefilled or not ended or not all(map(template_opened, ended)):
+        return []
+    return [
+        "every response closes a thought that nothing opened, and none can be read: the chat template opens it; score "
+        "again with think_prefilled=true (`python -m launch.eval rescore run=NAME think_prefilled=true`)"
+    ]
+
+
+def _readings(answered: Sequence[Answered]) -> dict[str, dict]:
+    """Returns what both readings make of the questions that have letters and a key."""
+    keyed = [one.readings for one in answered if one.item.has_letters and one.item.question.answer]
+    figures = metrics.describe(keyed)
+    return {
+        name: {
+            "accuracy": figures[key],
+            "accuracy_ci": figures[f"{key}_ci"],
+            "readable": metrics.mean(metrics.per_item(keyed, readable)),
+        }
+        for name, key, readable in (
+            ("flexible_extract", "accuracy", "readable"),
+            ("strict_match", "strict_match", "format"),
+        )
+    }
 
 
 def _kinds(answered: Sequence[Answered]) -> dict[str, dict]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Dialogue, Question, Response
 from eval import intervals
-from reward.answer import read_answer
+from reward.answer import read_answer, read_strict_match
 from reward.psyche import credit, is_well_formed
 from reward.thought import join_thought, split_thought
 
@@ -23,12 +23,18 @@ ELASTIC_RULES = {  # the papers publish elastic accuracy, not its formula (READM
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How one response was read; all but `read` are in [0, 1]."""
+    """How one response was read; all but the letters are in [0, 1].
+
+    Two readings, named as in lm-evaluation-harness (reward/rules.md): flexible-extract takes what models really write,
+    and `read`, `acc`, `elastic` and `readable` go by it; strict-match takes the form that the prompts ask for alone.
+    """
 
     read: str | None  # sorted letters; None where they cannot be read, and of what has no letters
+    strict_match: str | None  # the same, by the other reading
     acc: float
+    strict_match_acc: float
     elastic: float
-    format: float
+    format: float  # with letters: strict-match reads it
     readable: float  # of what has no letters: the answer part holds text
     failed: float
     cut: float  # by its length
@@ -60,17 +66,23 @@ def score_response(
         raise BadInput(f"elastic_rule={elastic_rule}: known are {', '.join(ELASTIC_RULES)}")
     failed, cut = response.finish == "failed", response.finish == "length"
     text, prefilled = whole_text(response), think_prefilled and not response.reasoning
-    well_formed = not failed and is_well_formed(text, prefilled)
+    read = strict = None
     if isinstance(question, Dialogue) or question.kind == "open":
-        readable = bool(answer_part(response, think_prefilled))
-        return Score(None, 0.0, 0.0, float(well_formed), float(readable), float(failed), float(cut))
-    read = None if failed else read_answer(text, question.options, prefilled)
+        key, readable = "", bool(answer_part(response, think_prefilled))
+        well_formed = not failed and is_well_formed(text, prefilled)
+    else:
+        if not failed:
+            read = read_answer(text, question.options, prefilled)
+            strict = read_strict_match(text, question.options, prefilled)
+        key, readable, well_formed = question.answer, read is not None, strict is not None
     return Score(
         read=read,
-        acc=float(read is not None and read == question.answer),
-        elastic=credit(read, question.answer, elastic_rule),
+        strict_match=strict,
+        acc=float(read is not None and read == key),
+        strict_match_acc=float(strict is not None and strict == key),
+        elastic=credit(read, key, elastic_rule),
         format=float(well_formed),
-        readable=float(read is not None),
+        readable=float(readable),
         failed=float(failed),
         cut=float(cut),
     )
@@ -111,18 +123,21 @@ def counts(scores: list[list[Score]]) -> dict[str, int]:
 
 
 def describe(scores: list[list[Score]]) -> dict:
-    """Returns counts, accuracy, elastic accuracy (both in [0, 1], with 95 % intervals) and pass@k of some questions.
+    """Returns counts, accuracy, elastic accuracy (in [0, 1], with 95 % intervals) and pass@k of some questions.
 
-    Accuracy is the mean over items of the mean over samples; unreadable and failed responses count as wrong. pass@k is
-    the mean over items for k = 1, 2, 4... up to the number of samples. Without items every metric is None.
+    They go by flexible-extract; `strict_match` is the accuracy by the other reading. Accuracy is the mean over items of
+    the mean over samples; unreadable and failed responses count as wrong. pass@k is the mean over items for k = 1, 2,
+    4... up to the number of samples. Without items every metric is None.
     """
-    accuracy, elastic = per_item(scores, "acc"), per_item(scores, "elastic")
+    accuracy, strict, elastic = (per_item(scores, key) for key in ("acc", "strict_match_acc", "elastic"))
     n = len(scores[0]) if scores else 0
     right = [round(sum(s.acc for s in samples)) for samples in scores]
     return {
         **counts(scores),
         "accuracy": mean(accuracy),
         "accuracy_ci": intervals.of_share(accuracy, n),
+        "strict_match": mean(strict),
+        "strict_match_ci": intervals.of_share(strict, n),
         "elastic": mean(elastic),
         "elastic_ci": intervals.of_share(elastic),
         "format_rate": mean(per_item(scores, "format")),

@@ -19,6 +19,10 @@ from eval.responses import Row
 
 LONGEST = 1200  # characters of a response that are shown
 SHOWN = 8  # responses of each verdict
+READ_BY = (
+    "accuracy by two readings (reward/rules.md): strict_match takes the form that the prompts ask for alone, "
+    "flexible_extract what models write; all that names neither is by flexible_extract"
+)
 
 
 def plot(series: dict[str, Sequence[tuple[float, float]]], xlabel: str, ylabel: str) -> dict[str, str]:
@@ -92,7 +96,8 @@ def page(title: str, measured: Measured, rows: dict[tuple[str, str], list[Row]])
             if published.averages:
                 plots.append(size_plot(published, _sizes(measured, results, next(iter(published.averages))), name))
         shown += tables.differences(measured.differences.get(name, {}))
-        notes = [f"elastic rule {first.elastic_rule}: {first.elastic_rule_source}", *notes_of(results)]
+        notes = [READ_BY] if any(r.readings["strict_match"]["accuracy"] is not None for r in results.values()) else []
+        notes += [f"elastic rule {first.elastic_rule}: {first.elastic_rule_source}", *notes_of(results)]
         notes += [f"judged by {judge}" for judge in dict.fromkeys(r.judge for r in results.values() if r.judge)]
         notes.append(f"scoring version {first.version}, items {first.fingerprint[:12]}")
         sections.append({"title": name, "notes": notes, "tables": [t for t in shown if t.rows], "plots": plots,

@@ -36,8 +36,10 @@ class Row:
     tokens: int
     prompt_tokens: int
     error: str
-    read: str | None
+    read: str | None  # letters by flexible-extract
+    strict_match: str | None
     acc: float
+    strict_match_acc: float
     elastic: float
     format: float
     readable: float

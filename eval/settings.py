@@ -51,7 +51,7 @@ class EvalSettings(BaseModel):
     seed: int
     max_new_tokens: int = Field(ge=1)
     batch_size: int = Field(ge=1)
-    bootstrap: int = Field(ge=1)
+    bootstrap: int = Field(ge=100)  # of fewer draws an interval is chance, and of one a point
     elastic_rule: str
     think_prefilled: bool
     sets: dict[str, SetSettings]

@@ -8,18 +8,23 @@ import yaml
 from eval.contract import Published, Table
 from eval.figures import ACCURACY, Cell, Difference, SetMetrics, interval, share
 
+READINGS = ("flexible_extract", "strict_match")
 PUBLISHED = Path(__file__).resolve().parent.parent / "recipes" / "published"
-EXAM = ("checkpoint", "items", "single", "multi strict", "multi elastic", "format", "unreadable", "cut", "failed")
+EXAM = ("checkpoint", "items", *READINGS, "single", "multi strict", "multi elastic", "format", "unreadable", "cut",
+        "failed")  # fmt: skip
 KINDS = (("single", "accuracy"), ("multi", "accuracy"), ("multi", "elastic"))
 OWN = ("checkpoint", "items", "unreadable", "cut", "failed")
 
 
 def exam_overview(results: dict[str, SetMetrics]) -> Table:
-    """Returns one line per checkpoint of a benchmark whose questions have letters."""
+    """Returns one line per checkpoint of a benchmark whose questions have letters: accuracy by both readings, then the
+    kinds of question by flexible-extract.
+    """
     lines = [
         [
             checkpoint,
             str(r.items),
+            *(share(r.readings[name]["accuracy"], r.readings[name]["accuracy_ci"]) for name in READINGS),
             *(share(r.kinds[kind][of], r.kinds[kind][f"{of}_ci"]) for kind, of in KINDS),
             share(_format_rate(r)),
             share(r.unreadable / r.responses),
@@ -52,7 +57,7 @@ def _format_rate(result: SetMetrics) -> float | None:
 
 
 def by_cell(results: dict[str, SetMetrics]) -> Table:
-    head = ("checkpoint", "cell", "items", "accuracy % [95 %]", "elastic % [95 %]", "pass@k", "other")
+    head = ("checkpoint", "cell", "items", *(f"{r} % [95 %]" for r in READINGS), "elastic % [95 %]", "pass@k", "other")
     lines = []
     for checkpoint, result in results.items():
         for name, cell in result.cells.items():
@@ -63,10 +68,11 @@ def by_cell(results: dict[str, SetMetrics]) -> Table:
 
 def _of_choice(cell: Cell) -> list[str]:
     if cell.choice is None:
-        return ["-", "-", ""]
+        return ["-", "-", "-", ""]
     c = cell.choice
     passes = ", ".join(f"@{k} {share(v)}" for k, v in c.pass_at.items() if v is not None)
-    return [interval(c.accuracy, c.accuracy_ci), interval(c.elastic, c.elastic_ci), passes]
+    strict = interval(c.strict_match, c.strict_match_ci)
+    return [interval(c.accuracy, c.accuracy_ci), strict, interval(c.elastic, c.elastic_ci), passes]
 
 
 def _other(cell: Cell) -> str:

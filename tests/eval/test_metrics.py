@@ -58,6 +58,38 @@ def test_open_questions_of_a_run_are_judged_and_do_not_count_as_wrong():
     assert heldout.read_judge("7分") == {"judge_score": None}
 
 
+@pytest.mark.parametrize(
+    ("response", "read", "strict"),
+    [
+        ("<think>想</think>\n答案：AB", "AB", "AB"),
+        ("<think>想</think>\n因此选 AB。", "AB", None),
+        ("答案：AB", "AB", None),
+        ("<think>想</think>\n答案：A 或 B", None, None),
+        ("<think>想</think>\n\\boxed{A}", "A", "A"),
+    ],
+)
+def test_a_response_has_two_readings_and_the_strict_one_is_its_format(response, read, strict):
+    scored = metrics.score_response(question("multi", "AB"), Response(response, "stop", 1))
+    assert (scored.read, scored.strict_match) == (read, strict)
+    assert (scored.acc, scored.strict_match_acc) == (read == "AB", strict == "AB")
+    assert (scored.readable, scored.format) == (read is not None, strict is not None)
+    failed = metrics.score_response(question("multi", "AB"), Response(response, "failed", 1))
+    assert failed.read is failed.strict_match is None and failed.format == 0
+
+
+def test_a_thought_that_nothing_opened_is_told_where_every_response_closes_one():
+    items = [Item(question("single", "A"), "single"), Item(question("single", "B"), "single")]
+    opened, cut = respond("想</think>答案：A", "想</think>答案：B"), Response("还在想", "length", 9)
+
+    def told(*responses: Response, **scoring) -> bool:
+        notes = figures("heldout", items, [[r] for r in responses], **scoring)["notes"]
+        return any("closes a thought that nothing opened" in note for note in notes)
+
+    assert told(*opened) and told(opened[0], cut)
+    assert not told(*opened, think_prefilled=True) and not told(opened[0], *respond("<think>想</think>答案：A"))
+    assert not told(cut, cut) and not told(*(Response(r.text, "failed", 0) for r in opened))
+
+
 def test_pass_at_k_is_the_share_of_draws_that_hold_a_right_sample():
     for n, c in itertools.product(range(1, 7), range(7)):
         samples = [i < c for i in range(n)]

@@ -13,6 +13,7 @@ import pytest
 
 from data_pipeline.prompts import question_messages
 from data_pipeline.records import read_questions
+from eval.metrics import VERSION
 from tests.conftest import REPOSITORY, TABLE, launch, refused
 from tests.model_server import Answer, ModelServer, completion
 
@@ -81,6 +82,12 @@ def test_a_served_model_is_scored_with_counts_and_intervals(data, named):
     assert found["accuracy"] == right / 40
     assert found["accuracy_ci"][0] < found["accuracy"] < found["accuracy_ci"][1]
     assert (found["items"], found["unreadable"], found["failed"], found["format_rate"]) == (40, 0, 0, 1.0)
+    assert found["readings"]["strict_match"] == found["readings"]["flexible_extract"]
+    assert "strict_match" in done.stdout and "flexible_extract" in done.stdout
+    shown = [f"{100 * bound:.1f}" for bound in found["accuracy_ci"]]
+    assert f"{right / 40:.1%} [{shown[0]}, {shown[1]}]" in done.stdout
+    for file in ("responses.endpoint.heldout.jsonl", "report.html"):
+        assert Path("runs", name, "eval", file).stat().st_mode & 0o777 == 0o600, file
     page = Path("runs", name, "eval/report.html").read_text()
     assert "right, " in page and "http://" not in page.replace(server.url, "") and "<script" not in page
     assert "| endpoint | 40 |" in Path("runs", name, "eval/report.md").read_text()
@@ -172,10 +179,46 @@ def test_two_models_are_compared_item_by_item(data, named):
     done = launch("eval", "compare", weak, f"{strong}/endpoint")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "better" in done.stdout and "single" in done.stdout
-    assert "unclear" in launch("eval", "compare", weak, weak).stdout
+    same = launch("eval", "compare", weak, weak).stdout
+    assert "unclear" in same and "+0.0% to +0.0%" not in same
     refused(launch("eval", "compare", weak), "compare takes two runs")
     refused(launch("eval", "compare", weak, "nobody"), "has no evaluation")
     refused(launch("eval", "compare", weak, f"{strong}/sft"), "has evaluated endpoint, not sft")
+    asked_of = Path("runs", weak, "eval/asked.json")
+    asked_of.write_text(asked_of.read_text().replace(f'"version": "{VERSION}"', '"version": "3"'))
+    refused(launch("eval", "compare", weak, strong), f"{weak}/endpoint is scored by version 3 of the metrics",
+            f"{strong}/endpoint by {VERSION}", f"evaluate {weak}/endpoint again under another run=NAME")  # fmt: skip
+
+
+def test_both_readings_stand_side_by_side_and_a_thought_that_the_template_opened_is_told(data, named):
+    name = named("readings")
+    plan = answers(data, 1.0)
+    for q in data[:10]:  # right, but not in the form
+        plan[asked(q)] = [Answer(body=completion(f"因此正确答案是{q.answer}。"))]
+    with ModelServer(plan=plan) as server:
+        done = evaluate(name, server)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = metrics(name)
+    readings = found["readings"]
+    assert readings["flexible_extract"]["accuracy"] == readings["flexible_extract"]["readable"] == 1.0
+    assert readings["strict_match"]["accuracy"] == readings["strict_match"]["readable"] == 0.75 == found["format_rate"]
+    assert (found["accuracy"], found["strict_match"]) == (1.0, 0.75)
+    assert "closes a thought" not in done.stdout
+    report = Path("runs", name, "eval/report.md").read_text()
+    assert "| checkpoint | items | flexible_extract | strict_match | single |" in report
+    rows = [json.loads(line) for line in Path("runs", name, "eval/responses.endpoint.heldout.jsonl").open()]
+    assert [row["strict_match"] for row in rows] == [None if n < 10 else q.answer for n, q in enumerate(data)]
+
+    name = named("opened")
+    plan = {asked(q): [Answer(body=completion(f"想\n</think>\n\n答案：{q.answer}"))] for q in data}
+    with ModelServer(plan=plan) as server:
+        done = evaluate(name, server)
+    assert "every response closes a thought that nothing opened" in done.stdout and metrics(name)["accuracy"] == 0
+    assert "every response closes a thought" in Path("runs", name, "eval/report.md").read_text()
+    done = launch("eval", "rescore", f"run={name}", "think_prefilled=true")
+    assert done.returncode == 0 and "closes a thought" not in done.stdout
+    both = metrics(name, "eval/rescored")["readings"]
+    assert both["strict_match"]["accuracy"] == both["flexible_extract"]["accuracy"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -184,7 +227,7 @@ def test_two_models_are_compared_item_by_item(data, named):
         ("sets.heldout.samples=0", "sets.heldout.samples=0: must be a positive whole number"),
         ("sets.heldout.temperature=hot", "sets.heldout.temperature='hot': Input should be a valid number"),
         ("sets.heldout.sample=2", "sets.heldout: unknown sample; known are file, benchmark"),
-        ("bootstrap=0", "bootstrap=0: Input should be greater than or equal to 1"),
+        ("bootstrap=1", "bootstrap=1: Input should be greater than or equal to 100"),
         ("checkpoint=sfft", "checkpoint=sfft: known are base, sft, grpo and all"),
         ("sets.x={benchmark: pcebb, path: x}", "there is cpsyexam, pceb"),
         ("sets.x={benchmark: pceb, path: /nowhere}", "/nowhere: no such folder"),
@@ -196,7 +239,7 @@ def test_two_models_are_compared_item_by_item(data, named):
         ),
         ("sets.x={samples: 1}", "takes either file="),
         ("elastic_rule=half", "known are subset, jaccard"),
-        ("endpoint.concurrency=0", "concurrency: 0 is not a whole number"),
+        ("endpoint.concurrency=0", "endpoint.concurrency=0: Input should be greater than or equal to 1"),
         ("endpoint.api_key_env=sk-123", "not the name of an environment variable"),
     ],
 )
