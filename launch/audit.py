@@ -127,7 +127,7 @@ def compose(stage: str, words: dict[str, str], overrides: list[str]) -> dict:
         return verl.own_part(configuration.as_dict(config))
     known = set(llama_factory.keys())
     settings = {k: v for k, v in configuration.as_dict(config).items() if k in known}
-    return {**settings, "_world": config.psyforge.processes * config.psyforge.nodes}
+    return {**settings, "_world": config.cards * config.nodes}
 
 
 def resolve(stage: str, settings: list[dict]) -> list[dict]:

@@ -4,7 +4,7 @@
     bash launch/demo.sh recipe=psyllm_demo        dialogues with thoughts: data -> SFT -> a scripted conversation
     bash launch/demo.sh source=cpsyexam source_path=DIR
     bash launch/demo.sh source=table source_path=FILE run=mine base_model=PATH seed=7
-    bash launch/demo.sh grpo.trainer.n_gpus_per_node=2 sft.learning_rate=1e-3
+    bash launch/demo.sh grpo.cards=2 sft.learning_rate=1e-3
 
 Words that several stages know (run, recipe, hardware, seed, base_model) go to each that takes them, source words to the
 data stage, and STAGE.KEY=VALUE to that stage. A second call continues or finds everything done; a call with other words

@@ -1,7 +1,7 @@
 """The GRPO stage: verl on the prompts of the data stage, from the SFT model or `base_model=`.
 
     python -m launch.grpo recipe=demo hardware=cpu run=NAME
-    python -m launch.grpo recipe=demo run=NAME trainer.n_gpus_per_node=2 trainer.total_epochs=8
+    python -m launch.grpo recipe=demo run=NAME cards=2 trainer.total_epochs=8
     python -m launch.grpo recipe=demo run=NAME dry_run=true
 
 Writes runs/NAME/grpo/: verl.yaml (what verl gets), train.log, metrics.jsonl (one object per step), checkpoints/,
@@ -120,7 +120,7 @@ def check_machine(config: DictConfig, model: str) -> str | None:
     if address:
         checks.check_ray(address, "RAY_ADDRESS")
     elif config.trainer.device == "cuda":
-        checks.check_gpus(config.trainer.n_gpus_per_node, "trainer.n_gpus_per_node")
+        checks.check_gpus(config.trainer.n_gpus_per_node, "cards")
     else:
         checks.check_memory_on_cpu(model, "base_model")
     return address

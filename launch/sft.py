@@ -44,7 +44,7 @@ def run(config: DictConfig, command: Command) -> None:
         show_plan(as_dict(config), argv, env, notes)
         return
 
-    if config.psyforge.nodes > 1 and (rank := node_rank()) > 0:
+    if config.nodes > 1 and (rank := node_rank()) > 0:
         return join(argv, env, file, rank)
     rows = read_rows(config, command, data)
     notes = check_plan_and_machine(config, base, len(rows))
@@ -92,10 +92,10 @@ def check_plan_and_machine(config: DictConfig, base: str, rows: int) -> list[str
     if config.model_name_or_path != tiny.RANDOM:
         check_model(base, "base_model")
     if not config.get("use_cpu"):
-        checks.check_gpus(config.psyforge.processes, "psyforge.processes")
+        checks.check_gpus(config.cards, "cards")
     elif config.finetuning_type == "full":
         checks.check_memory_on_cpu(base, "base_model")
-    if config.psyforge.nodes > 1:
+    if config.nodes > 1:
         checks.check_port_free(os.environ.get("MASTER_PORT", "29500"), "MASTER_PORT")
     return plan.notes() + memory.for_sft(config, base, plan.steps, config.cutoff_len, check=True)
 
@@ -124,7 +124,7 @@ def summarise(history: list[dict], lengths: list[int], limit: int) -> dict:
 def trainer_command(config: DictConfig, file: Path) -> list[str]:
     """Returns the command that trains: directly for one process, else through torchrun."""
     entry = ["-m", "launch.frameworks.llama_factory", str(file)]
-    processes, nodes = config.psyforge.processes, config.psyforge.nodes
+    processes, nodes = config.cards, config.nodes
     if processes == nodes == 1:
         return [sys.executable, *entry]
     torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}"]

@@ -1,4 +1,7 @@
-"""Arithmetic in recipes: ${mul:3,${trainer.n_gpus_per_node}}, ${add:...}, ${accumulation:TOTAL,DEVICE,PROCESSES}."""
+"""Arithmetic in recipes: ${mul:3,${cards}}, ${add:...}, ${accumulation:TOTAL,DEVICE,PROCESSES}.
+
+${gpus:} is the number of GPUs here; ${one_card:${cards},${nodes},A,B} is A for one card in all, else B.
+"""
 
 import math
 from collections.abc import Callable
@@ -6,6 +9,7 @@ from collections.abc import Callable
 from omegaconf import OmegaConf
 
 from data_pipeline.errors import BadInput
+from launch.cli.arguments import count_gpus
 
 
 def accumulation(total: int | None, per_device: int, processes: int) -> int:
@@ -15,9 +19,10 @@ def accumulation(total: int | None, per_device: int, processes: int) -> int:
     """
     if total is None:
         return 1
-    for name, value in (("per_device_train_batch_size", per_device), ("psyforge.processes", processes)):
+    for name, value in (("per_device_train_batch_size", per_device), ("cards x nodes", processes)):
         if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-            raise BadInput(f"{name}={value}: must be a positive whole number")
+            hint = "; hardware=gpu takes the GPUs that this machine shows, say cards=N" if value == processes == 0 else ""
+            raise BadInput(f"{name}={value}: must be a positive whole number{hint}")
     one_pass = per_device * processes
     if not isinstance(total, int) or total <= 0 or total % one_pass:
         totals = nearest(max(1, int(total)), lambda t: t % one_pass == 0)
@@ -38,4 +43,6 @@ def nearest(value: int, fits: Callable[[int], bool]) -> str:
 
 OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=True)
 OmegaConf.register_new_resolver("accumulation", accumulation, replace=True)
+OmegaConf.register_new_resolver("gpus", count_gpus, replace=True)
+OmegaConf.register_new_resolver("one_card", lambda cards, nodes, a, b: a if cards * nodes == 1 else b, replace=True)
 OmegaConf.register_new_resolver("mul", lambda *numbers: math.prod(numbers), replace=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_pipeline.errors import BadInput
 
-KEYS = {"lines": "pipelines"}
+KEYS = {"lines": "pipelines", "psyforge.processes": "cards", "psyforge.nodes": "nodes"}
 MODULES = {
     "data_pipeline": {
         "ahead": "synthesis.apply", "asking": "llm.transport", "budget": "llm.budget",
@@ -32,7 +32,7 @@ _MODULE = re.compile(r"(?:pkg://)?((?:data_pipeline|eval\.benchmarks|launch)(?:\
 def new_key(key: str) -> str | None:
     """Returns the key as it is spelled now, None for one that was not renamed."""
     first, dot, rest = key.partition(".")
-    return KEYS[first] + dot + rest if first in KEYS else None
+    return KEYS.get(key) or (KEYS[first] + dot + rest if first in KEYS else None)
 
 
 def new_module(name: str) -> str | None:

@@ -98,7 +98,7 @@ def check_sft(plan: SftPlan) -> SftPlan:
     for name, value in (
         ("per_device_train_batch_size", plan.per_device_batch),
         ("gradient_accumulation_steps", plan.accumulation),
-        ("psyforge.processes", plan.world_size),
+        ("cards x nodes", plan.world_size),
         ("num_train_epochs", plan.epochs),
     ):
         if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
@@ -178,7 +178,7 @@ def plan_sft(config: DictConfig, rows: int | None) -> SftPlan:
             rows=rows,
             per_device_batch=config.per_device_train_batch_size,
             accumulation=config.gradient_accumulation_steps,
-            world_size=config.psyforge.processes * config.psyforge.nodes,
+            world_size=config.cards * config.nodes,
             epochs=config.get("num_train_epochs", 3.0),
             max_steps=config.get("max_steps", -1),
         )

@@ -137,7 +137,7 @@ def for_sft(config, model: str, steps: int | None, longest: int, check: bool) ->
     lora, notes = config.finetuning_type != "full", []
     if not config.get("use_cpu"):
         tokens = config.per_device_train_batch_size * longest
-        world = config.psyforge.processes * config.psyforge.nodes
+        world = config.cards * config.nodes
         memory = sft_memory(
             model_shape, tokens, world, bool(config.get("deepspeed")), lora, bool(config.get("enable_liger_kernel"))
         )

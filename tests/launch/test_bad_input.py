@@ -271,12 +271,12 @@ def test_more_gpus_than_there_are(run_name):
     if count_gpus() >= 8:
         pytest.skip("this machine has eight GPUs")
     assert launch("data", "recipe=demo", *TABLE, f"run={run_name}").returncode == 0
-    refused(launch("sft", "recipe=psyche_r1", "hardware=gpu8", f"run={run_name}"), "psyforge.processes=8", "GPUs")
+    refused(launch("sft", "recipe=psyche_r1", "hardware=gpu8", f"run={run_name}"), "cards=8", "GPUs")
     actor = "actor_rollout_ref.actor"
     small = ("data.train_batch_size=16", f"{actor}.ppo_mini_batch_size=16", "base_model=owner/name")  # 16 prompts
     message = refused(launch("grpo", "recipe=psyche_r1", "hardware=gpu8", f"run={run_name}", *small,
                              f"{actor}.ppo_micro_batch_size_per_gpu=10",
                              "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=10",
                              "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=10"))  # fmt: skip
-    assert "trainer.n_gpus_per_node=8" in message
+    assert "cards=8" in message
     shutil.rmtree(Path("runs", run_name))

@@ -35,10 +35,10 @@ def test_two_nodes_train_as_two_processes_on_one(run_name):
     try:
         for name in (one, two):
             prepare(name)
-        done = launch("sft", *words, f"run={one}", "psyforge.processes=2")
+        done = launch("sft", *words, f"run={one}", "cards=2")
         assert done.returncode == 0, done.stdout + done.stderr
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-        command = [sys.executable, "-m", "launch.sft", *words, f"run={two}", "psyforge.nodes=2"]
+        command = [sys.executable, "-m", "launch.sft", *words, f"run={two}", "nodes=2"]
         nodes = [
             subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, **meeting, "NODE_RANK": str(rank)})
             for rank in (0, 1)

@@ -62,7 +62,7 @@ def test_a_recipe_does_not_repeat_what_it_inherits(file):
 
 
 def test_hardware_comes_after_the_recipe_and_the_command_line_last():
-    config = compose("grpo", "recipe=demo", "hardware=cpu", "trainer.n_gpus_per_node=2", "seed=7")
+    config = compose("grpo", "recipe=demo", "hardware=cpu", "cards=2", "seed=7")
     assert config.trainer.device == "cpu"
     assert config.ray_kwargs.ray_init.num_gpus == 2
     assert config.ray_kwargs.ray_init.num_cpus == 14
@@ -72,7 +72,7 @@ def test_hardware_comes_after_the_recipe_and_the_command_line_last():
 
 REFUSED = [
     ("sft", "recipe=demo hardware=cpu lerning_rate=1", "Did you mean learning_rate?"),
-    ("sft", "recipe=demo hardware=cpu psyforge.procesess=2", "Did you mean psyforge.processes?"),
+    ("sft", "recipe=demo hardware=cpu psyforge.evn={}", "Did you mean psyforge.env?"),
     ("grpo", "recipe=demo hardware=cpu trainer.total_epoch=3", "Did you mean trainer.total_epochs?"),
     ("grpo", "recipe=demo hardware=cpu actor_rollout_ref.actor.kl_los_coef=0", "actor_rollout_ref.actor.kl_loss_coef?"),
     ("grpo", "recipe=demo hardware=cpu nonsense=3", "unknown key 'nonsense'"),
@@ -92,7 +92,7 @@ def test_an_unknown_key_on_the_command_line_is_an_error(stage, line, message):
     ("stage", "content", "message"),
     [
         ("sft", "learning_rat: 1", "Did you mean learning_rate?"),
-        ("sft", "psyforge: {processses: 1}", "Did you mean psyforge.processes?"),
+        ("sft", "psyforge: {evn: {}}", "Did you mean psyforge.env?"),
         ("grpo", "trainer: {total_epoch: 1}", "Did you mean trainer.total_epochs?"),
         ("grpo", "custom_reward_functio: {path: x}", "Did you mean custom_reward_function?"),
         ("data", "selct: {single: 1}", "selct"),
