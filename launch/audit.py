@@ -3,6 +3,7 @@
     python -m launch.audit recipe=psyche_r1 hardware=gpu8
     python -m launch.audit recipe=psyche_r1 hardware=gpu8 sft.learning_rate=2e-5
     python -m launch.audit recipe=psyche_r1_lora against=psyche_r1 hardware=gpu1
+    python -m launch.audit recipe=psyche_r1 hardware=gpu cards=4
 
 Prints published and resolved value, verdict and source for every stage that the card recipes/published/RECIPE.yaml has
 numbers of, and says at its end which rows differ. STAGE.KEY=VALUE audits a variation; against=NAME holds a recipe that
@@ -18,6 +19,7 @@ from math import isclose
 from typing import NamedTuple
 
 import yaml
+from omegaconf import DictConfig
 from rich.markup import escape
 from rich.table import Table
 
@@ -27,6 +29,7 @@ from launch.cli.arguments import GRPO, RECIPES, REPOSITORY, SFT
 from launch.cli.entry import console, run_command
 from launch.cli.words import parse_words
 from launch.frameworks import llama_factory, verl
+from launch.preflight import memory
 from launch.preflight.batch_plan import plan_grpo, plan_sft
 
 STAGES = {"sft": (SFT, plan_sft), "grpo": (GRPO, plan_grpo)}
@@ -55,15 +58,17 @@ def main(argv: list[str]) -> int:
 
 
 def audit(argv: list[str]) -> int:
-    given = parse_words(argv, "the audit", ("recipe", "hardware", "against"), STAGES)
+    given = parse_words(argv, "the audit", ("recipe", "hardware", "cards", "nodes", "against"), STAGES)
     words = {"recipe": arguments.DEFAULT_RECIPE, "hardware": "gpu8"} | given.values
     against, varied = words.pop("against", ""), given.stages
     recipe, name = words["recipe"], against or words["recipe"]
     card = load_card(recipe, against)
     source = card.get("training_source", card["source"])
-    stages = held_stages(recipe, name, card, varied)
+    stages, configs, asked = held_stages(recipe, name, card, varied), {}, {}
     with ThreadPoolExecutor() as pool:  # a stage's framework is asked while the next stage is composed
-        asked = {s: pool.submit(resolve, s, [compose(s, words, varied[s])]) for s in stages}
+        for stage in stages:
+            configs[stage] = composed(stage, words, varied[stage])
+            asked[stage] = pool.submit(resolve, stage, [for_framework(stage, configs[stage])])
     console.print(
         f"recipe {recipe} on hardware {words['hardware']}, held against recipes/published/{name}.yaml: {source}",
         markup=False,
@@ -78,6 +83,8 @@ def audit(argv: list[str]) -> int:
         differing += [f"{stage}: {row}" for row in rows if row.differs]
         with_ = f" with {', '.join(varied[stage])}" if varied[stage] else ""
         show(f"{stage} of {recipe}{with_} on {words['hardware']}, against {name}", rows)
+        for note in memory_notes(stage, configs[stage], card["stages"]["sft"]["model_name_or_path"]):
+            console.print(f"  {note}", markup=False)
     for stage in sorted(set(card["stages"]) - set(stages)):
         console.print(f"{stage}: not held, since there is no recipes/{recipe}/{stage}.yaml", markup=False)
     for line in differing:
@@ -118,11 +125,29 @@ def load_card(recipe: str, against: str = "") -> dict:
 
 
 def compose(stage: str, words: dict[str, str], overrides: list[str]) -> dict:
-    """Returns what the framework would get; raises BadInput for unknown keys and impossible batches."""
+    """Returns what the framework would get; raises as `composed`."""
+    return for_framework(stage, composed(stage, words, overrides))
+
+
+def composed(stage: str, words: dict[str, str], overrides: list[str]) -> DictConfig:
+    """Returns the stage's configuration; raises BadInput for unknown keys and impossible batches."""
     described, plan = STAGES[stage]
-    command = arguments.parse(described, [f"recipe={words['recipe']}", f"hardware={words['hardware']}", *overrides])
-    config = configuration.compose_stage(described, command)
+    given = [f"{key}={value}" for key, value in words.items()]
+    config = configuration.compose_stage(described, arguments.parse(described, [*given, *overrides]))
     plan(config, None)
+    return config
+
+
+def memory_notes(stage: str, config: DictConfig, model: str) -> list[str]:
+    """Returns what the stage takes of each GPU, and where the published numbers cannot stand."""
+    if stage == "sft":
+        return memory.for_sft(config, model, None, config.cutoff_len, check=False)
+    longest = config.data.max_prompt_length + config.data.max_response_length
+    return memory.for_grpo(config, model, None, longest, check=False)
+
+
+def for_framework(stage: str, config: DictConfig) -> dict:
+    """Returns the framework's part of the configuration, with `_world` for LLaMA-Factory's."""
     if stage == "grpo":
         return verl.own_part(configuration.as_dict(config))
     known = set(llama_factory.keys())

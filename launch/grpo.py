@@ -18,14 +18,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from data_pipeline.errors import BadInput
 from data_pipeline.llm.server import api_key, server_from
-from launch.cli import moved
-from launch.cli.arguments import GRPO, REPOSITORY, Command
-from launch.cli.configuration import as_dict
+from launch.cli import arguments, moved
+from launch.cli.arguments import GRPO, RECIPES, REPOSITORY, SFT, Command
+from launch.cli.configuration import as_dict, compose_stage
 from launch.cli.entry import StageFailed, console, run_stage, show_plan
 from launch.frameworks import verl
 from launch.models.find import check_model
 from launch.models.local import load_tokenizer
-from launch.preflight import checks, memory
+from launch.preflight import checks, gpu, memory, tracking
 from launch.preflight.batch_plan import GrpoPlan, plan_grpo
 from launch.running import checkpoints
 from launch.running.folder import finished_manifest, open_stage, read_manifest
@@ -44,7 +44,7 @@ def run(config: DictConfig, command: Command) -> None:
         rows = checks.read_grpo_rows(train) if train.is_file() else None
         plan = plan_grpo(config, None if rows is None else len(rows))
         notes = plan.notes() + (["rows unknown: the data stage has not run"] if rows is None else judging(rows, plan))
-        notes += memory.for_grpo(config, model, plan.steps, longest(config), check=False)
+        notes += memory.for_grpo(config, shaped_as(model, config, command), plan.steps, longest(config), check=False)
         settings = as_dict(config)
         show_plan({**verl.our_part(settings), **verl.changed_keys(settings)}, argv, env, notes)
         return
@@ -94,6 +94,15 @@ def run(config: DictConfig, command: Command) -> None:
     )
 
 
+def shaped_as(model: str, config: DictConfig, command: Command) -> str:
+    """Returns the model, or, while SFT has not made it, the one of the same shape from which SFT starts."""
+    recipe = command.words["recipe"]
+    if model != f"runs/{config.run}/sft/model" or Path(model).exists() or not (RECIPES / recipe / "sft.yaml").is_file():
+        return model
+    words = [f"recipe={recipe}", "hardware=cpu", f"run={config.run}"]
+    return compose_stage(SFT, arguments.parse(SFT, words)).model_name_or_path
+
+
 def need_stages_before(config: DictConfig, command: Command, train: Path, model: str) -> None:
     """Raises BadInput unless the stages of this run whose files are used have finished."""
     words = f"recipe={command.words['recipe']} run={config.run}"
@@ -116,13 +125,32 @@ def check_sampler(config: DictConfig) -> None:
 def check_machine(config: DictConfig, model: str) -> str | None:
     """Returns the address of the Ray cluster to join, None to start one here; raises BadInput for a machine unfit."""
     checks.check_working_dir(REPOSITORY)
+    if (shape := memory.shape(model)) is not None:
+        actor = config.actor_rollout_ref.actor
+        checks.check_fused_kernels(config.actor_rollout_ref.model, actor.strategy, shape.tie_word_embeddings)
+    tracking.check_tracking(list(config.trainer.logger), config.psyforge.env, "trainer.logger")
     address = os.environ.get("RAY_ADDRESS")
     if address:
         checks.check_ray(address, "RAY_ADDRESS")
-    elif config.trainer.device == "cuda":
-        checks.check_gpus(config.trainer.n_gpus_per_node, "cards")
     else:
+        checks.check_ray_cpus(config)
+        if config.trainer.nnodes > 1:
+            raise BadInput(
+                f"nodes={config.trainer.nnodes}: start Ray on all of them and name it, RAY_ADDRESS=HOST:PORT "
+                "(launch/cluster/grpo.slurm does both)"
+            )
+    if config.trainer.device != "cuda":
         checks.check_memory_on_cpu(model, "base_model")
+        return address
+    if not address:
+        gpu.check_gpus(config.trainer.n_gpus_per_node, "cards")
+    gpu.check_build()
+    part = config.actor_rollout_ref.model
+    gpu.check_attention(
+        part.override_config.get("attn_implementation", "flash_attention_2"),
+        "actor_rollout_ref.model.override_config.attn_implementation",
+        "actor_rollout_ref.model.override_config.attn_implementation=sdpa",
+    )
     return address
 
 

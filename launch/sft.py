@@ -22,7 +22,7 @@ from launch.frameworks import llama_factory
 from launch.models import tiny
 from launch.models.find import check_model
 from launch.models.local import load_tokenizer
-from launch.preflight import checks, memory
+from launch.preflight import checks, gpu, memory, tracking
 from launch.preflight.batch_plan import plan_sft
 from launch.running import checkpoints
 from launch.running.folder import finished_manifest, open_stage, read_manifest
@@ -34,7 +34,8 @@ def run(config: DictConfig, command: Command) -> None:
     folder, output = Path("runs") / config.run / "sft", Path(config.output_dir)
     base = f"runs/{config.run}/base" if config.model_name_or_path == tiny.RANDOM else config.model_name_or_path
     file = folder / "llama_factory.yaml"
-    argv, env = trainer_command(config, file), {"PYTHONPATH": str(Path.cwd()), **config.psyforge.env}
+    toolkit = {} if config.get("use_cpu") else gpu.toolkit()
+    argv, env = trainer_command(config, file), {"PYTHONPATH": str(Path.cwd()), **toolkit, **config.psyforge.env}
     data = Path(config.dataset_dir) / f"{config.dataset}.jsonl"
     if config.dry_run:
         rows = sum(1 for _ in data.open("rb")) if data.is_file() else None
@@ -92,9 +93,16 @@ def check_plan_and_machine(config: DictConfig, base: str, rows: int) -> list[str
     if config.model_name_or_path != tiny.RANDOM:
         check_model(base, "base_model")
     if not config.get("use_cpu"):
-        checks.check_gpus(config.cards, "cards")
+        gpu.check_gpus(config.cards, "cards")
+        gpu.check_build()
+        gpu.check_attention(config.get("flash_attn"), "flash_attn", "flash_attn=sdpa")
     elif config.finetuning_type == "full":
         checks.check_memory_on_cpu(base, "base_model")
+    trackers = as_dict(config).get("report_to") or []
+    trackers = [trackers] if isinstance(trackers, str) else list(trackers)
+    tracking.check_tracking(trackers, config.psyforge.env, "report_to")
+    if config.get("use_swanlab") and config.get("swanlab_mode") != "local" and not config.get("swanlab_api_key"):
+        tracking.check_tracking(["swanlab"], config.psyforge.env, "use_swanlab", "swanlab_mode=local")
     if config.nodes > 1:
         checks.check_port_free(os.environ.get("MASTER_PORT", "29500"), "MASTER_PORT")
     return plan.notes() + memory.for_sft(config, base, plan.steps, config.cutoff_len, check=True)

@@ -21,7 +21,7 @@ def accumulation(total: int | None, per_device: int, processes: int) -> int:
         return 1
     for name, value in (("per_device_train_batch_size", per_device), ("cards x nodes", processes)):
         if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-            hint = "; hardware=gpu takes the GPUs that this machine shows, say cards=N" if value == processes == 0 else ""
+            hint = "; hardware=gpu takes the GPUs that it sees, say cards=N" if processes == 0 else ""
             raise BadInput(f"{name}={value}: must be a positive whole number{hint}")
     one_pass = per_device * processes
     if not isinstance(total, int) or total <= 0 or total % one_pass:

@@ -66,11 +66,10 @@ def make(folder: Path, texts: Iterable[str], seed: int, shape: dict) -> None:
     torch.manual_seed(seed)
     settings: dict[str, Any] = dict(
         vocab_size=len(tokenizer),
-        tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        **shape,
+        **{"tie_word_embeddings": True, **shape},
     )
     model = Qwen2ForCausalLM(Qwen2Config(**settings))
     ends = [tokenizer.eos_token_id, tokenizer.pad_token_id]

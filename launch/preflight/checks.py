@@ -1,12 +1,14 @@
 """What is checked before a trainer starts, so that a wrong path or a cut row costs seconds and not a night."""
 
 import ast
+import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import psutil
+from omegaconf import DictConfig
 
 from data_pipeline.errors import BadInput, did_you_mean
 from data_pipeline.export.llama_factory import check_messages
@@ -14,16 +16,6 @@ from data_pipeline.records import read_jsonl
 from launch.cli import arguments
 from launch.cli.moved import python_tree
 from launch.models.find import parameters
-
-
-def check_gpus(asked: int, key: str) -> None:
-    """Raises BadInput when the recipe and hardware ask for more GPUs than this machine shows."""
-    seen = arguments.count_gpus()
-    if seen < asked:
-        raise BadInput(
-            f"{key}={asked}, but this machine shows {seen} GPUs. Take a machine that has them, or "
-            f"hardware={arguments.detect_hardware()}; on two CPU cores `bash launch/demo.sh` runs the whole job"
-        )
 
 
 def check_memory_on_cpu(model: str, key: str) -> None:
@@ -57,6 +49,34 @@ def check_ray(address: str, key: str, seconds: float = 5) -> None:
         raise BadInput(
             f"{key}={address}: no Ray cluster answers there ({''.join(fault)}); start Ray (`ray start --head`), set "
             f"the RAY_AUTH_MODE that it was started with, or unset {key}"
+        )
+
+
+def check_fused_kernels(part: DictConfig, strategy: str, tied: bool) -> None:
+    """Raises BadInput for fused kernels under FSDP2 and a head of its own: verl 0.9.1 then multiplies a tensor by the
+    sharded head, and torch refuses in the first update ("got mixed torch.Tensor and DTensor").
+    """
+    if part.use_fused_kernels and strategy == "fsdp2" and not tied:
+        raise BadInput(
+            "actor_rollout_ref.model.use_fused_kernels=true: fails in verl 0.9.1 with FSDP2 and a model whose head is "
+            "not tied to its embeddings, such as this one; say actor_rollout_ref.model.use_fused_kernels=false, and "
+            "actor_rollout_ref.model.use_liger=true for other fused kernels"
+        )
+
+
+def check_ray_cpus(config: DictConfig) -> None:
+    """Raises BadInput when Ray started here would have too few logical CPUs, and so wait for ever.
+
+    verl takes three for each worker, one for each storage of its transfer queue, one each for the queue's controller
+    and its own driver (read in verl 0.9.1); placing any other actor needs one that is free.
+    """
+    storages = config.transfer_queue.backend.SimpleStorage.num_data_storage_units
+    needed = 3 * config.trainer.n_gpus_per_node + storages + 3
+    there = config.ray_kwargs.ray_init.num_cpus or os.cpu_count() or 1
+    if there < needed:
+        raise BadInput(
+            f"ray_kwargs.ray_init.num_cpus={there}: verl reserves {needed} of Ray's CPUs and would wait for ever; they "
+            f"are logical, so say ray_kwargs.ray_init.num_cpus={needed}"
         )
 
 

@@ -6,8 +6,10 @@ checkpointing (layer inputs, one layer's inside, logits). The numbers are ours; 
 
 import json
 import shutil
-import subprocess
+from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from pathlib import Path
 
@@ -15,8 +17,10 @@ import yaml
 
 from data_pipeline.errors import BadInput
 from launch.cli.arguments import RECIPES
+from launch.preflight import gpu
 
 GIB = 2**30
+CARD = 80 * GIB  # of the paper recipes' cards, where none is here to ask
 
 
 @dataclass(frozen=True)
@@ -84,20 +88,32 @@ def sft_memory(model: Shape, tokens: int, world: int, sharded: bool, lora: bool,
     return Memory(states, activations(model, tokens, 0 if fused_loss else 10))  # logits: bf16, fp32 copy, gradient
 
 
-def grpo_memory(model: Shape, tokens: int, world: int, lora: bool, fused_loss: bool) -> Memory:
-    """Returns what one GPU holds while verl's FSDP updates the actor; the rollout engine's share is given back then."""
+def grpo_memory(model: Shape, tokens: int, world: int, lora: bool, logit_bytes: int, dense_mask: bool) -> Memory:
+    """Returns what one GPU holds while verl's FSDP updates the actor; the rollout engine's share is given back then.
+
+    `dense_mask`: packed rows without FlashAttention are kept apart by a mask of tokens x tokens, a byte each.
+    """
     states = (2 if lora else 16) * model.parameters / world
-    return Memory(states, activations(model, tokens, 0 if fused_loss else 4))  # logits and gradient in bf16
+    return Memory(states, activations(model, tokens, logit_bytes) + (tokens**2 if dense_mask else 0))
+
+
+def grpo_logit_bytes(fused_kernels: bool) -> int:
+    """Returns the bytes per logit at the peak of verl's loss: logits in bf16, and what is made of them.
+
+    Fused kernels make none. flash-attn's kernel writes the gradient in place (4: ours, not measured). Without it verl
+    keeps torch's log_softmax and its gradients, of rows and whole (6: measured, tests/launch/preflight/test_memory.py).
+    """
+    return 0 if fused_kernels else 4 if gpu.installed("flash-attn") else 6
+
+
+def most_tokens(of: Callable[[int], Memory], card: int) -> int:
+    """Returns the most tokens on one GPU with which `of(tokens)` fits into `card` bytes."""
+    return bisect_right(range(2**22), card, key=lambda tokens: of(tokens).states + of(tokens).activations) - 1
 
 
 def gpu_memory() -> list[int]:
     """Returns the bytes of each GPU that nvidia-smi lists, nothing without one."""
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    try:
-        listed = subprocess.run(query, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return [int(line) * 2**20 for line in listed.stdout.split() if line.isdigit()]
+    return [int(line) * 2**20 for line in gpu.ask_nvidia_smi("memory.total") if line.isdigit()]
 
 
 def check_gpu_memory(memory: Memory, gpus: list[int], cure: str) -> list[str]:
@@ -141,7 +157,7 @@ def for_sft(config, model: str, steps: int | None, longest: int, check: bool) ->
         memory = sft_memory(
             model_shape, tokens, world, bool(config.get("deepspeed")), lora, bool(config.get("enable_liger_kernel"))
         )
-        cure = "use recipe=psyche_r1_lora, more GPUs with hardware=, or a smaller base_model="
+        cure = "use recipe=psyche_r1_lora, more GPUs with cards=, or a smaller base_model="
         notes += check_gpu_memory(memory, gpu_memory() if check else [], cure)
     if check and not lora:
         per_epoch = config.get("save_strategy", "steps") == "epoch"
@@ -165,9 +181,26 @@ def for_grpo(config, model: str, steps: int | None, longest: int, check: bool) -
         if not actor.use_dynamic_bsz:
             tokens = actor.ppo_micro_batch_size_per_gpu * longest
         world = config.trainer.n_gpus_per_node * config.trainer.nnodes
-        memory = grpo_memory(model_shape, tokens, world, lora, config.actor_rollout_ref.model.use_fused_kernels)
-        cure = "use recipe=psyche_r1_lora or psyche_r1_fast, more GPUs with hardware=, or a smaller base_model="
-        notes += check_gpu_memory(memory, gpu_memory() if check else [], cure)
+        described = config.actor_rollout_ref.model
+        attention = described.override_config.get("attn_implementation", "flash_attention_2")
+        of = partial(
+            grpo_memory,
+            model_shape,
+            world=world,
+            lora=lora,
+            logit_bytes=grpo_logit_bytes(described.use_fused_kernels),
+            dense_mask=described.use_remove_padding and not attention.startswith("flash"),
+        )
+        cure = "use recipe=psyche_r1_lora or psyche_r1_fast, more GPUs with cards=, or a smaller base_model="
+        gpus = gpu_memory() if check else []
+        notes += check_gpu_memory(of(tokens), gpus, cure)
+        card, rows = min(gpus, default=CARD), actor.ppo_micro_batch_size_per_gpu
+        if not actor.use_dynamic_bsz and (fitting := most_tokens(of, card)) < tokens:
+            notes.append(
+                f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu={rows}: on {card / GIB:.0f} GiB it stands "
+                f"only while its rows have at most {max(0, fitting) // rows} tokens in the mean, of {longest} at most; "
+                "recipe=psyche_r1_fast fills micro batches by tokens"
+            )
     if check and not lora:
         saves = (steps or 0) // config.trainer.save_freq + 1 if config.trainer.save_freq > 0 else 1
         kept = min(saves, config.trainer.max_actor_ckpt_to_keep or saves) + 1
