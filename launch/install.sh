@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Sets up .venv for both frameworks: `bash launch/install.sh [cpu|gpu]`; without a word the machine is looked at.
 # `bash launch/install.sh benchmarks` adds the peers of tests/benchmarks/ to either.
+# `FLASH_ATTN_WHEEL=FILE_OR_URL bash launch/install.sh gpu` adds a build of FlashAttention 2 that fits torch and Python;
+# none is in the lock, since its index has the source alone, which needs a CUDA toolkit.
 # Safe to repeat: does nothing when .venv already holds the locked set, or more than it. PYTHON=python3.12 picks the
 # interpreter of a new one, VENV=FOLDER another folder than .venv.
 set -euo pipefail
@@ -10,15 +12,29 @@ venv=${VENV:-.venv}
 kind=${1:-$(command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)}
 case $kind in
   cpu) lock=requirements-cpu.txt size="a few minutes, 2.6 GB" ;;
-  gpu) lock=requirements.txt size="a few minutes, about 15 GB" ;;
+  gpu) lock=requirements.txt size="a few minutes, 11 GB" ;;
   benchmarks) lock=requirements-benchmarks.txt size="seconds" ;;
   *) echo "install: '$kind' is none of cpu, gpu and benchmarks" >&2; exit 2 ;;
 esac
 pin() { sed -n "s/^\($1==[^ ]*\).*/\1/p" "$2"; } # PACKAGE LOCK
 
+# A driver alone brings no CUDA toolkit, and deepspeed's setup.py looks for nvcc; nvidia's wheels in the lock have one.
+use_toolkit_of_lock() {
+  local home
+  [ -z "${CUDA_HOME:-}" ] && ! command -v nvcc >/dev/null && [ ! -e /usr/local/cuda/bin/nvcc ] || return 0
+  for home in "$venv"/lib/python3.*/site-packages/nvidia/cu*; do
+    if [ -e "$home/bin/nvcc" ]; then CUDA_HOME=$(realpath "$home"); export CUDA_HOME; fi
+  done
+}
+add_flash_attention() { # without its dependencies, which the lock has
+  [ -z "${FLASH_ATTN_WHEEL:-}" ] || "$venv/bin/python" -m pip --disable-pip-version-check install --quiet --no-deps "$FLASH_ATTN_WHEEL"
+}
+
 # The stamp is the lock that was found installed; it holds until the lock, or what is installed, changes.
 stamp=$venv/installed-$kind
-if cmp -s "$lock" "$stamp" && [ ! "$(echo "$venv"/lib/python3.*/site-packages)" -nt "$stamp" ]; then exit 0; fi
+if cmp -s "$lock" "$stamp" && [ ! "$(echo "$venv"/lib/python3.*/site-packages)" -nt "$stamp" ]; then
+  add_flash_attention; exit 0
+fi
 
 # On these the locks differ, and the GPU set serves as CPU set too; but a new torch for the CPU set is one to install.
 any="torch triton setuptools"
@@ -33,7 +49,8 @@ for line in open(lock):
     if version(name).split("+")[0] != wanted and name not in any_version:
         sys.exit(1)
 PYTHON
-  cp "$lock" "$stamp"; exit 0
+  cp "$lock" "$stamp"
+  add_flash_attention; exit 0
 fi
 if [ "$kind" = cpu ] && [ -e "$venv/installed-gpu" ]; then
   exec bash launch/install.sh gpu # brings that one up to date; the CPU set would take its torch away
@@ -64,6 +81,7 @@ if [ -n "$(pin torch "$lock")" ]; then
 fi
 # The lock is complete, so nothing is left to resolve; deepspeed's setup.py imports torch, hence no isolation.
 "${pip[@]}" install --quiet --no-deps --requirement <(grep -v '^deepspeed==' "$lock")
+use_toolkit_of_lock
 if [ -n "$(pin deepspeed "$lock")" ]; then
   DS_BUILD_OPS=0 "${pip[@]}" install --quiet --no-deps --no-build-isolation "$(pin deepspeed "$lock")"
 fi
@@ -71,6 +89,7 @@ if [ "$kind" = cpu ] && ! "$venv/bin/python" -c 'import torch, sys; sys.exit(tor
   echo "install: note: pip chose torch's CUDA build, which works but is large; to get the CPU build, name the CPU wheel" \
        "index of pytorch.org in PIP_EXTRA_INDEX_URL and delete $venv" >&2
 fi
+add_flash_attention
 [ "$kind" = benchmarks ] || echo $((SECONDS - started)) >"$venv/install_seconds"
 mv "$lock" "$stamp"
 touch "$stamp" # newer than what was installed

@@ -25,6 +25,9 @@ from launch.cli.entry import console, run_stage, show_plan
 from launch.models.find import Checkpoint, find_model
 from launch.preflight import checks
 
+# FlashInfer's sampler, vLLM 0.24's default, is compiled when vLLM starts: with a toolkit that most machines have not,
+# and not with the lock's own, whose nvcc (13.2) does not fit its runtime's headers (13.0). vLLM has another one.
+VLLM_ENV = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
 LOOPBACK = ("localhost", "::1")
 
 
@@ -55,7 +58,8 @@ def run(config: DictConfig, command: Command) -> None:
         what = f"run={asked.run}" if asked.run else f"base_model={asked.base_model}"
         here = ["python", "-m", "launch.serve", what, "engine=transformers"]
         argv = vllm_command(asked, model, name) if engine == "vllm" else here
-        env = {"VLLM_API_KEY": f"${asked.api_key_env}"} if engine == "vllm" and asked.api_key_env else {}
+        secret = {"VLLM_API_KEY": f"${asked.api_key_env}"} if asked.api_key_env else {}
+        env = {**VLLM_ENV, **secret} if engine == "vllm" else {}
         show_plan(as_dict(config), argv, env, notes)
         return
     if not asked.run and not asked.base_model:
@@ -67,7 +71,7 @@ def run(config: DictConfig, command: Command) -> None:
         checks.check_port_free(str(asked.port), "port")
         argv = vllm_command(asked, model, name)
         console.print(f"{' '.join(argv)}\nThe bare model, without the crisis gate of launch.chat.")
-        os.execve(argv[0], argv, {**os.environ, **({"VLLM_API_KEY": key} if key else {})})
+        os.execve(argv[0], argv, {**VLLM_ENV, **os.environ, **({"VLLM_API_KEY": key} if key else {})})
     listener = bind(asked.host, asked.port)  # before the model loads: an occupied port costs no minute
     from launch.models import openai_api
 
@@ -98,6 +102,8 @@ def vllm_command(asked: Settings, model: str, name: str) -> list[str]:
     """Returns the command that starts vLLM; its key travels in the environment, not on the command line."""
     argv = [str(Path(sys.executable).with_name("vllm")), "serve", model, "--served-model-name", name]
     argv += ["--host", asked.host, "--port", str(asked.port)]
+    if not {"generation-config", "generation_config"} & set(asked.vllm):
+        argv += ["--generation-config", "vllm"]  # else a request without a setting takes it from the model's own file
     for key, value in asked.vllm.items():
         flag = f"--{key.replace('_', '-')}"
         argv += [flag] if value is True else [] if value in (False, None) else [flag, str(value)]

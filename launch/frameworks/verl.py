@@ -129,7 +129,7 @@ def command(folder: Path) -> list[str]:
     argv = [
         sys.executable,
         "-m",
-        "verl.trainer.main_ppo",
+        "launch.frameworks.verl_driver",
         "--config-path",
         str(folder.resolve()),
         "--config-name",

@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Collection
@@ -26,6 +27,7 @@ from launch.cli.configuration import as_dict, load_config
 RUNS = Path("runs")
 PACKAGES = ("llamafactory", "verl", "torch", "transformers", "ray", "vllm", "deepspeed", "datasets", "pyarrow")
 LAYOUT = 2  # of run folders and their configuration; 1 had `lines` for `pipelines`
+_LEFT_OUT = re.compile(r"__pycache__|checkpoint-\d+(\.broken\d*)?")  # names of folders, in a folder's hash
 VOLATILE = ("dry_run", "resume", "steps", "budget")  # words that say how to start, not what to run
 
 
@@ -185,7 +187,10 @@ def finished_manifest(run: str, stage: str, command: str) -> dict:
 
 
 def describe(files: dict[str, Path]) -> dict[str, dict]:
-    """Returns {name: {path, sha256}}; a folder's hash is over its files' names and hashes, None for what is no file."""
+    """Returns {name: {path, sha256}}; a folder's hash is over its files' names and hashes, None for what is no file.
+
+    Checkpoints of a training beside the model that it made are no part of that model: they may be deleted.
+    """
     return {name: {"path": str(path), "sha256": sha256(Path(path))} for name, path in files.items()}
 
 
@@ -200,7 +205,8 @@ def sha256(path: Path) -> str | None:
 
 
 def _files(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file()]
+    return [p for p in files if not any(map(_LEFT_OUT.fullmatch, p.relative_to(folder).parts))]
 
 
 def _stored_config(path: Path) -> dict:

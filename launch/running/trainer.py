@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -19,6 +20,19 @@ _CONTROL = re.compile(r"\x1b\[[0-9;]*m")
 _WORKER = re.compile(
     r"^(?:\([\w.:-]+ (?:pid|ip)=[^)]*\) |\[rank\d+\]: ?)+"
 )  # what Ray and torch put before a worker's line
+SILENT = 600  # seconds without a line in the log after which that is told
+# What people meet most, and what helps; of the exception's own line
+CURES = (
+    (r"CUDA out of memory", "the GPU is full: a smaller micro batch, or more cards= (dry_run=true estimates)"),
+    (r"OutOfMemoryError|MemoryError", "the machine's memory is full: fewer workers, or a smaller base_model="),
+    (r"[Aa]ddress already in use|EADDRINUSE", "another process listens at that port: end it, or name another port"),
+    (
+        r"ModuleNotFoundError|ImportError",
+        "install it into .venv; what the locks have comes with bash launch/install.sh",
+    ),
+    (r"NCCL", "NCCL_DEBUG=INFO in psyforge.env tells more; NCCL_SOCKET_IFNAME names the network between nodes"),
+    (r"No space left", "free the disk, or keep fewer checkpoints; the same command continues"),
+)
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)(?:\(\w+\))?(?::|$)")
 
 
@@ -48,7 +62,7 @@ def run_trainer(
         )
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        _show_progress(process, progress)
+        _show_progress(process, progress, log)
     finally:
         if process.poll() is None:
             process.terminate()
@@ -60,15 +74,24 @@ def run_trainer(
     if process.returncode != 0:
         code = process.returncode
         how = f"exit code {code}" if code > 0 else f"signal {-code} ({signal.Signals(-code).name})"
-        raise StageFailed(f"{title} ended with {how}; from {log}:\n{cause(log, start)}")
+        failure = cause(log, start)
+        raise StageFailed(f"{failure.context}\n\n{title} ended with {how}: {failure.line}{failure.cure}\nlog: {log}")
 
 
-def _show_progress(process: subprocess.Popen, progress: Callable[[], tuple[int, int | None, str]]) -> None:
+def _show_progress(process: subprocess.Popen, progress: Callable[[], tuple[int, int | None, str]], log: Path) -> None:
+    """Shows progress() until the process has ended; a log without a new line is told and never acted upon."""
     columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
         task, told = bar.add_task("starting", total=None), time.monotonic()
+        size, heard = 0, time.monotonic()
         while process.poll() is None:
             time.sleep(0.5)
+            if log.stat().st_size != size:
+                size, heard = log.stat().st_size, time.monotonic()
+            elif time.monotonic() - heard >= SILENT:
+                silence = f"no new line in {log} for {SILENT / 60:g} minutes"
+                console.print(f"  {silence}; process {process.pid} lives, and is waited for")
+                heard = time.monotonic()
             done, total, text = progress()
             bar.update(task, completed=done, total=total, description=text or "starting")
             if not console.is_terminal and time.monotonic() - told >= 20:
@@ -88,8 +111,19 @@ def _interrupt(*_) -> None:
     raise KeyboardInterrupt
 
 
-def cause(log: Path, start: int = 0) -> str:
-    """Returns the exception that ended a trainer, then the lines around it, from the log's byte `start` on.
+@dataclass(frozen=True)
+class Cause:
+    line: str  # the exception that ended a trainer
+    context: str  # the lines around it, of the log
+
+    @property
+    def cure(self) -> str:
+        """What helps, on a line of its own, "" where we know nothing."""
+        return next((f"\n{cure}" for pattern, cure in CURES if re.search(pattern, self.line)), "")
+
+
+def cause(log: Path, start: int = 0) -> Cause:
+    """Returns the exception that ended a trainer, and the lines around it, from the log's byte `start` on.
 
     That is the last one that has a message: wrappers, such as torchrun's, end without one. Warnings that name an
     exception, and those of destructors ("Exception ignored in"), are none. Without any, the log's last lines.
@@ -112,6 +146,7 @@ def cause(log: Path, start: int = 0) -> str:
                 ends.append(number)
     told = [number for number in ends if ": " in plain[number].rstrip()]
     if not told and not ends:
-        return "\n".join(said[-SHOWN:]).strip()
+        last = next((line for line in reversed(plain) if line.strip()), "its log says nothing")
+        return Cause(last, "\n".join(said[-SHOWN:]).strip())
     end = (told or ends)[-1]
-    return "\n".join([plain[end], *said[max(0, end - SHOWN + 5) : end + 5]]).rstrip()
+    return Cause(plain[end], "\n".join(said[max(0, end - SHOWN + 5) : end + 5]).rstrip())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,21 @@ def test_a_stage_that_needs_another_says_which_command_makes_it(here):
     begin().lock.close()
     with pytest.raises(BadInput, match="has not finished"):
         finished_manifest("a", "data", "x")
+
+
+def test_checkpoints_beside_a_model_are_no_part_of_it_and_a_checkpoint_is_a_model(here):
+    for folder in ("m", "m/checkpoint-2", "m/checkpoint-1.broken"):
+        Path(folder).mkdir()
+        Path(folder, "model.safetensors").write_text(folder)
+    whole, checkpoint = sha256(Path("m")), sha256(Path("m/checkpoint-2"))
+    shutil.rmtree("m/checkpoint-1.broken")
+    shutil.rmtree("m/checkpoint-2")
+    assert sha256(Path("m")) == whole != checkpoint
+    Path("m/model.safetensors").write_text("other")
+    assert sha256(Path("m")) != whole
+    Path("checkpoint-2").mkdir()
+    Path("checkpoint-2/model.safetensors").write_text("m/checkpoint-2")
+    assert sha256(Path("checkpoint-2")) == checkpoint != sha256(Path("m"))
 
 
 def test_a_folders_hash_sees_names_and_contents(here):
