@@ -21,7 +21,7 @@ pin() { sed -n "s/^\($1==[^ ]*\).*/\1/p" "$2"; } # PACKAGE LOCK
 # A driver alone brings no CUDA toolkit, and deepspeed's setup.py looks for nvcc; nvidia's wheels in the lock have one.
 use_toolkit_of_lock() {
   local home
-  [ -z "${CUDA_HOME:-}" ] && ! command -v nvcc >/dev/null && [ ! -e /usr/local/cuda/bin/nvcc ] || return 0
+  [ -z "${CUDA_HOME:-}${CUDA_PATH:-}" ] && ! command -v nvcc >/dev/null && [ ! -e /usr/local/cuda/bin/nvcc ] || return 0
   for home in "$venv"/lib/python3.*/site-packages/nvidia/cu*; do
     if [ -e "$home/bin/nvcc" ]; then CUDA_HOME=$(realpath "$home"); export CUDA_HOME; fi
   done

@@ -20,6 +20,7 @@ from launch.cli import arguments
 
 # The lowest driver of each CUDA major version (NVIDIA's CUDA release notes, minor version compatibility)
 LOWEST_DRIVER = {"12": 525, "13": 580}
+USUAL_TOOLKIT = Path("/usr/local/cuda")
 # verl's and LLaMA-Factory's names of an attention, and the distribution that has it
 ATTENTION = {
     "flash_attention_2": "flash-attn",
@@ -111,7 +112,8 @@ def toolkit() -> dict[str, str]:
 
     DeepSpeed looks for nvcc when it is imported, and a driver alone brings none; nvidia's wheels in the lock do.
     """
-    if os.environ.get("CUDA_HOME") or shutil.which("nvcc") or Path("/usr/local/cuda/bin/nvcc").exists():
+    named = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    if named or shutil.which("nvcc") or (USUAL_TOOLKIT / "bin/nvcc").exists():
         return {}
     homes = sorted(Path(sysconfig.get_path("purelib"), "nvidia").glob("cu*/bin/nvcc"))
     return {"CUDA_HOME": str(homes[-1].parent.parent)} if homes else {}
