@@ -12,10 +12,10 @@ from eval.contract import Answered, Benchmark
 from eval.items import match
 from eval.measure import Scores
 from eval.metrics import VERSION
-from eval.settings import EvaluationSet
+from eval.settings import EvaluationSet, SetSettings
 
-# (conversations, ids of their items, samples of each, temperature, top_p) -> the samples of each, in order
-Generate = Callable[[list[list[dict]], list[str], int, float, float], list[list[Response]]]
+# (conversations, ids of their items, how they are asked) -> the samples of each, in order
+Generate = Callable[[list[list[dict]], list[str], SetSettings], list[list[Response]]]
 ASKED = "asked.json"
 
 
@@ -63,6 +63,8 @@ class Asked:
     samples: int
     temperature: float
     top_p: float
+    top_k: int | None
+    repetition_penalty: float | None
     max_new_tokens: int
     seed: int
     batch_size: int
@@ -103,8 +105,7 @@ def evaluated(folder: Path, word: str) -> dict[str, Asked]:
 def ask(one: EvaluationSet, generate: Generate) -> list[list[Response]]:
     """Returns the samples of every item, as `generate` gives them."""
     conversations = [one.benchmark.requests(item) for item in one.loaded.items]
-    asked, ids = one.asked, [item.id for item in one.loaded.items]
-    return generate(conversations, ids, asked.samples, asked.temperature, asked.top_p)
+    return generate(conversations, [item.id for item in one.loaded.items], one.asked)
 
 
 def store(path: Path, benchmark: Benchmark, answered: list[Answered], scores: Scores | None = None) -> list[Row]:

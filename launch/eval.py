@@ -28,12 +28,13 @@ from eval.items import fingerprint
 from eval.judging.judges import ask_judge
 from eval.measure import measure, read_all, with_judgements
 from eval.responses import Asked, Row
-from eval.settings import EvalSettings, EvaluationSet, load_set, settings
+from eval.settings import EvalSettings, EvaluationSet, SetSettings, load_set, settings
 from launch.cli.arguments import EVAL, Command
 from launch.cli.configuration import as_dict, load_config
 from launch.cli.entry import StageFailed, console, run_stage, show_plan
 from launch.models import local
 from launch.models.find import CHECKPOINTS, find_models, parameters
+from launch.models.reasoning import Sampling
 from launch.preflight import memory
 from launch.running.folder import StageFolder, finished_manifest, open_stage
 
@@ -98,6 +99,8 @@ def evaluate(asked: EvalSettings, opened: StageFolder, models: dict[str, str], s
                 samples=one.asked.samples,
                 temperature=one.asked.temperature,
                 top_p=one.asked.top_p,
+                top_k=one.asked.top_k,
+                repetition_penalty=one.asked.repetition_penalty,
                 max_new_tokens=asked.max_new_tokens,
                 seed=asked.seed,
                 batch_size=asked.batch_size,
@@ -143,17 +146,19 @@ def generator(
 ) -> responses.Generate:
     """Returns what generates: `endpoint`, or the model folder or ID in this process."""
 
-    def ask_here(conversations, ids, samples, temperature, top_p):
-        sampling = local.Sampling(asked.max_new_tokens, temperature, top_p)
+    def sampling(of: SetSettings) -> Sampling:
+        return Sampling(asked.max_new_tokens, of.temperature, of.top_p, of.top_k, of.repetition_penalty)
+
+    def ask_here(conversations, ids, of):
         title = f"{model} on {name}"
-        return local.generate(model, conversations, samples, sampling, asked.batch_size, asked.seed, title)
+        return local.generate(model, conversations, of.samples, sampling(of), asked.batch_size, asked.seed, title)
 
     if endpoint is None:
         return ask_here
 
-    def ask_server(conversations, ids, samples, temperature, top_p):
-        params = {"temperature": temperature, "top_p": top_p, "max_tokens": asked.max_new_tokens, "seed": asked.seed}
-        return llm.generate(endpoint, conversations, samples, f"eval/{name}", ids, ledger, **params)
+    def ask_server(conversations, ids, of):
+        params = {**sampling(of).params(), "seed": asked.seed}
+        return llm.generate(endpoint, conversations, of.samples, f"eval/{name}", ids, ledger, **params)
 
     return ask_server
 

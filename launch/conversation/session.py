@@ -96,7 +96,9 @@ class Session:
             raise BadInput("/save which FILE?")
         about = {
             "model": self.name,
-            **self.settings.model_dump(include={"system", "temperature", "top_p", "max_new_tokens"}),
+            **self.settings.model_dump(
+                include={"system", "temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens"}
+            ),
         }
         text = json.dumps({**about, "messages": self.said}, ensure_ascii=False, indent=1) + "\n"
         path = Path(file).expanduser()

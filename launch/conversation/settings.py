@@ -27,6 +27,8 @@ class Conversation(BaseModel):
     prefix: Text | None
     temperature: float = Field(ge=0, le=2)
     top_p: float = Field(ge=0.001, le=1)
+    top_k: int | None = Field(ge=0)
+    repetition_penalty: float | None = Field(gt=0, le=2)
     max_new_tokens: int = Field(ge=1, le=10**6)
     thoughts: Literal["shown", "hidden"]
     keep_thoughts: bool
@@ -55,4 +57,4 @@ class Conversation(BaseModel):
         return server_from({**settings, "model": settings["model"] or "?"}, key) if settings["base_url"] else None
 
     def sampling(self) -> Sampling:
-        return Sampling(self.max_new_tokens, self.temperature, self.top_p)
+        return Sampling(self.max_new_tokens, self.temperature, self.top_p, self.top_k, self.repetition_penalty)

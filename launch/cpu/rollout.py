@@ -94,7 +94,7 @@ class HFServer:
         torch.manual_seed(zlib.crc32(repr(seed).encode()))
         width, pad = max(map(len, prompts)), self.ends[0]
         temperature = params.get("temperature", 1.0)
-        sampling = {}
+        sampling: dict[str, Any] = {"do_sample": False}  # said, or the model's generation_config.json would say it
         if temperature > 0:
             top_k = max(params.get("top_k", 0), 0)
             sampling = {

@@ -41,7 +41,7 @@ def load_tokenizer(model: str):
 def load(model: str, key: str) -> Loaded:
     """Returns the model in memory; raises BadInput, naming `key`: no chat template, not loadable, too large."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -64,6 +64,7 @@ def load(model: str, key: str) -> Loaded:
         raise BadInput(f"{key}={model}: cannot be loaded: {str(error)[:SHOWN]}") from None
     ends = network.generation_config.eos_token_id or tokenizer.eos_token_id
     ends = set(ends if isinstance(ends, list) else [ends])
+    network.generation_config = GenerationConfig()  # transformers would fill what is not asked for from the model's own
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -140,8 +141,10 @@ def _continued(loaded: Loaded, inputs: Any, sampling: Sampling, **more: Any) -> 
     import torch
     from transformers import GenerationConfig
 
-    drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+    drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k or 0}
     settings = GenerationConfig(
+        do_sample=sampling.temperature > 0,
+        repetition_penalty=sampling.repetition_penalty or 1.0,
         max_new_tokens=sampling.max_new_tokens,
         eos_token_id=sorted(loaded.ends),
         pad_token_id=loaded.tokenizer.pad_token_id,

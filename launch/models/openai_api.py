@@ -58,6 +58,8 @@ class Chat(BaseModel):
     max_completion_tokens: int | None = Field(None, ge=1)
     temperature: float = Field(1.0, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=-1)  # as vLLM takes it, with the next: 0 and -1 are all
+    repetition_penalty: float = Field(1.0, gt=0)
     n: int = Field(1, ge=1, le=64)
     stop: str | list[str] | None = None
     seed: int | None = Field(None, ge=0, lt=2**63)
@@ -138,7 +140,7 @@ class _Answer:
     def __init__(self, loaded: local.Loaded, prompt: str, asked: Chat, turn: threading.Lock, number: int) -> None:
         limit = asked.max_completion_tokens or asked.max_tokens
         stops = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
-        sampling = Sampling(limit, asked.temperature, asked.top_p)
+        sampling = Sampling(limit, asked.temperature, asked.top_p, max(asked.top_k, 0), asked.repetition_penalty)
         self.stream = local.stream(loaded, prompt, sampling, stops)
         self.turn, self.seed = turn, None if asked.seed is None else asked.seed + number
         self.whole = Response("", "failed", 0)

@@ -22,9 +22,23 @@ class LengthLimit(GenerationInterrupted):
 
 @dataclass(frozen=True)
 class Sampling:
+    """How tokens are drawn. In this process it is all that counts: a model's own generation_config.json does not."""
+
     max_new_tokens: int | None  # None: as many as the model's window has room for
     temperature: float = 0.7  # 0 is greedy
     top_p: float = 0.9
+    top_k: int | None = None  # 0: all; None: all, and not sent to a server
+    repetition_penalty: float | None = None  # 1: none; None: none, and not sent to a server
+
+    def params(self) -> dict:
+        """Returns them as OpenAI's API and vLLM spell them; None is not sent."""
+        return {
+            "max_tokens": self.max_new_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "repetition_penalty": self.repetition_penalty,
+        }
 
 
 def thought_and_reply(stream: Stream, prefilled: bool, limit: int | None) -> Pieces:

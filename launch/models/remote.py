@@ -40,8 +40,7 @@ def connect(server: Server) -> Iterator[Remote]:
 
 def ask(remote: Remote, messages: list[dict], sampling: Sampling, prefilled: bool = False) -> Pieces:
     """Yields thought and reply of a server; raises as `thought_and_reply`, BadInput as `transport.stream`."""
-    params = {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p}
-    body = request_body(remote.server, Request("chat", "", 0, messages, params))
+    body = request_body(remote.server, Request("chat", "", 0, messages, sampling.params()))
     with contextlib.closing(_in_turns(remote, body)) as events:
         yield from thought_and_reply(events, prefilled, sampling.max_new_tokens)
 
