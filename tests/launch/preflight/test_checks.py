@@ -5,6 +5,8 @@ import json
 import pytest
 
 from data_pipeline.errors import BadInput
+from launch.cli.arguments import Stage, parse
+from launch.cli.configuration import compose_stage
 from launch.models import local, tiny
 from launch.models.find import check_model, parameters
 from launch.preflight import checks
@@ -147,3 +149,28 @@ def test_a_grpo_file_that_is_none_is_refused(tmp_path):
     (tmp_path / "x.parquet").write_text("x")
     with pytest.raises(BadInput, match="not a parquet file"):
         checks.read_grpo_rows(tmp_path / "x.parquet")
+
+
+def grpo(*words: str):
+    stage = Stage("grpo", base_model_key="actor_rollout_ref.model.path")
+    return compose_stage(stage, parse(stage, ["recipe=psyche_r1", *words]))
+
+
+def test_too_few_cpus_for_ray_are_said_and_not_waited_for(monkeypatch):
+    monkeypatch.setattr(checks.os, "cpu_count", lambda: 32)
+    with pytest.raises(BadInput, match="num_cpus=32: verl reserves 35.*so say ray_kwargs.ray_init.num_cpus=35"):
+        checks.check_ray_cpus(grpo("hardware=gpu8"))
+    checks.check_ray_cpus(grpo("hardware=gpu8", "ray_kwargs.ray_init.num_cpus=35"))
+    checks.check_ray_cpus(grpo("hardware=gpu1"))
+    monkeypatch.setattr(checks.os, "cpu_count", lambda: 64)
+    checks.check_ray_cpus(grpo("hardware=gpu8"))
+
+
+def test_fused_kernels_and_a_head_of_its_own_are_refused_under_fsdp2():
+    fused, plain = (grpo("hardware=gpu8", f"actor_rollout_ref.model.use_fused_kernels={v}") for v in ("true", "false"))
+    part = fused.actor_rollout_ref.model
+    with pytest.raises(BadInput, match="use_fused_kernels=true: fails.*use_fused_kernels=false"):
+        checks.check_fused_kernels(part, fused.actor_rollout_ref.actor.strategy, tied=False)
+    checks.check_fused_kernels(part, "fsdp2", tied=True)
+    checks.check_fused_kernels(part, "fsdp", tied=False)
+    checks.check_fused_kernels(plain.actor_rollout_ref.model, "fsdp2", tied=False)

@@ -10,6 +10,7 @@ from launch.cli.arguments import Stage, parse
 from launch.cli.configuration import compose_stage
 from launch.models import tiny
 from launch.preflight import memory
+from tests.conftest import launch
 from tests.launch.frameworks.test_frameworks import SHAPE
 
 
@@ -78,10 +79,76 @@ def test_a_full_disk_is_refused_before_anything_is_written(tmp_path):
 def test_paper_recipes_come_with_an_estimate(stage, key, of, monkeypatch):
     command = parse(Stage(stage, base_model_key=key), ["recipe=psyche_r1", "hardware=gpu8"])
     config = compose_stage(Stage(stage, base_model_key=key), command)
-    (line,) = of(config, "Qwen/Qwen2.5-7B-Instruct", 100, 3072, check=False)
+    line, *more = of(config, "Qwen/Qwen2.5-7B-Instruct", 100, 3072, check=False)
     assert "= 14 weights, gradients and optimizer" in line
+    assert len(more) == (stage == "grpo")  # the published micro batch
     free = SimpleNamespace(free=10 * 2**30)
     monkeypatch.setattr(memory.shutil, "disk_usage", lambda folder: free)
     with pytest.raises(BadInput, match="10 GiB are free"):
         of(config, "Qwen/Qwen2.5-7B-Instruct", 100, 3072, check=True)
     assert of(config, "owner/unknown", 100, 3072, check=True) == []
+
+
+def test_the_bytes_of_verls_loss_are_those_that_torch_takes():
+    """The peak of verl's own log-probabilities, forward and backward, per logit of the vocabulary."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+    from verl.utils import torch_functional
+
+    if torch_functional.FLAH_ATTN_CROSS_ENTROPY_LOSS_AVAILABLE:
+        pytest.skip("flash-attn's kernel, which needs a GPU, would be taken")
+    tokens, vocabulary = 256, 4000
+    hidden = torch.randn(tokens, 8).to(torch.bfloat16).requires_grad_()
+    head, labels = torch.randn(8, vocabulary).to(torch.bfloat16), torch.randint(0, vocabulary, (tokens,))
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as measured:
+        logits = hidden @ head
+        torch_functional.logprobs_from_logits(logits, labels).sum().backward()
+    now = peak = 0
+    for event in measured.profiler.kineto_results.events():  # pyright: ignore[reportOptionalMemberAccess]
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+    assert abs(peak / (tokens * vocabulary) - memory.grpo_logit_bytes(fused_kernels=False)) < 0.1
+
+
+def grpo(*words: str):
+    stage = Stage("grpo", base_model_key="actor_rollout_ref.model.path")
+    return compose_stage(stage, parse(stage, ["recipe=psyche_r1", *words]))
+
+
+def test_a_micro_batch_that_cannot_stand_is_said_with_what_does(monkeypatch):
+    model, of = "Qwen/Qwen2.5-7B-Instruct", memory.for_grpo
+    _, line = of(grpo("hardware=gpu8"), model, None, 3072, check=False)
+    assert "ppo_micro_batch_size_per_gpu=20: on 80 GiB it stands only while its rows have at most 2572 tokens" in line
+    rows = grpo("hardware=gpu8", "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=10")
+    assert len(of(rows, model, None, 3072, check=False)) == 1
+    assert len(of(grpo("hardware=gpu8"), model, None, 2000, check=False)) == 1
+    assert len(of(grpo("hardware=gpu8", "actor_rollout_ref.actor.use_dynamic_bsz=true"), model, None, 9999, False)) == 1
+    monkeypatch.setattr(memory, "gpu_memory", lambda: [141 * 2**30] * 8)
+    monkeypatch.setattr(memory, "check_disk", lambda *_: "disk")
+    assert len(of(grpo("hardware=gpu8"), model, None, 3072, check=True)) == 2  # the estimate and the disk
+    monkeypatch.setattr(memory, "gpu_memory", lambda: [48 * 2**30] * 8)
+    notes = of(grpo("hardware=gpu8"), model, None, 3072, check=True)
+    assert "WARNING: the smallest GPU has 48 GiB" in notes[1] and "on 48 GiB it stands only while" in notes[2]
+
+
+def test_a_dense_mask_and_the_loss_of_flash_attention_are_counted(monkeypatch):
+    model, tokens = shape("Qwen/Qwen2.5-7B-Instruct"), 61_440
+    with_mask, without = (memory.grpo_memory(model, tokens, 8, False, 6, mask) for mask in (True, False))
+    assert with_mask.activations - without.activations == tokens**2
+    assert memory.grpo_logit_bytes(fused_kernels=True) == 0
+    monkeypatch.setattr(memory.gpu, "installed", lambda package: package == "flash-attn")
+    assert memory.grpo_logit_bytes(fused_kernels=False) == 4
+
+
+def test_a_dry_run_of_grpo_estimates_before_there_is_a_model(run_name):
+    done = launch("grpo", "recipe=psyche_r1", "hardware=gpu8", f"run={run_name}", "dry_run=true")
+    assert done.returncode == 0, done.stderr
+    assert "# memory per GPU, estimated: 93 GiB = 14 weights" in done.stdout
+    assert "ppo_micro_batch_size_per_gpu=20: on 80 GiB it stands only" in done.stdout
+
+
+def test_the_audit_shows_where_the_published_micro_batch_cannot_stand():
+    done = launch("audit", "recipe=psyche_r1", "hardware=gpu8")
+    assert done.returncode == 0, done.stdout
+    assert "as published" in done.stdout and "on 80 GiB it stands only" in done.stdout

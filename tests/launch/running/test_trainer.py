@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from launch.cli.entry import StageFailed
+from launch.running import trainer
 from launch.running.trainer import cause, run_trainer
 
 NOISE = """INFO: Platform override
@@ -51,13 +52,13 @@ AttributeError: 'NoneType' object has no attribute 'close'
         (NOISE + CHAINED + "bye\n", "our.own.Refusal: row 3 has no prompt"),
         ("Traceback (most recent call last):\n  File 'd.py'\nAssertionError\n", "AssertionError"),
         ("\x1b[36m(Worker pid=7)\x1b[0m ValueError: in colours\n", "ValueError: in colours"),
-        ("loading\nKilled\n", "loading"),
+        ("loading\nKilled\n", "Killed"),
     ],
 )
 def test_the_exception_that_ended_a_trainer_comes_first(tmp_path, log, first):
     path = tmp_path / "train.log"
     path.write_text(log, encoding="utf-8")
-    assert cause(path).splitlines()[0] == first
+    assert cause(path).line == first
 
 
 def test_an_earlier_attempts_exception_is_not_shown(tmp_path):
@@ -73,3 +74,33 @@ def test_a_trainer_that_was_killed_says_by_which_signal(tmp_path):
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     with pytest.raises(StageFailed, match=r"signal 9 \(SIGKILL\)"):
         run_trainer([sys.executable, "-c", code], {}, tmp_path / "train.log", lambda: (0, 1, ""), "test")
+
+
+@pytest.mark.parametrize(
+    ("line", "cure"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", "the GPU is full"),
+        ("ray.exceptions.OutOfMemoryError: 1 worker(s) were killed", "the machine's memory is full"),
+        ("OSError: [Errno 98] Address already in use", "another process listens at that port"),
+        ("ModuleNotFoundError: No module named 'x'", "bash launch/install.sh"),
+        ("torch.distributed.DistBackendError: NCCL error in: x.cpp", "NCCL_DEBUG=INFO"),
+        ("OSError: [Errno 28] No space left on device", "free the disk"),
+        ("KeyError: 'prompt'", ""),
+    ],
+)
+def test_what_people_meet_most_comes_with_a_cure(tmp_path, line, cure):
+    code = f"import sys; sys.stderr.write('Traceback (most recent call last):\\n' + {line!r} + '\\n'); sys.exit(1)"
+    with pytest.raises(StageFailed) as failed:
+        run_trainer([sys.executable, "-c", code], {}, tmp_path / "train.log", lambda: (0, 1, ""), "test")
+    last_ten = str(failed.value).splitlines()[-10:]
+    assert any(line in one for one in last_ten)
+    assert cure in last_ten[-2]
+
+
+def test_silence_is_told_and_ends_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(trainer, "SILENT", 1.0)
+    code = "import time; print('begins', flush=True); time.sleep(3.5); print('ends')"
+    run_trainer([sys.executable, "-c", code], {}, tmp_path / "train.log", lambda: (0, 1, ""), "test")
+    told = capsys.readouterr().out
+    assert 1 <= told.count("no new line in") <= 4 and "is waited for" in told
+    assert (tmp_path / "train.log").read_text().endswith("ends\n")
