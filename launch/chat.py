@@ -31,6 +31,7 @@ from launch.conversation.terminal import Terminal
 from launch.models import local, remote
 from launch.models.find import find_model
 from launch.models.reasoning import Pieces
+from launch.preflight import gpu
 
 BANNER = (
     "研究用工具，不是医疗器械，不作诊断，不供处于危机中的人使用。此刻若有危险，请联系身边的人、急救或危机热线。\n"
@@ -97,6 +98,7 @@ def open_model(talk: Conversation, until_the_end: contextlib.ExitStack) -> tuple
         remote.change(opened, extra_body={**more, **opened.server.extra_body})
         return lambda messages: remote.ask(opened, messages, sampling, talk.think_prefilled), opened.server.model
     model = find_model(talk.run, talk.base_model, talk.checkpoint)
+    gpu.check_driver()
     loaded = local.load(model, "model")
     with (
         contextlib.suppress(BadInput),

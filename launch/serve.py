@@ -23,7 +23,7 @@ from launch.cli.arguments import SERVE, Command
 from launch.cli.configuration import Text, as_dict, checked
 from launch.cli.entry import console, run_stage, show_plan
 from launch.models.find import Checkpoint, find_model
-from launch.preflight import checks
+from launch.preflight import checks, gpu
 
 # FlashInfer's sampler, vLLM 0.24's default, is compiled when vLLM starts: with a toolkit that most machines have not,
 # and not with the lock's own, whose nvcc (13.2) does not fit its runtime's headers (13.0). vLLM has another one.
@@ -73,6 +73,7 @@ def run(config: DictConfig, command: Command) -> None:
         console.print(f"{' '.join(argv)}\nThe bare model, without the crisis gate of launch.chat.")
         os.execve(argv[0], argv, {**VLLM_ENV, **os.environ, **({"VLLM_API_KEY": key} if key else {})})
     listener = bind(asked.host, asked.port)  # before the model loads: an occupied port costs no minute
+    gpu.check_driver()
     from launch.models import openai_api
 
     openai_api.serve(model, name, listener, key)

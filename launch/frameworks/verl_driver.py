@@ -12,6 +12,7 @@ import threading
 import time
 
 WAIT = 60.0  # seconds that verl has to end by itself once an actor is dead
+SHOWN = 200  # characters of Ray's reason
 LOOK = 5.0  # seconds between two looks
 
 
@@ -21,9 +22,10 @@ def dead_actors() -> dict[str, str]:
     In the driver's process only, once Ray is initialised.
     """
     from ray._private import state
-    from ray.core.generated.common_pb2 import ActorDiedErrorContext
+    from ray.core.generated import common_pb2
 
-    lost = (ActorDiedErrorContext.WORKER_DIED, ActorDiedErrorContext.NODE_DIED)
+    died_of = common_pb2.ActorDiedErrorContext  # pyright: ignore[reportAttributeAccessIssue]
+    lost = (died_of.WORKER_DIED, died_of.NODE_DIED)
     dead = {}
     for id, actor in state.actors().items():
         cause = actor["DeathCause"]
@@ -32,7 +34,7 @@ def dead_actors() -> dict[str, str]:
             continue
         why = cause.oom_context.error_message if kind == "oom_context" else died.error_message
         name = f"{actor['ActorClassName']} (pid {actor['Pid']}, {actor['Address']['IPAddress'] or 'its node is gone'})"
-        dead[id] = f"{name}: {' '.join(why.split())}"
+        dead[id] = f"{name}: {' '.join(why.split())[:SHOWN]}"
     return dead
 
 
