@@ -35,7 +35,7 @@ from launch.cli.entry import StageFailed, console, run_stage, show_plan
 from launch.models import local
 from launch.models.find import CHECKPOINTS, find_models, parameters
 from launch.models.reasoning import Sampling
-from launch.preflight import memory
+from launch.preflight import gpu, memory
 from launch.running.folder import StageFolder, finished_manifest, open_stage
 
 
@@ -64,6 +64,8 @@ def run(config: DictConfig, command: Command) -> None:
         if asked.endpoint
         else find_models(config.run, config.base_model, config.checkpoint)
     )
+    if not asked.endpoint:
+        gpu.check_driver()
     loaded = [load_set(name, one, data) for name, one in sets.items()]
     inputs = {one.name: one.asked.place(data) for one in loaded}
     inputs |= {} if asked.endpoint else {f"model_{name}": Path(model) for name, model in models.items()}
