@@ -30,6 +30,10 @@ CURES = (
         r"ModuleNotFoundError|ImportError",
         "install it into .venv; what the locks have comes with bash launch/install.sh",
     ),
+    (
+        r"ActorDiedError|WorkerCrashedError|NodeDiedError",
+        "a process or node of Ray's was lost, as when the system kills for memory (dmesg); the same command continues",
+    ),
     (r"NCCL", "NCCL_DEBUG=INFO in psyforge.env tells more; NCCL_SOCKET_IFNAME names the network between nodes"),
     (r"No space left", "free the disk, or keep fewer checkpoints; the same command continues"),
 )

@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from data_pipeline.errors import BadInput
+from launch.cli import arguments
 from launch.cli.arguments import NOT_RECIPES, RECIPES, Stage, parse
 from launch.cli.configuration import compose_stage
 from launch.frameworks.llama_factory import keys
@@ -38,6 +39,7 @@ def offered():
 @pytest.mark.parametrize(("stage", "recipe", "hardware"), list(offered()))
 def test_every_offered_recipe_and_hardware_composes(stage, recipe, hardware):
     more = [f"hardware={hardware}"] if hardware else ["source_path=questions.csv"]
+    more += ["cards=4"] if hardware == "gpu" and stage != "eval" else []  # else those of this machine
     config = compose(stage, f"recipe={recipe}", *more)
     assert config.run == recipe
 
@@ -70,9 +72,34 @@ def test_hardware_comes_after_the_recipe_and_the_command_line_last():
     assert config.actor_rollout_ref.rollout.prompt_length == config.data.max_prompt_length
 
 
+@pytest.mark.parametrize(("name", "cards", "nodes"), [("gpu1", 1, 1), ("gpu8", 8, 1), ("gpu8x2", 8, 2)])
+def test_named_hardware_is_cards_and_nodes(name, cards, nodes):
+    words = {"sft": ["recipe=psyche_r1"], "grpo": ["recipe=psyche_r1"]}
+    for stage, recipe in words.items():
+        named = compose(stage, *recipe, f"hardware={name}")
+        assert named == compose(stage, *recipe, "hardware=gpu", f"cards={cards}", f"nodes={nodes}")
+        assert (named.cards, named.nodes) == (cards, nodes)
+    assert (named.trainer.n_gpus_per_node, named.trainer.nnodes) == (cards, nodes)
+    assert named.actor_rollout_ref.actor.fsdp_config.param_offload is (cards * nodes == 1)
+    assert (compose("sft", *words["sft"], f"hardware={name}").deepspeed is None) is (cards * nodes == 1)
+
+
+def test_all_cards_that_are_seen_are_taken(monkeypatch):
+    OmegaConf.register_new_resolver("gpus", lambda: 4, replace=True)
+    try:
+        assert compose("sft", "recipe=psyche_r1", "hardware=gpu").cards == 4
+        assert compose("grpo", "recipe=psyche_r1", "hardware=gpu").trainer.n_gpus_per_node == 4
+        assert compose("sft", "recipe=psyche_r1", "hardware=gpu", "cards=2").gradient_accumulation_steps == 64
+        with pytest.raises(BadInput, match="not a multiple of 2 per device x 3 devices"):
+            compose("sft", "recipe=psyche_r1", "hardware=gpu", "cards=3")
+    finally:
+        OmegaConf.register_new_resolver("gpus", arguments.count_gpus, replace=True)
+
+
 REFUSED = [
     ("sft", "recipe=demo hardware=cpu lerning_rate=1", "Did you mean learning_rate?"),
     ("sft", "recipe=demo hardware=cpu psyforge.evn={}", "Did you mean psyforge.env?"),
+    ("sft", "recipe=demo hardware=cpu psyforge.processes=2", "psyforge.processes was renamed; it is cards now"),
     ("grpo", "recipe=demo hardware=cpu trainer.total_epoch=3", "Did you mean trainer.total_epochs?"),
     ("grpo", "recipe=demo hardware=cpu actor_rollout_ref.actor.kl_los_coef=0", "actor_rollout_ref.actor.kl_loss_coef?"),
     ("grpo", "recipe=demo hardware=cpu nonsense=3", "unknown key 'nonsense'"),

@@ -85,6 +85,7 @@ def test_a_trainer_that_was_killed_says_by_which_signal(tmp_path):
         ("ModuleNotFoundError: No module named 'x'", "bash launch/install.sh"),
         ("torch.distributed.DistBackendError: NCCL error in: x.cpp", "NCCL_DEBUG=INFO"),
         ("OSError: [Errno 28] No space left on device", "free the disk"),
+        ("ray.exceptions.ActorDiedError: The actor died unexpectedly", "of Ray's was lost"),
         ("KeyError: 'prompt'", ""),
     ],
 )
