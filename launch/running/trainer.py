@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ _CONTROL = re.compile(r"\x1b\[[0-9;]*m")
 _WORKER = re.compile(
     r"^(?:\([\w.:-]+ (?:pid|ip)=[^)]*\) |\[rank\d+\]: ?)+"
 )  # what Ray and torch put before a worker's line
+# of an exception that is shown below it
+_WRAPPER = re.compile(r"ray\.exceptions\.(RayTaskError\(|ActorDiedError: The actor died because of an error raised)")
 SILENT = 600  # seconds without a line in the log after which that is told
 # What people meet most, and what helps; of the exception's own line
 CURES = (
@@ -79,7 +82,7 @@ def run_trainer(
         code = process.returncode
         how = f"exit code {code}" if code > 0 else f"signal {-code} ({signal.Signals(-code).name})"
         failure = cause(log, start)
-        raise StageFailed(f"{failure.context}\n\n{title} ended with {how}: {failure.line}{failure.cure}\nlog: {log}")
+        raise StageFailed(f"{failure.context}\n\n{title} ended with {how}: {failure.line}{failure.more}\nlog: {log}")
 
 
 def _show_progress(process: subprocess.Popen, progress: Callable[[], tuple[int, int | None, str]], log: Path) -> None:
@@ -119,11 +122,14 @@ def _interrupt(*_) -> None:
 class Cause:
     line: str  # the exception that ended a trainer
     context: str  # the lines around it, of the log
+    before: str = ""  # the exception that came most often before it: of workers whose failure the trainer gathers
 
     @property
-    def cure(self) -> str:
-        """What helps, on a line of its own, "" where we know nothing."""
-        return next((f"\n{cure}" for pattern, cure in CURES if re.search(pattern, self.line)), "")
+    def more(self) -> str:
+        """The exception before it and what helps, each on a line of its own, where there is one."""
+        text = f"{self.line}\n{self.before}"
+        cures = [cure for pattern, cure in CURES if re.search(pattern, text)]
+        return "".join(f"\n{line}" for line in ([f"before it: {self.before}"] if self.before else []) + cures[:1])
 
 
 def cause(log: Path, start: int = 0) -> Cause:
@@ -153,4 +159,7 @@ def cause(log: Path, start: int = 0) -> Cause:
         last = next((line for line in reversed(plain) if line.strip()), "its log says nothing")
         return Cause(last, "\n".join(said[-SHOWN:]).strip())
     end = (told or ends)[-1]
-    return Cause(plain[end], "\n".join(said[max(0, end - SHOWN + 5) : end + 5]).rstrip())
+    earlier = [plain[number] for number in told[:-1] if plain[number] != plain[end]]
+    counted = Counter(line for line in earlier if not _WRAPPER.match(line)).most_common(1)
+    context = "\n".join(said[max(0, end - SHOWN + 5) : end + 5]).rstrip()
+    return Cause(plain[end], context, f"{counted[0][0]} ({counted[0][1]} times)" if counted else "")

@@ -4,7 +4,7 @@ import importlib
 import socket
 
 
-def compute_score(data_source, solution_str, ground_truth, extra_info=None, fault: str = "", port: int = 0) -> float:
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, fault="", port=0, **recipes) -> float:
     if fault == "raises":
         raise ValueError("planted: the reward cannot read this answer")
     if fault == "port":

@@ -21,13 +21,12 @@ pytestmark = pytest.mark.slow
 WORDS = [word for word in GRPO if "custom_reward_function.path" not in word]
 REWARD = "reward.custom_reward_function"
 FAULTY = f"{REWARD}.path=tests/launch/faulty_reward.py"
-PORT = 29_417
 # {case: (words, what the last ten lines say)}
 FAULTS = {
     "missing file": (["actor_rollout_ref.rollout.agent.agent_loop_config_path=/nowhere/l.yaml"], "/nowhere/l.yaml"),
     "reward raises": ([f"{REWARD}.reward_kwargs={{fault: raises}}"], "ValueError: planted: the reward cannot read"),
     "host memory": (["psyforge.env.RAY_memory_usage_threshold='0.01'"], "OutOfMemoryError"),
-    "port in use": ([f"{REWARD}.reward_kwargs={{fault: port, port: {PORT}}}"], "Address already in use"),
+    "port in use": ([f"{REWARD}.reward_kwargs={{fault: port, port: PORT}}"], "Address already in use"),
     "missing package": ([f"{REWARD}.reward_kwargs={{fault: package}}"], "No module named 'no_such_package_of_anybody'"),
     "checkpoint unwritable": ([], "global_step_1"),
 }  # fmt: skip
@@ -70,7 +69,8 @@ def test_the_last_ten_lines_name_the_cause(fault, name, model):
         Path("runs", name, "grpo/checkpoints").mkdir(parents=True)
         Path("runs", name, "grpo/checkpoints/global_step_1").touch()
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", PORT))
+        listener.bind(("127.0.0.1", 0))
+        words = [word.replace("PORT", str(listener.getsockname()[1])) for word in words]
         output, _ = (run := start(name, model, *words)).communicate(timeout=900)
     _keep(fault, name, output)
     assert run.returncode == 1, output

@@ -176,7 +176,11 @@ def test_dry_run_prints_the_command_and_keeps_the_key_out_of_it():
     done = launch("serve", "dry_run=true", *words, env={**os.environ, "OUR_KEY": "geheim"})
     assert done.returncode == 0, done.stderr
     line = done.stdout.strip().splitlines()[-1]
-    assert "serve MODEL --served-model-name nobody-ever --host 0.0.0.0 --port 8000 --tensor-parallel-size 2" in line
+    assert "serve MODEL --served-model-name nobody-ever --host 0.0.0.0 --port 8000" in line
+    assert "--generation-config vllm --tensor-parallel-size 2" in line  # not as the model's own file says
+    assert line.startswith("VLLM_USE_FLASHINFER_SAMPLER=0 ")  # whose kernels need a CUDA toolkit
+    done = launch("serve", "dry_run=true", *words[:-1], "vllm={generation-config: auto}")
+    assert "--generation-config auto" in done.stdout and "--generation-config vllm" not in done.stdout
     assert "geheim" not in done.stdout and "model unknown" in done.stdout
     done = launch("serve", "--help")
     assert done.returncode == 0 and "crisis gate" in done.stdout and "engine=auto" in done.stdout

@@ -61,6 +61,22 @@ def test_the_exception_that_ended_a_trainer_comes_first(tmp_path, log, first):
     assert cause(path).line == first
 
 
+def test_what_many_workers_ran_into_is_told_with_what_the_trainer_made_of_it(tmp_path):
+    failed = """(Loop pid=7) Traceback (most recent call last):
+(Loop pid=7)   File "a.py", line 3, in run
+(Loop pid=7) ray.exceptions.RayTaskError(TypeError): ray::Reward.compute_score() (pid=5)
+(Loop pid=7)   File "b.py", line 4, in compute_score
+(Loop pid=7) TypeError: the reward takes no 'weight'
+"""
+    ended = "Traceback (most recent call last):\n  File 'c.py'\nRuntimeError: no group was left\n"
+    path = tmp_path / "train.log"
+    path.write_text(NOISE + RAY + failed * 4 + ended, encoding="utf-8")
+    assert cause(path).line == "RuntimeError: no group was left"
+    assert cause(path).before == "TypeError: the reward takes no 'weight' (4 times)"
+    path.write_text(NOISE + ended, encoding="utf-8")
+    assert cause(path).before == cause(path).more == ""
+
+
 def test_an_earlier_attempts_exception_is_not_shown(tmp_path):
     path = tmp_path / "train.log"
     path.write_text("ValueError: of the first attempt\n", encoding="utf-8")
