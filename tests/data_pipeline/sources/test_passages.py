@@ -9,7 +9,7 @@ import pytest
 
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Passage, Reject
-from data_pipeline.sources.passages import SMALLEST, read, split
+from data_pipeline.sources.passages import read
 
 PARAGRAPHS = [
     "依恋是婴儿与照料者之间长期而稳定的情感联结。鲍尔比认为，它保护幼小的孩子不受危险。",
@@ -166,17 +166,103 @@ def test_a_pdf_gives_its_lines_as_paragraphs(tmp_path):
     ]
 
 
-def test_passages_keep_to_paragraphs_and_size():
-    texts = split(PARAGRAPHS * 30, size=200)
-    assert "\n".join(texts) == "\n".join(PARAGRAPHS * 30)
-    assert all(len(text) <= 200 for text in texts[:-1]) and len(texts[-1]) < 200 + SMALLEST
-    long = "".join(PARAGRAPHS * 5)
-    pieces = split([long], size=120)
-    assert letters("".join(pieces)) == long and all(piece.rstrip()[-1] in "。？" for piece in pieces)
-    assert (
-        "".join(split(["无" * 950], size=300)) == "无" * 950 or letters("".join(split(["无" * 950], 300))) == "无" * 950
-    )
-    assert split([], 300) == [] and split(["", " "], 300) == []
+def test_running_heads_and_feet_of_a_pdf_are_left_out_and_told(tmp_path):
+    words = "bonds recall trauma groups motive reward speech memory sleep grief habit anger".split()
+    sentences = [f"What {word} means to a child goes on" for word in words]
+    pages = []
+    for number, sentence in enumerate(sentences):
+        head = f"{number + 45}  THE BOOK" if number % 2 else f"CHAPTER 3  MEMORY   {number + 45}"
+        body = [
+            sentence,
+            "across the page and ends" if number % 2 else "far below and ends",
+            f"and of {words[-number]} 2 of 3 said so.",
+        ]
+        pages.append([head, *body, "Free e-books at www.example.com"])
+    rows = only(pdf(tmp_path / "a.pdf", pages))
+    *passages, told = rows
+    text = " ".join(row.text for row in passages if isinstance(row, Passage))
+    assert "CHAPTER" not in text and "THE BOOK" not in text and "e-books" not in text
+    assert all(sentence in text for sentence in sentences) and text.count("2 of 3 said so.") == 12
+    assert isinstance(told, Reject) and told.code == "running heads and feet of a PDF are no text"
+    assert "CHAPTER # MEMORY #" in " ".join(told.detail.split()) and "(6 pages, first 1)" in told.detail
+    assert "e-books at www.example.com' (12 pages, first 1)" in told.detail
+
+
+def test_lines_that_repeat_far_from_one_another_stay(tmp_path):
+    pages = [
+        [("Summary" if n % 5 == 0 else f"{'abcdefghij'[n % 10] * n} begins"), f"{'qwertzuiop'[n % 10] * n} ends."]
+        for n in range(20)
+    ]
+    rows = only(pdf(tmp_path / "a.pdf", pages))
+    assert all(isinstance(row, Passage) for row in rows)
+    assert " ".join(row.text for row in rows).count("Summary") == 4
+
+
+def test_pages_of_a_pdf_without_text_are_told(tmp_path):
+    pages = [
+        [f"The page of {'abcdef'[n] * 5} has text enough to be read, and ends."] if n != 3 else [] for n in range(6)
+    ]
+    *_, told = only(pdf(tmp_path / "a.pdf", pages))
+    assert told.reason == "pages of the PDF without text: 1 of 6: 4; blank, pictures, or scanned"
+
+
+def test_an_epub_gives_all_its_text_once_in_the_encoding_it_declares(tmp_path):
+    file = tmp_path / "书.epub"
+    epub(file, [f"在 body 里。<div>{PARAGRAPHS[0]}<br/>{PARAGRAPHS[1]}</div><ul><li>外<ul><li>内</li></ul></li></ul>"])
+    (row,) = only(file)
+    assert row.text == f"在 body 里。\n{PARAGRAPHS[0]}\n{PARAGRAPHS[1]}\n外\n内"
+    for head in (
+        '<?xml version="1.0" encoding="gb2312"?>',
+        '<meta http-equiv="Content-Type" content="text/html; charset=GBK">',
+    ):
+        with zipfile.ZipFile(file, "w") as book:
+            book.writestr("META-INF/container.xml", '<container><rootfile full-path="OEBPS/book.opf"/></container>')
+            book.writestr(
+                "OEBPS/book.opf",
+                '<package><manifest><item id="c" href="c.html"/></manifest><spine><itemref idref="c"/></spine>'
+                "</package>",
+            )
+            book.writestr("OEBPS/c.html", f"{head}<p>{PARAGRAPHS[2]}</p>".encode("gbk"))
+        (row,) = only(file)
+        assert (row.text, row.meta["encoding"]) == (PARAGRAPHS[2], "gb18030")
+
+
+def test_a_page_of_a_book_that_cannot_be_read_is_told_and_the_others_come(tmp_path):
+    file = epub(tmp_path / "b.epub", [f"<p>{PARAGRAPHS[0]}</p>", f"<p>{PARAGRAPHS[1]}</p>"])
+    with zipfile.ZipFile(file) as book:
+        parts = {name: book.read(name) for name in book.namelist()}
+    parts["OEBPS/text/c 1.xhtml"] = PARAGRAPHS[1].encode() + b"\n" + PARAGRAPHS[1].encode("gbk")
+    del parts["META-INF/container.xml"]
+    with zipfile.ZipFile(file, "w") as book:
+        book.writestr("META-INF/container.xml", '<container><rootfile full-path="OEBPS/book.opf"/></container>')
+        for name, content in parts.items():
+            book.writestr(name, content)
+    passage, told = only(file)
+    assert passage.text == PARAGRAPHS[0]
+    assert told.reason.startswith("several encodings in one file: OEBPS/text/c 1.xhtml: line 1 is UTF-8, line 2 is not")
+
+
+def test_headings_without_text_below_are_text(tmp_path):
+    file = epub(tmp_path / "b.epub", [f"<h1>第一章</h1><h2>依恋</h2><p>{PARAGRAPHS[0]}</p>", "<h1>完</h1>"])
+    rows = only(file)
+    assert [(row.meta.get("heading"), row.text) for row in rows] == [(None, "完"), ("第一章 依恋", PARAGRAPHS[0])]
+
+
+def test_lost_characters_are_no_text(tmp_path):
+    (tmp_path / "a.txt").write_text(PARAGRAPHS[0] + "\ufffd\ufffd", "utf-8")
+    (tmp_path / "b.txt").write_text("锟斤拷锟斤拷烫" + PARAGRAPHS[0], "utf-8")
+    (tmp_path / "c.txt").write_text(PARAGRAPHS[0], "utf-8")
+    first, second, passage = only(tmp_path)
+    assert first.code == second.code == "characters of the text are lost" and "2 x \ufffd near" in first.detail
+    assert passage.text == PARAGRAPHS[0]
+
+
+def test_one_broken_file_among_a_thousand(tmp_path):
+    for number in range(1000):
+        (tmp_path / f"{number:04}.txt").write_text(f"{number}。" + PARAGRAPHS[0], "utf-8")
+    (tmp_path / "0500.txt").write_bytes(PARAGRAPHS[0].encode() + b"\n" + PARAGRAPHS[1].encode("gbk"))
+    rows = only(tmp_path)
+    assert len(rows) == 1000 and [Path(row.where).name for row in rows if isinstance(row, Reject)] == ["0500.txt"]
 
 
 def test_the_user_is_told_what_is_wrong(tmp_path):

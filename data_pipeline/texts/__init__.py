@@ -1,0 +1,1 @@
+"""Plain text out of people's files: encodings, books, and the parts that a book is cut into."""
