@@ -1,4 +1,4 @@
-"""Contact data: phone, QQ, WeChat, e-mail and ID numbers however they are spelled, found and masked.
+"""Contact data: phone, QQ, WeChat, e-mail and ID numbers however they are spelled, and names of authors: to be masked.
 
 The rules are data with examples, `personal_data.yaml`. Contact data is found in the folded text, where each character
 stands at its place in the original, so that spans hold for both.
@@ -61,11 +61,12 @@ _SOUNDS = re.compile(f"[0-9{_HIGH}{''.join(_HOMOPHONES)}]{{8,}}")
 _SIGNS = r"(?:[^\w\n]|[_杠横空格减])"  # may stand between the digits of one number
 _BETWEEN = rf"{_SIGNS}{{0,4}}?"
 _LATIN = re.compile("[a-zA-Z@＠ａ-ｚＡ-Ｚ]")
-# A text can hold a contact only with letters in a row or an @, several digits, sounds of digits, or styled letters.
+# A text can hold a contact only with letters in a row or an @, several digits, sounds of digits, styled letters, or the
+# label of an author.
 _WORTH = (
     r"[a-zA-Z0-9ａ-ｚＡ-Ｚ][a-zA-Z0-9ａ-ｚＡ-Ｚ_.-]{2}|[@＠]"
     rf"|{_DIGIT}(?:[\W_杠横空格减]{{0,4}}{_DIGIT}){{4}}|[0-9{_HIGH}{''.join(_HOMOPHONES)}]{{8}}"
-    "|[\U0001d400-\U0001d7ff\U0001f100-\U0001f1ff]"
+    "|[\U0001d400-\U0001d7ff\U0001f100-\U0001f1ff]|(?:作者|[楼答题博]主|发帖人|[回提][答问]者|昵称|用户名|网名|笔名)\\s?[:：]"
 )
 _LETTERED = re.compile(r"(?<![a-z\d])[\dli|][\doil|]{6,}")
 # A numeral that only touches a number belongs to the word beside it: 12345678一起.
@@ -146,17 +147,17 @@ def contact_rules() -> dict:
 
 
 def find_contacts(text: str) -> list[Span]:
-    """Returns the contact data in `text` in order, without overlap; links are none (`steps/clean.py` removes them)."""
+    """Returns the contact data in `text` in order, without overlap; links are none (`cleaning.py` removes them)."""
     if not _worth()(text):
         return []
-    folded, rules, found = fold(text), contact_rules(), []
+    folded, rules, hits = fold(text), contact_rules(), []
     for rule in map(rules["words"].__getitem__, rules["screen"](folded)):
-        found += [(*match.span("x"), rule) for match in rule["pattern"].finditer(folded)]
+        hits += [(*match.span("x"), rule) for match in rule["pattern"].finditer(folded)]
     for run in _RUN.finditer(folded):
         if run.end() - run.start() >= 5:
-            found += _numbers(folded, run.start(), run.end(), rules)
+            hits += _numbers(folded, run.start(), run.end(), rules)
     spans, end = [], 0
-    for start, stop, rule in sorted(found, key=lambda f: (f[0], -f[1])):
+    for start, stop, rule in sorted(hits, key=lambda f: (f[0], -f[1])):
         if stop <= end:
             continue
         start = max(start, end)
@@ -174,7 +175,7 @@ def _numbers(folded: str, start: int, end: int, rules: dict) -> list[tuple[int, 
             if max(b - a for a, b in (part[-1], group)) >= 5 or sum(b - a for a, b in part) >= 11:
                 parts, part = [*parts, part], []
         part.append(group)
-    found = []
+    numbers = []
     parts.append(part)
     for part in parts:
         at = 0
@@ -184,9 +185,9 @@ def _numbers(folded: str, start: int, end: int, rules: dict) -> list[tuple[int, 
                 continue
             hit = _first(folded, part, at, rules)
             if hit:
-                found.append((*_whole(folded, part[at][0], part[hit[0] - 1][1]), hit[1]))
+                numbers.append((*_whole(folded, part[at][0], part[hit[0] - 1][1]), hit[1]))
             at = hit[0] if hit else at + 1
-    return found
+    return numbers
 
 
 def _public(folded: str, groups: list, at: int, public: set[str]) -> int:

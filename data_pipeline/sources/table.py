@@ -14,7 +14,7 @@ from pathlib import Path
 
 from data_pipeline.errors import BadInput
 from data_pipeline.records import LETTERS, Fault, Question, Reject, check_question, note
-from data_pipeline.steps.clean import Cleaned, clean_text
+from data_pipeline.safety.cleaning import Cleaned, clean_text
 from data_pipeline.tables.columns import Columns, Fields, beyond, say
 from data_pipeline.tables.keys import read_key, read_kind, true_or_false
 from data_pipeline.tables.options import is_empty, read_options, text_of
@@ -56,7 +56,7 @@ def read(
 
     `columns` maps our fields to the table's columns, {stem: 题目}; null takes our names and the usual ones. `kinds`
     explains words of the kind column, {word: single, multi or true_false}; null explains none. `clean` takes out of
-    texts what is taken out of posts (`data_pipeline/steps/clean.py`), but for emoticons and repetitions. `encoding`
+    texts what is taken out of posts (`data_pipeline/safety/cleaning.py`), but for emoticons and repetitions. `encoding`
     is that of a text file; "" finds it. `sheet` is that of a workbook; "" asks where there are several. `split` is
     the part of a data set that is read; "" asks where there are several. Raises BadInput for an option that cannot
     be, now; and for what is no table, while it is read.

@@ -20,6 +20,7 @@ from data_pipeline import dialogues
 from data_pipeline.llm.structured import once_more
 from data_pipeline.prompts import prompt_hash, render
 from data_pipeline.records import Ask, Dialogue, Fault, Reject, Request, Response, Turn, note
+from data_pipeline.safety.cleaning import checked_reply
 from data_pipeline.safety.crisis import crisis_flags
 from data_pipeline.safety.guidance import Helplines, add_flags, crisis_entry, guidance, guided_turns, note_guidance
 from data_pipeline.safety.reply_rules import find_forbidden, named_diagnoses
@@ -207,6 +208,11 @@ def _read(reply: Response, turn: _Next) -> _Read:
     if forbidden := _forbidden(text, turn):
         named = ", ".join(f"{rule} ({words})" for rule, words in forbidden)
         return _Read(fault=Fault("forbidden content", named), rule=forbidden[0][0])
+    thought, text = checked_reply(thought), checked_reply(text)
+    if isinstance(text, Fault):
+        return _Read(fault=text)
+    if isinstance(thought, Fault):
+        return _Read(fault=thought)
     return _Read(thought, text)
 
 

@@ -17,6 +17,7 @@ from data_pipeline.errors import BadInput
 from data_pipeline.llm.structured import Failure, ask_json, calls_report, under
 from data_pipeline.prompts import prompt_hash, render
 from data_pipeline.records import Ask, Dialogue, Fault, Post, Reject, Request, Turn, note
+from data_pipeline.safety.cleaning import checked_reply
 from data_pipeline.safety.guidance import guidance, note_guidance, post_text
 from data_pipeline.safety.helplines import HELPLINES, Helpline, check_helplines
 from data_pipeline.safety.reply_rules import find_forbidden
@@ -124,6 +125,9 @@ async def _rewritten(post: Post, settings: Settings, ask: Ask, counts: Counter) 
     text = reply.reply.strip()
     if fault := _fault(text, settings):
         return fault  # what a rule refuses needs no paid check
+    text = checked_reply(text)
+    if isinstance(text, Fault):
+        return text
     check, asked = await ask_json(ask, _request(CHECK, post, settings, reply=text, original=original), Check)
     counts.update(under(CHECK, asked))
     if isinstance(check, Failure):

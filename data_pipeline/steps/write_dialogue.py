@@ -13,7 +13,8 @@ from data_pipeline.dialogues import fault
 from data_pipeline.errors import BadInput
 from data_pipeline.llm.structured import Failure, ask_again, calls_report, under
 from data_pipeline.prompts import prompt_hash, render
-from data_pipeline.records import Ask, Dialogue, Post, Reject, Request, Turn, note
+from data_pipeline.records import Ask, Dialogue, Fault, Post, Reject, Request, Turn, note
+from data_pipeline.safety.cleaning import checked_reply, without_control
 from data_pipeline.safety.guidance import (
     Helplines,
     add_flags,
@@ -119,14 +120,15 @@ def _fault(written: Written, post: Post) -> str:
     planned = post.meta["plan"]["rounds"]
     if len(written.rounds) != planned:
         return f"{len(written.rounds)} rounds, {planned} are planned"
-    wrong = fault([Turn(role, text) for turns in written.rounds for role, text in turns])
-    return wrong.reason if wrong else ""
+    turns = [Turn(role, text) for turns in written.rounds for role, text in turns]
+    faults = [fault(turns), *(text for turn in turns if isinstance(text := checked_reply(turn.content), Fault))]
+    return next((one.reason for one in faults if one), "")
 
 
 def _dialogue(post: Post, written: Written | None, settings: Settings) -> Dialogue:
     rounds = written.rounds if written else [Round(client=post_text(post), counselor="")]
     meta = add_flags(tidy(post).meta, [turns.client for turns in rounds]) | {"parents": [post.id]}
-    turns = [Turn(role, text.strip()) for said in rounds for role, text in said]
+    turns = [Turn(role, without_control(text).strip()) for said in rounds for role, text in said]
     if not written:
         meta["answer"] = "guidance"
     for number in guided_turns(turns, bool(meta.get("crisis"))):

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from data_pipeline.records import Post
-from data_pipeline.steps.clean import clean_text
+from data_pipeline.safety.cleaning import clean_text
 from data_pipeline.synthesis import apply
 from tests.conftest import DATA
 

@@ -27,7 +27,7 @@ def digest(value: object) -> int:
 
 def reasoned(messages: list[dict]) -> tuple[str, str]:
     """Returns (thought, reply) to a history without its system message."""
-    number = digest(messages)
+    number = digest(messages) % 1_000_000  # more digits may be somebody's number
     return (
         f"来访者很累，用人本取向的共情。（{number}）",
         f"听起来这件事让你很累，愿意多说一点吗？（{chr(0x4E00 + number % 20000)}）",

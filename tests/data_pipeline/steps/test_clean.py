@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Dialogue, Passage, Post, Question, Reject, Turn
+from data_pipeline.safety.cleaning import _rules, clean_text, write_punctuation
 from data_pipeline.safety.personal_data import fold
 from data_pipeline.sources import cpsyexam as exam
 from data_pipeline.sources import pceb as benchmark
 from data_pipeline.steps import check_balance
-from data_pipeline.steps.clean import Settings, _rules, clean_text, write_punctuation
+from data_pipeline.steps.clean import Settings
 from data_pipeline.synthesis import apply
 from tests.conftest import real_data
 
@@ -65,7 +66,9 @@ def test_a_writing_rule_does_what_its_examples_say(rule):
         ("我今年１８岁，ＱＱ上没有朋友。", "我今年18岁，QQ上没有朋友。"),
         ("今天又跟妈妈吵架了，她说我不懂事。今天又跟妈妈吵架了，她说我不懂事。", "今天又跟妈妈吵架了，她说我不懂事。"),
         ("加我微信abc12345(白天)或者154-1234-5678😊", "加我微信[微信号已隐去]（白天）或者[电话已隐去]"),
-        ("第一段<br/>第二段&nbsp;完", "第一段 第二段 完"),
+        ("第一段<br/>第二段&nbsp;完，我<b>很</b>累", "第一段\n第二段 完，我很累"),
+        ("我很累&lt;script&gt;alert(1)&lt;/script&gt;<!-- x -->", "我很累"),
+        ("我\u202e很\x1b[31m累\x00了\u2067", "我很累了"),
         ("I feel so alone :( please help!!! https://example.test", "I feel so alone please help!"),
     ],
 )  # fmt: skip

@@ -70,6 +70,7 @@ def test_no_post_is_lost_and_what_a_rule_refuses_is_not_checked(tmp_path):
         "丙事": {"reply": REPLY + "从你说的看，你这是典型的焦虑症。"},
         "丁事": {"reply": REPLY + "实在不行就拨打400-161-0000。"},
         "癸事": {"reply": REPLY + "I promise you will feel better."},
+        "子事": {"reply": REPLY + "可以看https://example.test/a。"},
         "戊事": {"text": REPLY},
         "己事": FAULT,
     }
@@ -94,6 +95,7 @@ def test_no_post_is_lost_and_what_a_rule_refuses_is_not_checked(tmp_path):
         "丙": "forbidden content: diagnosis (",
         "丁": "forbidden content: contact number (",
         "癸": "forbidden content: promise (i promise",
+        "子": "holds what cleaning takes out: link (https://example.test/a)",
         "戊": "not rewritten: wrong shape: reply: Field required",
         "己": "not rewritten: no reply: HTTP 500",
         "庚": "check: not faithful (添加了运动的建议)",

@@ -27,9 +27,16 @@ READ_ANSWERS = {"select_challenging", "write_rationales"}
 WITH_CRISIS = {"clean", "plan_dialogue", "write_dialogue", "reason_reply", "validate_dialogue", "rewrite_empathy"}
 WITH_GUIDANCE = WITH_CRISIS - {"clean"}
 ASKING = {name for name in STEPS if find_step(name, "the test").asks}
+CHECKED = {"clean", "reason_reply", "rewrite_empathy", "write_dialogue"}
+CLEANING = (
+    "safety/clean_rules.yaml",
+    "safety/personal_data.yaml",
+    "safety/page_furniture.yaml",
+    "safety/advertisements.yaml",
+    "safety/advertisement_weights.tsv",
+)
 RULES = {
-    "steps/clean_rules.yaml": {"clean"},
-    "safety/personal_data.yaml": {"clean"},
+    **dict.fromkeys(CLEANING, CHECKED),
     "safety/reply_rules.yaml": {"reason_reply", "rewrite_empathy"},
     "safety/crisis_rules.yaml": WITH_CRISIS,
     "safety/helplines.yaml": WITH_CRISIS,

@@ -1,0 +1,75 @@
+"""What a site writes around a text: who wrote it and when, rights, buttons and their counts. It goes line by line.
+
+The rules are data with examples, `page_furniture.yaml`.
+"""
+
+import re
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+
+import yaml
+
+from data_pipeline.safety.screening import Span
+
+LONGEST = 200  # characters of such a line; ours
+_LINE = re.compile(r"[^\n]+")
+
+
+@lru_cache(1)
+def furniture_rules() -> dict:
+    """Returns `page_furniture.yaml`, its parts and lists compiled, each list as one pattern."""
+    rules = yaml.safe_load((Path(__file__).parent / "page_furniture.yaml").read_text(encoding="utf-8"))
+    parts = rules["parts"]
+
+    def compiled(pattern: str) -> re.Pattern:
+        for _ in range(2):  # parts name parts
+            for name, part in parts.items():
+                pattern = pattern.replace(f"${name}", part)
+        return re.compile(pattern)
+
+    lists = {kind: compiled("|".join(f"(?:{pattern})" for pattern in rules[kind])) for kind in ("sure", "beside")}
+    bar = compiled("(?P<button>$BUTTON)|(?P<time>$TIME)|(?P<count>$COUNT)|(?P<gap>$GAP)")
+    return rules | lists | {"bar": bar}
+
+
+def furniture_needs() -> list[str]:
+    """Returns patterns for `screen`: a text without any of them has no page furniture."""
+    return [
+        r"(?:发布|编辑|发表|更新|创作|修改|首发|回答|提问|评论)(?:于|时间|日期)|属地|客户端|网页版|超话|著作权|版权|转载"
+        r"|链接[:：]|来源|转自|出处|赞同|评论|收藏|转发|举报|浏览|点赞|关注|回复|楼"
+    ]
+
+
+def find_page_furniture(text: str) -> list[Span]:
+    """Returns the runs of lines that are furniture, of which one at least is so by itself."""
+    if len(text) > LONGEST and "\n" not in text:
+        return []
+    spans, run, sure = [], [], False
+    for line in [*_LINE.finditer(text), None]:
+        if line and not line[0].strip():
+            continue
+        kind = _kind(line[0].strip()) if line else ""
+        if line and kind:
+            run.append(line)
+            sure = sure or kind == "sure"
+            continue
+        if run and sure:
+            start, end = run[0].start(), run[-1].end()
+            spans.append(Span(start, end, "page", text[start:end], "page_furniture"))
+        run, sure = [], False
+    return spans
+
+
+def _kind(line: str) -> str:
+    """Returns "sure", "beside" or "" for a line that may be text."""
+    rules = furniture_rules()
+    if len(line) > LONGEST:
+        return ""
+    for kind in ("sure", "beside"):
+        if rules[kind].fullmatch(line):
+            return kind
+    tokens = Counter(match.lastgroup for match in rules["bar"].finditer(line) if match[0])
+    if not tokens or rules["bar"].sub("", line):
+        return ""
+    return "sure" if tokens["button"] and tokens["button"] + tokens["count"] > 1 else "beside"

@@ -1,0 +1,77 @@
+"""Advertisements go and the language of therapy stays; what is measured here on fitted examples is measured on those of
+another hand by tests/benchmarks/advertisements.py.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.records import Dialogue, Question
+from data_pipeline.safety.advertisements import find_advertisements, score
+from data_pipeline.safety.cleaning import clean_text
+from data_pipeline.sources import read
+from tests.conftest import real_data
+
+LINES = (Path(__file__).parent / "advertisement_examples.txt").read_text("utf-8").splitlines()
+ADVERTISEMENTS = [line[2:] for line in LINES if line.startswith("+ ")]
+OTHERS = [line[2:] for line in LINES if line.startswith("- ")]
+
+
+def is_taken(text: str) -> bool:
+    return any(span.kind == "ad" for span in clean_text(text).removed)
+
+
+def test_the_examples_are_told_apart():
+    assert len(ADVERTISEMENTS) == 230 and len(OTHERS) == 253
+    right, wrong = sum(map(is_taken, ADVERTISEMENTS)), [text for text in OTHERS if is_taken(text)]
+    assert right / len(ADVERTISEMENTS) >= 0.9 and len(wrong) <= 2, wrong
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "可以每天做一次身体扫描，以帮助你更好地关注当下。",
+        "我们一起识别并挑战不合理的想法，不再过度关注别人的评价。",
+        "怕说出来会让人觉得我在索求关注。",
+        "我很关注公众号里的心理文章，但看完更焦虑。",
+        "我交了四千块的课程费，老师说包过，结果他们关门了，我整夜睡不着。",
+    ],
+)
+def test_words_of_therapy_and_stories_of_buyers_stay(text):
+    assert clean_text(text).text == text
+
+
+def test_only_the_sentences_of_an_advertisement_go():
+    own = "我和他分手两个月了，还是会在夜里想起来，白天上课也没有精神。"
+    ad = "本店诚招代理，限时优惠，全国包邮，有意者私聊。"
+    assert clean_text(own + ad).text == own and clean_text(ad + own).text == own
+    (span,) = find_advertisements(own + ad + own)
+    assert (span.start, span.text) == (len(own), ad) and score(ad) > 0 > score(own)
+    both = find_advertisements(ad + own * 2 + ad)
+    assert [span.text for span in both] == [ad, ad]
+
+
+def test_an_advertisement_in_a_crisis_stays():
+    text = "我想死，活不下去了，代写论文加我微信，价格便宜，包过。"
+    assert "我想死" in clean_text(text).text
+
+
+def test_in_public_sets_the_two_advertisements_of_smilechat_go_and_nothing_else():
+    taken, texts = [], []
+    for file in sorted(real_data("smile").glob("*.json")):
+        texts += [(file.stem, turn["content"]) for turn in json.loads(file.read_bytes())]
+    texts += [("psysuicide", row["text"]) for row in json.loads((real_data("psysuicide") / "valid.json").read_bytes())]
+    for name, folder in (("cpsycoun", "cpsycoun/CPsyCounD"), ("cpsycoun", "cpsycoun/CPsyCounE"), ("pceb", "pceb")):
+        for row in read(name, real_data(folder)):
+            if isinstance(row, Dialogue):
+                texts += [(row.id, turn.content) for turn in row.turns]
+            elif isinstance(row, Question):
+                texts += [(row.id, text) for text in (row.context, row.stem, row.reference, *row.options)]
+    for id, text in texts:
+        taken += [(id, span.text) for span in clean_text(text).removed if span.kind == "ad"]
+    assert len(texts) > 20_000
+    assert taken == [
+        ("36694", "如果你还有其他的疑问或者问题，可以私信我或者关注我们的微信公众号: 渡仁心理Pro。"),
+        ("44921", "如果你还有其他问题或者需要进一步的支持，随时联系我或者关注我们的微信公众号: 渡仁心理Pro。"),
+    ]
