@@ -28,6 +28,17 @@ def test_the_examples_are_told_apart():
     assert right / len(ADVERTISEMENTS) >= 0.9 and len(wrong) <= 2, wrong
 
 
+def test_blind_examples_are_told_apart_as_when_they_were_scored():
+    """150 of each, written by somebody who had not seen the rules and scored once (2026-11-29): 88 taken rightly, 1
+    wrongly; the weights alone: precision 0.989, recall 0.593, below the bar of 0.80; of 20 English ones none. What is
+    fitted on them from here is not blind.
+    """
+    lines = (Path(__file__).parent / "advertisements_blind.txt").read_text("utf-8").splitlines()
+    taken = [line for line in lines if is_taken(line[2:])]
+    right = sum(line.startswith("+ ") for line in taken)
+    assert len(lines) == 300 and right >= 88 and len(taken) - right <= 1
+
+
 @pytest.mark.parametrize(
     "text",
     [
