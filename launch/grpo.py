@@ -132,18 +132,18 @@ def check_machine(config: DictConfig, model: str) -> str | None:
     address = os.environ.get("RAY_ADDRESS")
     if address:
         checks.check_ray(address, "RAY_ADDRESS")
+    elif config.trainer.nnodes > 1:
+        raise BadInput(
+            f"nodes={config.trainer.nnodes}: start Ray on all of them and name it, RAY_ADDRESS=HOST:PORT "
+            "(launch/cluster/grpo.slurm does both)"
+        )
     else:
+        if config.trainer.device == "cuda":
+            gpu.check_gpus(config.trainer.n_gpus_per_node, "cards")
         checks.check_ray_cpus(config)
-        if config.trainer.nnodes > 1:
-            raise BadInput(
-                f"nodes={config.trainer.nnodes}: start Ray on all of them and name it, RAY_ADDRESS=HOST:PORT "
-                "(launch/cluster/grpo.slurm does both)"
-            )
     if config.trainer.device != "cuda":
         checks.check_memory_on_cpu(model, "base_model")
         return address
-    if not address:
-        gpu.check_gpus(config.trainer.n_gpus_per_node, "cards")
     gpu.check_build()
     part = config.actor_rollout_ref.model
     gpu.check_attention(
