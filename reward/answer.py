@@ -246,7 +246,8 @@ def _patterns(options: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str
     letters = {text: letter for letter, text, _ in pairs if texts.count(text) == 1}
     start = r"(?:(?<![一-龥])|(?<=[是为选择即项案]))"
     end = r"(?=[ )]*(?:[。.,;!、(即\n]|\Z))"
-    own = [rf"{at}(?:[ ).:、=—-]{{0,4}}\(?{text}\)?|(?:选?项)?[。,]{text}{end})" for at, _, text in pairs]
+    whole = r"(?:(?<![A-Za-z0-9])|(?![A-Za-z0-9]))"  # "Answer" is no A with an option "n"
+    own = [rf"{at}(?:[ ).:、=—-]{{0,4}}\(?{text}{whole}\)?|(?:选?项)?[。,]{text}{end})" for at, _, text in pairs]
     alone = "|".join(re.escape(text) for text in sorted(letters, key=len, reverse=True)) or "(?!)"
     return (
         re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join(own) or '(?!)'})"),

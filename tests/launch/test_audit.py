@@ -109,7 +109,7 @@ def test_a_variant_and_a_recipe_of_ones_own_are_held_against_a_card(monkeypatch,
     )
     done = launch("audit", "recipe=psyche_r1_lora", "against=psyche_r1")
     assert done.returncode == 1, done.stdout + done.stderr
-    told = [line.strip() for line in done.stdout.splitlines() if line.startswith("  ")]
+    told = [line.strip() for line in done.stdout.splitlines() if line.startswith("  ") and ", published " in line]
     assert told == [
         "sft: learning_rate 0.0001, published 1e-05",
         "sft: finetuning_type lora, published full",

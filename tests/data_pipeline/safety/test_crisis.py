@@ -55,7 +55,7 @@ def mask(text: str) -> tuple[str, list]:
 
 def test_there_are_two_hundred_cases_of_every_kind():
     assert len(CONTACTS) >= 200 and len({case["text"] for case in CONTACTS}) == len(CONTACTS)
-    assert {case["kind"] for case in CONTACTS} == set(contact_rules()["names"])
+    assert {case["kind"] for case in CONTACTS} == set(contact_rules()["names"]) - {"name"}  # of authors: test_cleaning
 
 
 @pytest.mark.parametrize("case", CONTACTS, ids=lambda c: c["text"][:20])

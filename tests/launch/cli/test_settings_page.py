@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -172,7 +173,7 @@ def test_help_stands_before_all_else(words):
 
 def test_help_that_is_cut_off_leaves_no_traceback():
     done = subprocess.run(
-        f"{sys.executable} -m launch.data --help | head -n 1", shell=True, capture_output=True, text=True
+        f"{shlex.quote(sys.executable)} -m launch.data --help | head -n 1", shell=True, capture_output=True, text=True
     )
     assert done.stdout.startswith("The data stage") and not done.stderr
 
