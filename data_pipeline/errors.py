@@ -1,8 +1,10 @@
 """What is said to a user whose input is wrong."""
 
 import difflib
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -16,6 +18,22 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
     """Returns ". Did you mean NAME?" with the nearest of `names`, "" when none is near."""
     close = difflib.get_close_matches(word, list(names), n=1)
     return f". Did you mean {close[0]}?" if close else ""
+
+
+def check_options(
+    function: Callable, path: str | Path, options: Mapping[str, Any], where: str, place: str = ""
+) -> None:
+    """Raises BadInput, opening with `where`, for options that `function(path, **options)` does not take; `place` says
+    where it stands. Asked before the call, so that a TypeError of the function's own stays one.
+    """
+    signature = inspect.signature(function)
+    try:
+        signature.bind(path, **options)
+    except TypeError as error:
+        known = list(signature.parameters)[1:]
+        hint = next((did_you_mean(option, known) for option in options if option not in known), "")
+        taken = f"its options are {', '.join(known)}" if known else "it takes no options"
+        raise BadInput(f"{where}: {error}; {taken}{place}{hint}") from None
 
 
 def first_fault(where: str, error: "ValidationError") -> str:

@@ -5,7 +5,6 @@ A file `eval/benchmarks/NAME.py`, or `benchmark.py` in a folder `eval/benchmarks
 """
 
 import importlib
-import inspect
 import pkgutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.errors import BadInput, did_you_mean
+from data_pipeline.errors import BadInput, check_options, did_you_mean
 from data_pipeline.records import Dialogue, Question, Reject, Response
 from eval import benchmarks
 from eval.figures import Cell, SetMetrics
@@ -180,14 +179,7 @@ def benchmark_of_files() -> Benchmark:
 
 def load_items(benchmark: Benchmark, path: Path, options: Mapping[str, Any], where: str) -> Loaded:
     """Returns what the benchmark loads; raises BadInput, opening with `where`, for options that it does not take."""
-    signature = inspect.signature(benchmark.load)
-    try:
-        signature.bind(path, **options)  # before the call, so that a TypeError of the loader's own stays one
-    except TypeError as error:
-        known = list(signature.parameters)[1:]
-        hint = next((did_you_mean(option, known) for option in options if option not in known), "")
-        taken = f"its options are {', '.join(known)}" if known else "it takes no options"
-        raise BadInput(f"{where}.options: {error}; {taken} ({_file(benchmark.name)}){hint}") from None
+    check_options(benchmark.load, path, options, f"{where}.options", f" ({_file(benchmark.name)})")
     loaded = benchmark.load(path, **options)
     if not isinstance(loaded, Loaded):
         raise BadInput(f"{_file(benchmark.name)}: load gave {type(loaded).__name__}; it gives Loaded(items, ...)")

@@ -5,13 +5,12 @@ and people's verdicts name a record by its id.
 """
 
 import importlib
-import inspect
 import pkgutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-from data_pipeline.errors import BadInput, did_you_mean
+from data_pipeline.errors import BadInput, check_options, did_you_mean
 from data_pipeline.records import Dialogue, Passage, Post, Question, Reject
 
 Record = Question | Passage | Post | Dialogue
@@ -33,14 +32,7 @@ def read(name: str, path: str | Path, key: str = "source", /, **options) -> Iter
     files, while they are read. Raises TypeError for a reader that yields something else than records.
     """
     reader = find_reader(name, key).read
-    signature = inspect.signature(reader)
-    try:
-        signature.bind(path, **options)  # before the call, so that a TypeError of the reader's own stays one
-    except TypeError as error:
-        known = list(signature.parameters)[1:]
-        hint = next((did_you_mean(option, known) for option in options if option not in known), "")
-        taken = f"its options are {', '.join(known)}" if known else "it takes no options"
-        raise BadInput(f"{key}={name}: {error}; {taken}{hint}") from None
+    check_options(reader, path, options, f"{key}={name}")
     return _unique(_records(name, reader(path, **options)))
 
 
