@@ -17,16 +17,18 @@ PIECE = 500  # items that go to a process at once
 FEW = 20_000  # items that are done before processes would have started
 
 
-def in_processes(function: Callable[[list[Item]], Made], items: Iterable[Item]) -> Iterator[tuple[list[Item], Made]]:
+def in_processes(
+    function: Callable[[list[Item]], Made], items: Iterable[Item], few: int = FEW
+) -> Iterator[tuple[list[Item], Made]]:
     """Gives (piece, function(piece)) of the items' pieces, in their order; `function` stands at the top of a module.
 
-    Few items are done in this process. Raises what `function` raises.
+    No more items than `few` (FEW unless told) are done in this process. Raises what `function` raises.
     """
     items = iter(items)
-    first = list(islice(items, FEW + 1))
+    first = list(islice(items, few + 1))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     pieces = _pieces(chain(first, items))
-    if len(first) <= FEW or cores == 1:
+    if len(first) <= few or cores == 1:
         yield from ((piece, function(piece)) for piece in pieces)
         return
     del first

@@ -7,13 +7,14 @@ import base64
 import io
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import jinja2
 
 from eval import tables
-from eval.contract import Published, find_benchmark
+from eval.contract import Published, Table, find_benchmark
 from eval.figures import Measured, SetMetrics
 from eval.responses import Row
 
@@ -25,8 +26,49 @@ READ_BY = (
 )
 
 
-def plot(series: dict[str, Sequence[tuple[float, float]]], xlabel: str, ylabel: str) -> dict[str, str]:
-    """Returns {"png": base64, "alt": text} of one line plot; `series` maps labels to (x, y) points."""
+class Picture(NamedTuple):
+    png: str  # base64
+    alt: str
+
+
+@dataclass
+class Sample:
+    id: str
+    question: str
+    key: str
+    read: str  # letters or scores
+    response: str
+
+
+@dataclass
+class Samples:
+    """The first few responses of one verdict."""
+
+    checkpoint: str
+    verdict: str
+    count: int  # of all with this verdict
+    rows: list[Sample]
+
+
+@dataclass
+class Section:
+    title: str
+    notes: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)  # one without rows is not shown
+    plots: list[Picture] = field(default_factory=list)
+    samples: list[Samples] = field(default_factory=list)
+
+
+@dataclass
+class Page:
+    title: str
+    sections: list[Section]
+    figures: list[tuple[str, str]] = field(default_factory=list)  # (label, text), before the sections
+    plots: list[Picture] = field(default_factory=list)  # and these
+
+
+def plot(series: dict[str, Sequence[tuple[float, float]]], xlabel: str, ylabel: str) -> Picture:
+    """Returns one line plot; `series` maps labels to (x, y) points."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.4), dpi=110, layout="constrained")
@@ -41,11 +83,11 @@ def plot(series: dict[str, Sequence[tuple[float, float]]], xlabel: str, ylabel: 
     return picture(figure, f"{ylabel} over {xlabel}")
 
 
-def picture(figure, alt: str) -> dict[str, str]:
-    """Returns {"png": base64, "alt": text} of a matplotlib figure."""
+def picture(figure, alt: str) -> Picture:
+    """Returns the picture of a matplotlib figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    return {"png": base64.b64encode(buffer.getvalue()).decode(), "alt": alt}
+    return Picture(base64.b64encode(buffer.getvalue()).decode(), alt)
 
 
 def smooth(points: Sequence[tuple[float, float]], window: int = 5) -> list[tuple[float, float]]:
@@ -57,7 +99,7 @@ def smooth(points: Sequence[tuple[float, float]], window: int = 5) -> list[tuple
     ]
 
 
-def size_plot(published: Published, ours: dict[str, tuple[float, float]], name: str) -> dict[str, str]:
+def size_plot(published: Published, ours: dict[str, tuple[float, float]], name: str) -> Picture:
     """Returns the picture of the first average (0..100) against model size, as figure 1 of Psyche-R1, ours marked."""
     from matplotlib.figure import Figure
 
@@ -81,11 +123,8 @@ def size_plot(published: Published, ours: dict[str, tuple[float, float]], name: 
     return picture(figure, f"{label} over model size")
 
 
-def page(title: str, measured: Measured, rows: dict[tuple[str, str], list[Row]]) -> dict[str, Any]:
-    """Returns the content of a report: {"title", "sections": [{"title", "notes", "tables", "plots", "samples"}]}.
-
-    `rows` are the stored responses by (checkpoint, set).
-    """
+def page(title: str, measured: Measured, rows: dict[tuple[str, str], list[Row]]) -> Page:
+    """Returns the content of a report, a section for each set; `rows` are the stored responses by (checkpoint, set)."""
     sections = []
     for name, results in measured.sets.items():
         first = next(iter(results.values()))
@@ -100,9 +139,9 @@ def page(title: str, measured: Measured, rows: dict[tuple[str, str], list[Row]])
         notes += [f"elastic rule {first.elastic_rule}: {first.elastic_rule_source}", *notes_of(results)]
         notes += [f"judged by {judge}" for judge in dict.fromkeys(r.judge for r in results.values() if r.judge)]
         notes.append(f"scoring version {first.version}, items {first.fingerprint[:12]}")
-        sections.append({"title": name, "notes": notes, "tables": [t for t in shown if t.rows], "plots": plots,
-                         "samples": samples({c: rows[c, name] for c in results if (c, name) in rows})})  # fmt: skip
-    return {"title": f"Evaluation of {title}", "sections": sections}
+        responses = samples({c: rows[c, name] for c in results if (c, name) in rows})
+        sections.append(Section(name, notes, shown, plots, responses))
+    return Page(f"Evaluation of {title}", sections)
 
 
 def notes_of(results: dict[str, SetMetrics]) -> list[str]:
@@ -134,50 +173,47 @@ def verdict(row: Row) -> str:
     return "answered" if not (row.has_letters and row.key) else "right" if row.acc else "wrong"
 
 
-def samples(rows: dict[str, list[Row]]) -> list[dict[str, Any]]:
-    """Returns {"checkpoint", "verdict", "count", "rows"} groups, with the first few responses of each verdict."""
+def samples(rows: dict[str, list[Row]]) -> list[Samples]:
+    """Returns the first few responses of each checkpoint and verdict."""
     groups = []
     for checkpoint, of_checkpoint in rows.items():
         by_verdict = defaultdict(list)
         for row in of_checkpoint:
             by_verdict[verdict(row)].append(row)
         for name in ("right", "wrong", "answered", "unreadable", "failed"):
-            shown = [
-                {"question": r.question, "key": r.key, "read": r.read or _scores(r), "id": r.id,
-                 "response": (r.error or f"{r.reasoning}\n{r.response}".strip())[:LONGEST]}
-                for r in by_verdict[name][:SHOWN]
-            ]  # fmt: skip
-            if shown:
-                groups.append(
-                    {"checkpoint": checkpoint, "verdict": name, "count": len(by_verdict[name]), "rows": shown}
-                )
+            if shown := by_verdict[name]:
+                groups.append(Samples(checkpoint, name, len(shown), [_sample(row) for row in shown[:SHOWN]]))
     return groups
+
+
+def _sample(row: Row) -> Sample:
+    response = row.error or f"{row.reasoning}\n{row.response}".strip()
+    return Sample(row.id, row.question, row.key, row.read or _scores(row), response[:LONGEST])
 
 
 def _scores(row: Row) -> str:
     return ", ".join(f"{name} {'missing' if v is None else f'{v:.4g}'}" for name, v in row.scores.items())
 
 
-def write(folder: Path, content: dict, name: str = "report") -> dict[str, Path]:
-    """Writes NAME.html and NAME.md; returns {file name: path}. Keys of `content` as `page` returns them, and for a
-    demo "figures" (list of (label, text)) and "plots".
-    """
+def write(folder: Path, content: Page, name: str = "report") -> dict[str, Path]:
+    """Writes NAME.html and NAME.md; returns {file name: path}."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
     html, markdown = folder / f"{name}.html", folder / f"{name}.md"
     html.touch(0o600)
     html.chmod(0o600)  # it shows what people and models said
-    html.write_text(environment.get_template("report.html.jinja").render(content), encoding="utf-8")
+    html.write_text(environment.get_template("report.html.jinja").render(vars(content)), encoding="utf-8")
     markdown.write_text(_markdown(content), encoding="utf-8")
     return {html.name: html, markdown.name: markdown}
 
 
-def _markdown(content: dict) -> str:
-    lines = [f"# {content['title']}", "", "A research artefact: no claim of clinical use.", ""]
-    for label, text in content.get("figures", []):
-        lines.append(f"- {label}: {text}")
-    for section in content["sections"]:
-        lines += ["", f"## {section['title']}", "", *(f"- {note}" for note in section["notes"])]
-        for table in section["tables"]:
+def _markdown(content: Page) -> str:
+    lines = [f"# {content.title}", "", "A research artefact: no claim of clinical use.", ""]
+    lines += [f"- {label}: {text}" for label, text in content.figures]
+    for section in content.sections:
+        lines += ["", f"## {section.title}", "", *(f"- {note}" for note in section.notes)]
+        for table in section.tables:
+            if not table.rows:
+                continue
             rows = [table.head, ["---"] * len(table.head), *table.rows]
             lines += ["", f"### {table.caption}", ""]
             lines += ["| " + " | ".join(str(c).replace("|", "\\|") for c in row) + " |" for row in rows]

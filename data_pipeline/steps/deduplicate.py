@@ -38,6 +38,7 @@ MIX = 0x9E3779B97F4A7C15  # an odd number of 64 bits, for hashes modulo 2**64
 END = "\n"  # of a text's line, stem or option
 PARTNER = 0.5  # characters that an option and its partner have in common at least; ours
 EXCERPT = 80
+FEW = 100_000  # texts that are signed before processes would have started: ten microseconds each
 _NUMBER = re.compile(r"\d+")
 _NOISE = re.compile(r"[^\w\n]+")
 
@@ -224,7 +225,7 @@ def _buckets(spelled: Iterable[str], settings: Settings) -> Iterator[list[int]]:
     import numpy
 
     known, pieces, number = array("Q"), [], 0
-    for piece, keys in in_processes(partial(_band_keys, settings), spelled):
+    for piece, keys in in_processes(partial(_band_keys, settings), spelled, FEW):
         known.extend(number + i for i, text in enumerate(piece) if text.strip())  # blank: nothing to compare
         pieces.append(keys)
         number += len(piece)

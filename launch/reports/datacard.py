@@ -30,9 +30,8 @@ def write(folder: Path, name: str, counts: DataCounts, costs: list[dict]) -> dic
         "reply": [len(t.content) for d in dialogues for t in d.turns if t.role == "counselor"],
     }
     plots += [histogram(values, f"characters of a {what}") for what, values in lengths.items() if values]
-    section = {"title": "What is in it", "notes": _notes(counts), "tables": [t for t in tables if t.rows],
-               "plots": plots, "samples": []}  # fmt: skip
-    content = {"title": f"Data card of run {name}", "sections": [section, *_step_sections(folder / "steps")]}
+    section = report.Section("What is in it", _notes(counts), tables, plots)
+    content = report.Page(f"Data card of run {name}", [section, *_step_sections(folder / "steps")])
     return report.write(folder, content, "datacard")
 
 
@@ -80,7 +79,7 @@ def _subject_table(questions: list[Question], dialogues: list[Dialogue]) -> Tabl
     return Table("subjects", ("subject", "single-answer", "multi-answer"), rows)
 
 
-def funnel(counts: DataCounts) -> dict[str, str]:
+def funnel(counts: DataCounts) -> report.Picture:
     """Returns the picture of how many rows each step passed on and rejected."""
     from matplotlib.figure import Figure
 
@@ -98,7 +97,7 @@ def funnel(counts: DataCounts) -> dict[str, str]:
     return report.picture(figure, "rows passed on, merged and rejected by every step")
 
 
-def histogram(values: list[int], label: str) -> dict[str, str]:
+def histogram(values: list[int], label: str) -> report.Picture:
     """Returns the picture of a distribution of lengths."""
     from matplotlib.figure import Figure
 
@@ -110,7 +109,7 @@ def histogram(values: list[int], label: str) -> dict[str, str]:
     return report.picture(figure, f"distribution of {label}")
 
 
-def _step_sections(steps: Path) -> list[dict]:
+def _step_sections(steps: Path) -> list[report.Section]:
     """Returns one section per step with samples of its output and its rejects."""
     sections = []
     for state in sorted(
@@ -124,8 +123,7 @@ def _step_sections(steps: Path) -> list[dict]:
             Table("samples of its output", ("id", "text"), [[row["id"], _text(row)] for row in shown]),
             Table("samples of its rejects", ("id", "reason"), [[reject.id, reject.reason] for reject in rejects]),
         ]
-        sections.append({"title": f"{place.parent.name}: {place.name}", "notes": [], "plots": [], "samples": [],
-                         "tables": [t for t in tables if t.rows]})  # fmt: skip
+        sections.append(report.Section(f"{place.parent.name}: {place.name}", tables=tables))
     return sections
 
 

@@ -26,7 +26,7 @@ def write(name: str, state: dict) -> dict:
     )
     losses = [(e["step"], e["loss"]) for e in llama_factory.log_history(Path(trained["model"])) if "loss" in e]
     talked = (folder / TRANSCRIPT).is_file()
-    parts, plots, content = _conversation(folder) if talked else _questions(name)
+    parts, plots, sections = _conversation(folder) if talked else _questions(name)
     counted = ("dialogues",) if talked else ("sft", "grpo", "heldout")
     summary = {
         "run": name,
@@ -43,13 +43,12 @@ def write(name: str, state: dict) -> dict:
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
     (folder / "summary.json").write_text(text, encoding="utf-8")
     plots = [report.plot({"loss": losses}, "SFT step", "SFT loss"), *plots]
-    content |= {"title": f"PsyForge run {name}", "figures": figures(summary), "plots": plots}
-    report.write(folder, content)
+    report.write(folder, report.Page(f"PsyForge run {name}", sections, figures(summary), plots))
     return summary
 
 
-def _questions(name: str) -> tuple[dict, list, dict]:
-    """Returns (parts of the summary, plots, content of the report) of a demo that ends in an evaluation."""
+def _questions(name: str) -> tuple[dict, list[report.Picture], list[report.Section]]:
+    """Returns (parts of the summary, plots, sections of the report) of a demo that ends in an evaluation."""
     folder = Path("runs") / name
     measured = Measured.read(folder / "eval" / "metrics.json")
     heldout, prompts = ({c: r.as_json() for c, r in measured.sets[n].items()} for n in ("heldout", "grpo_prompts"))
@@ -93,18 +92,17 @@ def _questions(name: str) -> tuple[dict, list, dict]:
         for name, results in measured.sets.items()
         for checkpoint in results
     }
-    return parts, plots, report.page(f"run {name}", measured, rows)
+    return parts, plots, report.page(f"run {name}", measured, rows).sections
 
 
-def _conversation(folder: Path) -> tuple[dict, list, dict]:
-    """Returns (parts of the summary, plots, content of the report) of a demo that ends in a conversation."""
+def _conversation(folder: Path) -> tuple[dict, list[report.Picture], list[report.Section]]:
+    """Returns (parts of the summary, plots, sections of the report) of a demo that ends in a conversation."""
     turns = json.loads((folder / TRANSCRIPT).read_text(encoding="utf-8"))["messages"]
     replies = [turn for turn in turns if turn["role"] == "assistant"]
     parts = {"chat": {"turns": len(replies), "well_formed": sum(map(well_formed, replies)), "messages": turns}}
-    section = {"title": "scripted conversation", "notes": ["the tiny model has learnt the form, not to counsel"],
-               "tables": [Table("turns", ("who", "thought", "said"), spoken(parts))],
-               "plots": [], "samples": []}  # fmt: skip
-    return parts, [], {"sections": [section]}
+    notes = ["the tiny model has learnt the form, not to counsel"]
+    table = Table("turns", ("who", "thought", "said"), spoken(parts))
+    return parts, [], [report.Section("scripted conversation", notes, [table])]
 
 
 def well_formed(turn: dict) -> bool:

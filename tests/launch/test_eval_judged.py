@@ -14,8 +14,10 @@ import pytest
 
 from eval.figures import Measured
 from eval.responses import read_rows
+from eval.text_metrics import NAMES
 from launch.eval import write_results
 from tests.conftest import REPOSITORY, launch
+from tests.eval.test_text_metrics import counted, peers
 from tests.model_server import Answer, ModelServer, completion
 
 LETTERS = {"A": "甲", "B": "乙", "C": "丙", "D": "丁"}
@@ -101,7 +103,7 @@ class Script:
             return [Answer(status=500)]
         key = self.exam.keys.get(stem[1])
         if key is None:
-            said = "" if chance % 7 == 0 else f"回答{chance}"
+            said = "" if chance % 7 == 0 else f"建议{'放松' * (chance % 3)}训练，考试{chance}"
         else:
             said = ("答案：" + key, f"答案：{key[0]}", "不知道")[
                 min(chance % 5, 2) if len(key) > 1 else 2 * (chance % 4 == 3)
@@ -150,6 +152,12 @@ def metrics(name: str) -> dict[str, dict]:
     return {name: results["endpoint"] for name, results in sets.items()}
 
 
+def essay_scores(said: str | None, number: int) -> dict[str, float]:
+    """What the packages that the papers used, and ROUGE by its definition, give an essay; nothing said scores 0."""
+    reference = f"考试焦虑，建议放松训练{number}。"
+    return {**peers(said, reference), **counted(said, reference)} if said else dict.fromkeys(NAMES, 0.0)
+
+
 def check_figures(script: Script, figures: dict[str, dict]) -> None:
     """Recomputes what metrics.json says from what the server said."""
     exam, pceb, qa = script.exam, figures["pceb"], figures["cpsyexam_qa"]
@@ -176,7 +184,11 @@ def check_figures(script: Script, figures: dict[str, dict]) -> None:
     assert pceb["failed"] == sum(
         v is None for (stem, _), v in script.said.items() if re.match("case|moral|theory|论述", stem)
     )
-    assert pceb["cells"]["case_essay"]["items"] == 3 and pceb["cells"]["case_essay"]["rouge_l_count"] is not None
+    assert pceb["cells"]["case_essay"]["items"] == 3
+    scores = [[essay_scores(script.said[f"论述题{n}，请分析。", k], n) for k in range(3)] for n in range(3)]
+    for name in NAMES:
+        value = mean([mean([of_sample[name] for of_sample in of_item]) for of_item in scores])
+        assert pceb["cells"]["case_essay"][name] == pytest.approx(value, abs=1e-6), name
     assert pceb["judge"] is pceb["judge_missing"] is None, "essays are not judged"
 
     missing = failed = 0
