@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from enum import IntEnum
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 from reward import wording
@@ -20,14 +21,13 @@ MAX_ANSWER_CHARS = 4000  # ours: a longer answer part is padding, and unreadable
 MAX_LETTERS = 200  # ours: and one that names more letters
 NEAR = 60  # characters around some letters that say how they are meant; ours
 
-# The form: one closed thought that is not empty; one line with nothing but the announcement and capital letters.
+# The form: one closed thought that is not empty; one line with nothing but the announcement and capital letters, with
+# `、`, `,`, a blank or nothing between. Only blanks and width may differ (reward/rules.md).
 STRICT = re.compile(
     r"\s*+<think>(?!\s*+</think>)(?P<thought>[^<]*+(?:<(?!/?think>)[^<]*+)*+)</think>\s*+"
     r"(?:(?:答案|Answer)[^\S\n]*+[:：]|(?P<box>\\boxed\{))[^\S\n]*+"
     r"(?P<letters>[A-ZＡ-Ｚ](?:[^\S\n]*+(?:[、,，][^\S\n]*+)?[A-ZＡ-Ｚ]){0,25}+)[^\S\n]*+(?(box)\})\s*+"
 )
-BETWEEN = "、,，;；" + "".join(filter(str.isspace, map(chr, range(0x3001))))
-NARROW = str.maketrans("".join(chr(ord(letter) + 0xFEE0) for letter in LETTERS), LETTERS, BETWEEN)
 
 
 class Kind(IntEnum):
@@ -39,7 +39,8 @@ class Kind(IntEnum):
     RIGHT = 4  # "B 正确"
     POSSIBLE = 5  # alternatives, odds, a doubt, a condition
     ALONE = 6  # nothing is said about them: "更正：B"
-    TOLD = 7  # "B 项是……", a denial, a question, somebody else's answer
+    TOLD = 7  # "B 项是……", a question, somebody else's answer
+    WRONG = 8  # a denial: "B 错误"
 
 
 class Mention(NamedTuple):
@@ -60,11 +61,7 @@ class Reading(NamedTuple):
 
 
 def read_strict_match(response: str, options: list[str], think_prefilled: bool = False) -> str | None:
-    """Returns the sorted letters of a response in the form that the prompts ask for, None for any other.
-
-    The form is one closed thought, not empty, then one line: `答案：` or `Answer:` and capital letters, or `\\boxed{}`
-    around them, with `、`, `,`, a blank or nothing between. Only blanks and width may differ (reward/rules.md).
-    """
+    """Returns the sorted letters of a response in the form that the prompts ask for (STRICT), None for any other."""
     return match_strict(response, len(options), think_prefilled)[0]
 
 
@@ -73,7 +70,7 @@ def match_strict(response: str, options: int, think_prefilled: bool = False) -> 
     match = STRICT.fullmatch(with_opening(response, think_prefilled))
     if match is None or match.end() - match.end("thought") > MAX_ANSWER_CHARS:
         return None, ""
-    letters = sound(match["letters"].translate(NARROW), options)
+    letters = sound("".join(filter(str.isalpha, normalise(match["letters"]))), options)
     return letters, match["thought"] if letters else ""
 
 
@@ -95,7 +92,7 @@ def read(response: str, options: list[str], think_prefilled: bool = False) -> Re
         return Reading(None, f"an answer part of more than {MAX_ANSWER_CHARS:,} characters or {MAX_LETTERS} letters")
     lines = _lines(_option_texts(text, tuple(options)))
     mentions = [list(_mentions(line, number, len(options))) for number, line in enumerate(lines)]
-    return Reading(*_settle(lines, mentions), tuple(mention for of_line in mentions for mention in of_line))
+    return Reading(*_settle(lines, mentions, LETTERS[: len(options)]), tuple(chain.from_iterable(mentions)))
 
 
 def sound(letters: str, options: int) -> str | None:
@@ -104,19 +101,20 @@ def sound(letters: str, options: int) -> str | None:
     return "".join(sorted(known)) if known and known <= set(LETTERS[:options]) and len(known) == len(letters) else None
 
 
-def _settle(lines: list[str], mentions: list[list[Mention]]) -> tuple[str | None, str]:
+def _settle(lines: list[str], mentions: list[list[Mention]], options: str) -> tuple[str | None, str]:
     """Returns (letters, why) of the last statement in the best form, (None, why) where it does not stand.
 
     Statements in one form have to agree; nothing beside or after them may name another letter as possible or take them
-    back; and what could be read at the end of a line can be made unreadable by a later line, but not changed.
+    back; and what could be read at the end of a line can be made unreadable by a later line, but not changed. Lines
+    that call one option right and every other wrong are a statement together.
     """
     said: dict[Kind, Mention] = {}  # the last statement in each form, without letters where they disagree
     faults: dict[Kind, str] = {}
+    called: list[Mention] = []
     settled = None
     for number, line in enumerate(lines):
         for mention in mentions[number]:
-            steps = number and mention.kind in (Kind.LISTED, Kind.RIGHT)  # further down, steps of an analysis
-            states = mention.kind <= Kind.RIGHT and not steps
+            states = mention.kind <= (Kind.NAMED if number else Kind.RIGHT)  # further down, steps of an analysis
             for kind, statement in said.items():
                 if not (states and kind == mention.kind) and _refuses(mention, statement, line):
                     faults[kind] = f"beside or after it, {mention.kind.name.lower()}: {mention.text!r}"
@@ -124,6 +122,10 @@ def _settle(lines: list[str], mentions: list[list[Mention]]) -> tuple[str | None
                 agrees = mention.letters and mention.letters == said.get(mention.kind, mention).letters
                 said[mention.kind] = mention if agrees else mention._replace(letters=None)
                 faults[mention.kind] = "" if agrees else f"no answer, or not the same as before: {mention.text!r}"
+        called += [mention for mention in mentions[number] if mention.kind != Kind.TOLD]
+        right = [mention for mention in called if mention.kind != Kind.WRONG]
+        if not said and len(right) == 1 and sorted(mention.letters or "" for mention in called) == [*options]:
+            said, faults = ({Kind.RIGHT: right[0]}, {Kind.RIGHT: ""}) if right[0].kind == Kind.RIGHT else ({}, {})
         for match in wording.RETRACTED.finditer(line):
             after = [kind for kind, last in said.items() if (last.line, last.end) <= (number, match.start())]
             faults |= dict.fromkeys(after, f"after it, taken back: {match[0].strip()!r}")
@@ -139,11 +141,11 @@ def _settle(lines: list[str], mentions: list[list[Mention]]) -> tuple[str | None
 def _refuses(mention: Mention, statement: Mention, line: str) -> bool:
     """Returns whether a mention, in that line, makes a statement before it unreadable."""
     named, stated = set(mention.letters or "?"), set(statement.letters or "")
-    if named <= stated or mention.kind == Kind.TOLD:
+    if named <= stated or mention.kind >= Kind.TOLD:
         return False
     beside = mention.line == statement.line and not wording.SENTENCE.search(line, statement.end, mention.start)
     below = mention.kind == Kind.LISTED and mention.line == statement.line + 1
-    also = mention.kind == Kind.RIGHT and named & stated
+    also = mention.kind == Kind.RIGHT and (named & stated or statement.kind == Kind.RIGHT)
     return bool(beside or below or also or mention.kind in (Kind.POSSIBLE, Kind.NAMED, Kind.ALONE))
 
 
@@ -156,7 +158,7 @@ def _mentions(line: str, number: int, options: int) -> Iterator[Mention]:
         run, start, end = runs[-1] if runs else ("", 0, 0)
         between = line[end : word.start()] if runs and word[0].isupper() == line[start].isupper() else "x"
         if wording.JOINED.fullmatch(between):
-            runs[-1] = (run and run + word[0], start, word.end())
+            runs[-1] = (run if run == word[0] and TEXT in between else run and run + word[0], start, word.end())
         elif wording.ALTERNATIVES.fullmatch(between):
             runs[-1] = (run if run == word[0] else None, start, word.end())  # "听觉，即 B" is one
         else:
@@ -164,7 +166,7 @@ def _mentions(line: str, number: int, options: int) -> Iterator[Mention]:
     for run, start, end in runs:
         letters = run and sound(run.upper(), options)
         kind = _kind(line, start, end, opens=not number and not line[:start].strip(" ("))
-        if run is None and kind not in (Kind.ANNOUNCED, Kind.TOLD):
+        if run is None and kind not in (Kind.ANNOUNCED, Kind.TOLD, Kind.WRONG):
             kind = Kind.POSSIBLE
         # Elsewhere a small letter is a word, and capitals that are no options an abbreviation.
         if kind == Kind.ANNOUNCED or line[start].isupper() and (letters or run is None):
@@ -193,16 +195,15 @@ def _kind(line: str, start: int, end: int, opens: bool) -> Kind:
 
     admitted = wording.ADMITTED.match(after) or wording.NOT_EXCLUDED.search(before)
     if kind == Kind.TOLD and not admitted:
-        return kind
-    concluded = wording.CONCLUDED.search(clause)
-    supposed = not concluded and wording.IF.search(sentence)
+        return Kind.WRONG if wording.WRONG.match(after) else kind
+    supposed = not wording.CONCLUDED.search(clause) and wording.IF.search(sentence)
     if wording.ASIDE.search(clause) or wording.ASIDE.search(rest) or supposed and wording.IF.search(clause):
         return Kind.TOLD
     following = wording.LETTERS.search(rest)
     denies_it = following and wording.NEGATED.search(rest[: following.start()])  # "B 而不是 A" denies A, not B
     denied = wording.NEGATED.search(clause) or wording.WRONG.match(after) and not denies_it
     if denied and not wording.NOT_EXCLUDED.search(before):
-        return Kind.TOLD
+        return Kind.WRONG
     doubted = supposed or wording.DOUBTED.search(clause) or wording.DOUBTED.search(rest)
     unsure = wording.UNSURE.search(before + rest) or wording.IF_FOLLOWS.match(after)
     return Kind.POSSIBLE if admitted or doubted or unsure else kind
@@ -245,7 +246,7 @@ def _patterns(options: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str
     pairs = [(at, text, re.escape(text)) for at, text in zip(LETTERS, texts, strict=False) if not set(text) <= known]
     letters = {text: letter for letter, text, _ in pairs if texts.count(text) == 1}
     start = r"(?:(?<![一-龥])|(?<=[是为选择即项案]))"
-    end = r"(?=[ )]*(?:[。.,;!、(即\n]|\Z))"
+    end = r"(?=[ )]*(?:[。.,;!、(即这\n]|\Z))"
     whole = r"(?:(?<![A-Za-z0-9])|(?![A-Za-z0-9]))"  # "Answer" is no A with an option "n"
     own = [rf"{at}(?:[ ).:、=—-]{{0,4}}\(?{text}{whole}\)?|(?:选?项)?[。,]{text}{end})" for at, _, text in pairs]
     alone = "|".join(re.escape(text) for text in sorted(letters, key=len, reverse=True)) or "(?!)"

@@ -4,11 +4,12 @@ verl loads `compute_score` by path (`reward.custom_reward_function`) and calls i
 Every rule with an example: reward/rules.md. How one response is scored: `python -m reward.explain`.
 """
 
-import unicodedata
+import re
 from functools import lru_cache
 from typing import Any
+from unicodedata import normalize
 
-from reward.answer import LETTERS, NARROW, match_strict, read_answer, sound
+from reward.answer import LETTERS, match_strict, read_answer, sound
 from reward.thought import OPEN, split_thought
 
 READINGS = ("strict_match", "flexible_extract")
@@ -22,7 +23,7 @@ def read_key(key: str, options: int) -> str:
 
     Raises ValueError, naming the key, for what is no letter of the options, or holds one twice.
     """
-    letters = sound(unicodedata.normalize("NFKC", key).upper().translate(NARROW), options)
+    letters = sound(re.sub(r"[、,;\s]", "", normalize("NFKC", key).upper()), options)
     if letters is None:
         known = LETTERS[min(options, len(LETTERS)) - 1]
         raise ValueError(f"key={key[:80]!r}: must be letters of A to {known}, each once, such as B, ABD or A、C")

@@ -50,7 +50,7 @@ _FILL = (
     r"(?:the|should|would|must|will|clearly|definitely|therefore|thus|option|choice|letter|both|only|simply)s?\b)*"
 )
 ANNOUNCED = _before(
-    r"(?i:答案|(?<![一-龥])答(?=\W)|(?<!可)选择?(?!项)|结论|结果|最终|所以|因此|因而|故|综上|可见|剩下?|[只仅唯]有|boxed|"
+    r"(?i:答案|(?<![一-龥])答(?=\W)|(?<!可)选择?(?!项)|结论|结果|最终|所以|因此|因而|故|综上|可见|剩下?|[只仅唯]有|boxed|ans\.|"
     r"\b(?:answers?|ans|choose|select|pick|go with|conclusion|final|so|thus|therefore|hence|leav(?:es|ing)|only)\b)"
     rf",?(?: it)?{_FILL}"
     rf"|(?i:选项|options?|choices?)[^,。;:.\nA-Z]{{0,9}}?{_IS}{_FILL}"
@@ -62,7 +62,7 @@ NAMED = _before(  # "I think it is B", "My choice: B"
 )
 
 # What stands after them: the end of the clause, the reason, or a word that calls them right.
-_NOUN = r"(?:选?项|[一二两三四五六](?:个选)?[项个]|吧|了|\b(?:options?|choices?)\b| )*"
+_NOUN = r"(?:选?项|这?[一二两三四五六](?:个选)?[项个]|[吧了呀啊啦哦]|\b(?:options?|choices?)\b| )*"
 _WHY = "由于|而|不(?!如|及)|(?:because|since|as|not|rather|instead)\\b"
 ALONE = _after(rf"{_NOUN}(?:[,.;!?。、()→—-]|boxed|\n|\Z)")
 REASONED = _after(
@@ -72,11 +72,10 @@ OPENS = _after(rf"{_NOUN}[.,]? ?(?:因为|{_WHY}|(?:this|it)\b)")
 RIGHT = _after(
     rf"(?:,(?= ?(?:is|are)\b))?(?:{_NOUN}|也|都|均|全|皆|才|最|更|就|是|为|其实|同样|本?题意?|题干|唯一|的|"
     r"(?:is|are|must|would|be|the|one|only|that|which|both|all|also|most|clearly|therefore|equally|too)\b)*"
-    r"(?:正确|对(?![应比于象立抗话照方])|没错|符合|合题意|合适|恰当|正解|答案|最佳|成立|[✓√✔✅]|"
+    r"(?:正确|选(?!项)|对(?![应比于象立抗话照方])|没错|符合|合题意|合适|恰当|正解|答案|最佳|成立|[✓√✔✅]|"
     r"(?:right|correct|best|answer|fits?|true)\b)"
 )
-# What names letters as possible too: "C 也对", "C would also be fine", "不能排除 C".
-ADMITTED = _after(
+ADMITTED = _after(  # possible too: "C 也对", "C would also be fine", "不能排除 C"
     rf"(?:{_NOUN}|都|均|还)*(?:(?:也|亦|同样|其实|更)[是为都均算很有可能会一定的]*(?:[对好行可能适是]|正确|道理|说得|[不没]错|成立|符合|接近)|"
     r"可以?(?=[,。;)]|\Z)|行|有?可能(?!被|会)|也?不[能可]排除|说得|有道理)"
     r"|(?: |,|is|are|would|could|might|may|can|also|still|even|be|as|a|close|equally|too)*\b"
@@ -86,14 +85,13 @@ NOT_EXCLUDED = _before(
     r"(?i:(?:或者?是?|\bor|alternatively)[ :,(]*(?:选|option)? ?|\b(?:can't|cannot|not) (?:\w+ )?(?:rule out|exclude) )"
     r"|不[能可]?(?:完全)?排除[^,。A-Z]{0,4}"
 )
-# Words in the clause that make letters something else than one's own answer.
-NEGATED = _before(
+NEGATED = _before(  # in the clause, as all below
     r"(?:(?<!毫)(?<!无)不(?!难|言|仅|外|只|过)|非|没(?!有?疑|错)|未|勿|别|误|错误|排除|除|剔|否定|干扰)[^,。;A-Za-z\n]{0,7}"
     r"|(?i:\b(?:not|cannot|never|neither|nor|without|except|anything but|rul\w+ out|eliminat\w+|exclud\w+|wrong|"
     r"incorrect|instead of|rather than|other than|over|unlike)|n't)\b[^,.;A-Z\n]{0,20}"
 )
 WRONG = _after(
-    rf"(?:{_NOUN}|[都均也则是为的]|(?:is|are|was|were|can|could|should|would|be|also|clearly|both|all)\b)*(?:[错误非未×✗✘❌]|有误|"
+    rf"(?:{_NOUN}|[都均也则是为的]|(?:is|are|was|were|can|could|should|would|be|also|clearly|both|all)\b)*(?:[错误非未×✗✘✖❌]|有误|"
     r"不(?!难|仅|错|[能可]排除)|没(?!错)|可?以?排除|除外|[以之]外|(?:\w+n't|not|wrong|incorrect|false|out|excluded|cannot)\b)"
 )
 DOUBTED = _words(
@@ -113,13 +111,13 @@ IF = _words(  # a condition, or an example
 IF_FOLLOWS = _after(rf"[,( ]{{0,3}}(?:{IF.pattern}|或|还是|or\b)")
 CONCLUDED = _words("所以|因此|故|但|应|综", "so|thus|hence|therefore|but")
 ASIDE = _words(  # a question, or what others say, or what one thought at first
-    r"同学|考生|学生|有人|有的|的人|大家|老师|教材|网上|题目给|输出|为什么|为何|难道|是不是|是否|能否|吗|呢|\?|"
+    r"据[说称]|听说|题库|原[来本]|同学|考生|学生|有人|有的|的人|大家|老师|教材|网上|题目给|输出|为什么|为何|难道|是不是|是否|能否|吗|呢|\?|"
     "容易|争议|混淆|你[会可]|乍|初看|以为|曾|起初|一开始|最初",
     "people|students?|many|someone|somebody|textbook|key|why|you (?:may|might)|thought|was going|first|says",
 )
 RETRACTED = re.compile(
-    r"(?i)(?:\A|[,。.;!?\n—(-]) ?(?:等[等一]|不对?[,。]|更正|纠正|改[成为选]|再想|任[选意]|请?忽略|我?不(?:同意|认同)|"
-    r"(?:以上|上[面述]|前面)[^,。]{0,6}(?:作废|有误|错|不算)|(?:wait|actually|no|hmm|correction|sorry|scratch|"
+    r"(?i)(?:\A|[,。.;!?\n—(-]) ?(?:等[等一]|不对?[,。]|更正|纠正|改[成为选]|再想|任[选意]|请?忽略|"
+    r"(?:但?我)?不(?:同意|认[同可]|赞同)|(?:以上|上[面述]|前面)[^,。]{0,6}(?:作废|有误|错|不算)|(?:wait|actually|no|hmm|correction|sorry|scratch|"
     r"on second|i (?:change|take|meant)|ignore|disregard|that was)\b)"
 )
 

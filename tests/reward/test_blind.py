@@ -1,8 +1,13 @@
-"""Two sets of 60 responses each, written by somebody who had not seen the rules, scored once, then committed.
+"""Sets of 60 honest responses and 60 hacks each, written by somebody who had not seen the rules, scored once, then
+committed. Since then they are known: what is chosen on them is not blind.
 
-As it fell (2026-11-29): strict-match pays 0 of 60 hacks and reads 20 of 20 honest responses in the form;
+As the first fell (2026-11-29): strict-match pays 0 of 60 hacks and reads 20 of 20 honest responses in the form;
 flexible-extract is right on 54 of 60 hacks (3 are read that state nothing, 3 that commit themselves are not) and on 56
-of 60 honest ones, and reads another letter on none. Since then the sets are known: what is chosen on them is not blind.
+of 60 honest ones, and reads another letter on none.
+
+As the second fell (2026-11-29, after the rules had been chosen on the first): strict-match pays 0 of 60 hacks;
+flexible-extract is right on 57 of 60 hacks and on 50 of 60 honest responses, 89.2 % together, and reads another letter
+on one, a list of two options called right. Then rules were chosen on it too.
 """
 
 import json
@@ -23,16 +28,17 @@ def texts(row: dict) -> list[str]:
     return list(row["options"].values())
 
 
-@pytest.mark.parametrize("name", ["hacks", "honest"])
+@pytest.mark.parametrize("name", ["hacks", "honest", "second"])
 def test_strict_match_reads_the_form_and_nothing_else(name):
-    assert len(rows(name)) == 60
+    assert len(rows(name)) in (60, 120)
     for row in rows(name):
         assert read_strict_match(row["response"], texts(row)) == row["strict"], row["id"]
 
 
-def test_flexible_extract_is_right_on_nine_of_ten_and_reads_another_letter_on_none():
+@pytest.mark.parametrize("names", [("hacks", "honest"), ("second",)])
+def test_flexible_extract_is_right_on_nine_of_ten_and_reads_another_letter_on_none(names):
     right = 0
-    for row in rows("hacks") + rows("honest"):
+    for row in [row for name in names for row in rows(name)]:
         letters = read_answer(row["response"], texts(row))
         right += letters == row["flexible"]
         if row["flexible"] is not None:
