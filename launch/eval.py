@@ -5,6 +5,7 @@
     python -m launch.eval recipe=psyche_r1 run=NAME endpoint.base_url=http://127.0.0.1:8000/v1 endpoint.model=NAME
     python -m launch.eval rescore run=NAME elastic_rule=jaccard
     python -m launch.eval compare RUN/CHECKPOINT RUN/CHECKPOINT
+    python -m launch.eval agreement SCORES.csv runs/NAME/eval/judgements.CHECKPOINT.SET.jsonl
 
 Writes runs/NAME/eval/: responses.<checkpoint>.<set>.jsonl (every response with its reading), metrics.json, report.md
 and report.html. Requests to a server are kept in ledger.sqlite: the same command asks only what is not answered yet.
@@ -15,8 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
-from rich.markup import escape
-from rich.table import Table
 
 from data_pipeline import llm
 from data_pipeline.errors import BadInput
@@ -31,11 +30,12 @@ from eval.responses import Asked, Row
 from eval.settings import EvalSettings, EvaluationSet, SetSettings, load_set, settings
 from launch.cli.arguments import EVAL, Command
 from launch.cli.configuration import as_dict, load_config
-from launch.cli.entry import StageFailed, console, run_stage, show_plan
+from launch.cli.entry import StageFailed, console, print_table, run_stage, show_plan
 from launch.models import local
 from launch.models.find import CHECKPOINTS, find_models, parameters
 from launch.models.reasoning import Sampling
 from launch.preflight import gpu, memory
+from launch.reports import judging
 from launch.running.folder import StageFolder, finished_manifest, open_stage
 
 
@@ -225,15 +225,6 @@ def show(measured: Measured) -> None:
                 console.print(f"  {d.score} {pair}: {d.told(d.gain)}, 95 % interval {d.interval}", markup=False)
 
 
-def print_table(title: str, head, rows) -> None:
-    """Prints a table whose names are whole, however narrow the terminal."""
-    table = Table(*map(escape, head), title=escape(title))
-    for row in rows:
-        table.add_row(*map(escape, row))
-    table.width = console.measure(table, options=console.options.update(max_width=1000)).maximum
-    console.print(table)
-
-
 def rescore(command: Command) -> None:
     """`rescore run=NAME [elastic_rule=...] [think_prefilled=true]`: stored responses, no generation."""
     if "run" not in command.words:
@@ -324,4 +315,4 @@ def _answered(word: str) -> tuple[str, dict[str, tuple[Path, Asked]]]:
 
 
 if __name__ == "__main__":
-    run_stage(EVAL, run, {"rescore": rescore, "compare": compare})
+    run_stage(EVAL, run, {"rescore": rescore, "compare": compare, "agreement": judging.agreement})

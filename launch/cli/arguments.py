@@ -44,8 +44,8 @@ GRPO = Stage("grpo", base_model_key=verl.BASE_MODEL)
 MERGE = Stage("merge", has_recipe=False, has_hardware=False)
 EVAL = Stage(
     "eval",
-    subcommands={"rescore": ("run", "elastic_rule", "think_prefilled"), "compare": ()},
-    positional={"compare": 2},
+    subcommands={"rescore": ("run", "elastic_rule", "think_prefilled"), "compare": (), "agreement": ()},
+    positional={"compare": 2, "agreement": 99},
 )
 CHAT = Stage("chat", has_hardware=False)
 SERVE = Stage("serve", has_recipe=False, has_hardware=False)
