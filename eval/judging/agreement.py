@@ -6,10 +6,10 @@ one dimension. `python -m launch.eval agreement FILES` prints these of files of 
 | figure | what it is |
 |---|---|
 | kappa | Cohen's, quadratic weights, of two raters on the units that both have rated (Cohen, Psychol. Bull. 70, 1968) |
-| alpha | Krippendorff's with the interval metric, of any number of raters, any ratings missing (Content Analysis, 2004) |
+| alpha | Krippendorff's with the interval metric, of any number of raters, any missing (Content Analysis, 2004) |
 | intervals | 95 %, units resampled (eval/intervals.py); None where there is nothing to resample |
 
-Both are 1 for full agreement and 0 for what chance alone gives, and None where all values are one: chance explains that.
+Both are 1 for full agreement, 0 for what chance alone gives, and None where all values are one.
 """
 
 from collections.abc import Callable, Sequence

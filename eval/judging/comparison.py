@@ -47,6 +47,8 @@ def _common(ratings: Sequence[Rating], *raters: str) -> bool:
 
 def compared(ratings: Sequence[Rating]) -> list[Table]:
     """Returns the tables of who agrees with whom; those without a row are left out."""
+    if not ratings:
+        return []
     made, judges = tables(ratings), {rating.rater for rating in ratings if rating.kind == JUDGE}
     shown = [_alphas(made, judges), _kappas(made), _biases(made, judges), _systems(made), _repeats(ratings)]
     return [table for table in shown if table.rows]
@@ -81,10 +83,6 @@ def _kappas(made: Tables) -> Table:
                 lines.append([raters[i], raters[j], dimension, str(len(both)), *cells])
     head = ("rater", "rater", "dimension", "units", "kappa (quadratic)", "second - first")
     return Table("pairs of raters, Cohen's kappa [95 %]", head, lines)
-
-
-def biases(ratings: Sequence[Rating]) -> Table:
-    return _biases(tables(ratings), {rating.rater for rating in ratings if rating.kind == JUDGE})
 
 
 def _biases(made: Tables, judges: set[str]) -> Table:

@@ -1,8 +1,8 @@
 """Models in order of strength, from who won which pair: Bradley-Terry, with bootstrap intervals.
 
-A strength is a log-odds: A beats B with probability 1 / (1 + exp(B - A)); the strengths of all models add up to 0. A tie
-is half a win for each (Davidson's factor for ties left out; ours). Histories are resampled with all their pairs, since
-what is said about one history is alike.
+A strength is a log-odds: A beats B with probability 1 / (1 + exp(B - A)); the strengths of all models add up to 0. A
+tie is half a win for each (ours, in place of a factor for ties). Histories are resampled with all their pairs: what is
+said about one history is alike.
 """
 
 from collections.abc import Sequence

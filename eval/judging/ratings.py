@@ -72,7 +72,9 @@ def _of_row(where: str, row: Mapping[str, Any]) -> Iterator[Rating]:
     if "value" in row:
         if not _text(row.get("dimension")):
             raise BadInput(f"{where}: dimension is empty or not a column; it says what the value is of")
-        yield Rating(**names, dimension=_text(row["dimension"]), value=_number(where, "value", row["value"]), where=where)
+        yield Rating(
+            **names, dimension=_text(row["dimension"]), value=_number(where, "value", row["value"]), where=where
+        )
         return
     dimensions = [name for name in row if name and name not in COLUMNS]
     if not dimensions:
