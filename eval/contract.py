@@ -26,6 +26,7 @@ class Item:
     record: Question | Dialogue
     cell: str  # the column of the published table: "case_single", "KG_multi", "QA_knowledge"...
     shots: tuple[Question, ...] = ()  # answered examples that stand before the question
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what its benchmark notes for itself
 
     @property
     def id(self) -> str:

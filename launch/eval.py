@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from data_pipeline import llm
 from data_pipeline.errors import BadInput
 from data_pipeline.records import write_jsonl
-from eval import report, responses
+from eval import plan, report, responses
 from eval.contract import find_benchmark
 from eval.differences import differences
 from eval.figures import ACCURACY, Measured, SetMetrics
@@ -55,6 +55,7 @@ def run(config: DictConfig, command: Command) -> None:
     data = Path("runs") / asked.run / "data"
     if config.dry_run:
         notes += [f"{name}: {one.file or one.path}, {one.samples} samples" for name, one in sets.items()]
+        notes += [line for name in sets for line in plan.calls(name, asked, data)]
         show_plan(as_dict(config), ["python", "-m", "launch.eval"], {}, notes)
         return
     if not sets:
