@@ -146,7 +146,9 @@ def page(
         shown += tables.differences(measured.differences.get(name, {}))
         shown += [tables.judges(results), *comparison.compared(votes.ratings((judged or {}).get(name, [])))]
         notes = [READ_BY] if any(r.readings["strict_match"]["accuracy"] is not None for r in results.values()) else []
-        notes += [f"elastic rule {first.elastic_rule}: {first.elastic_rule_source}", *notes_of(results)]
+        multi = any(r.kinds["multi"]["items"] for r in results.values())
+        notes += [f"elastic rule {first.elastic_rule}: {first.elastic_rule_source}"] if multi else []
+        notes += notes_of(results)
         notes += [published.warning] if published and published.warning else []
         notes += [f"judged by {judge}" for judge in dict.fromkeys(r.judge for r in results.values() if r.judge)]
         notes.append(f"scoring version {first.version}, items {first.fingerprint[:12]}")

@@ -76,7 +76,7 @@ def settings(given: Mapping[str, Any]) -> EvalSettings:
     if given["elastic_rule"] not in ELASTIC_RULES:
         raise BadInput(f"elastic_rule={given['elastic_rule']}: known are {', '.join(ELASTIC_RULES)}")
     endpoint = llm.server_from(given["endpoint"], "endpoint") if (given["endpoint"] or {}).get("base_url") else None
-    sets = {name: _set(name, one) for name, one in (given["sets"] or {}).items()}
+    sets = {name: _set(name, one) for name, one in (given["sets"] or {}).items() if one is not None}
     try:
         return EvalSettings.model_validate({**given, "endpoint": endpoint, "judges": _judges(given), "sets": sets})
     except ValidationError as error:

@@ -48,6 +48,18 @@ def own_overview(results: dict[str, SetMetrics]) -> Table:
     return Table("overview", (*OWN, *names, "judgements missing"), lines)
 
 
+def own_by_cell(results: dict[str, SetMetrics]) -> Table:
+    """Returns one line per checkpoint and cell with the benchmark's own scores."""
+    names = list(dict.fromkeys(name for r in results.values() for name in r.means))
+    lines = [
+        [checkpoint, name, str(cell.items),
+         *(interval(m.value, m.interval, 1) if (m := cell.means.get(n)) else "-" for n in names),
+         "-" if cell.judged is None or cell.judged.judge_missing is None else str(cell.judged.judge_missing)]
+        for checkpoint, result in results.items() for name, cell in result.cells.items() if cell.items
+    ]  # fmt: skip
+    return Table("by cell", ("checkpoint", "cell", "items", *names, "judgements missing"), lines)
+
+
 def judges(results: dict[str, SetMetrics]) -> Table:
     """Returns one line per checkpoint and judge: what it gave, what it owes, and whether its evidence stands there."""
     told = [

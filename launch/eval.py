@@ -192,6 +192,7 @@ def score(
         answered = with_judgements(answered, judged)
     figures, scores = measure(benchmark, answered, scoring, panel.name if benchmark.judge else None)
     figures.notes = one.loaded.notes + figures.notes
+    figures.notes += [f"judge {n}: {s.model}" for n, s in panel.servers.items() if benchmark.judge and n != s.model]
     path = folder / responses.file_name(checkpoint, one.name)
     outputs, rows = {path.name: path}, responses.store(path, benchmark, answered, scores)
     if judged_rows := votes.rows(answered, checkpoint):

@@ -9,7 +9,7 @@ from data_pipeline.errors import BadInput
 from eval.contract import Table
 from eval.figures import interval
 from eval.judging import agreement
-from eval.judging.ratings import JUDGE, OVERALL, Rating, tables
+from eval.judging.ratings import JUDGE, Rating, tables
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -110,17 +110,16 @@ def _systems(made: Tables) -> Table:
     """Returns every rater's mean of every system: absolute levels differ, the order is what raters share."""
     import numpy
 
-    (units, raters, table) = made.get(OVERALL) or next(iter(made.values()))
-    systems = list(dict.fromkeys(unit[1] for unit in units))
+    systems = list(dict.fromkeys(unit[1] for units, _, _ in made.values() for unit in units))
     lines = []
-    if len(systems) > 1:
+    for dimension, (units, raters, table) in made.items() if len(systems) > 1 else ():
         for n, rater in enumerate(raters):
             rows = [table[[unit[1] == system for unit in units], n] for system in systems]
             means = [float(numpy.nanmean(row)) if not numpy.isnan(row).all() else None for row in rows]
             places = [None if m is None else 1 + sum(o is not None and o > m + 1e-9 for o in means) for m in means]
             told = ["-" if m is None else f"{m:.2f} ({p})" for m, p in zip(means, places, strict=True)]
-            lines.append([rater, *told])
-    return Table("systems by each rater: mean (place)", ("rater", *systems), lines)
+            lines.append([dimension, rater, *told])
+    return Table("systems by each rater: mean (place)", ("dimension", "rater", *systems), lines)
 
 
 def _repeats(ratings: Sequence[Rating]) -> Table:

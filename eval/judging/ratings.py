@@ -117,7 +117,8 @@ def _number(where: str, column: str, value: object) -> float | None:
 
 def tables(ratings: Iterable[Rating]) -> dict[str, tuple[list[Unit], list[str], "NDArray"]]:
     """Returns {dimension: (units, raters, units x raters with NaN where nobody rated)}; with several dimensions OVERALL
-    besides: of each rater and unit the mean of the dimensions that were rated, NaN where one of them is missing.
+    besides: of each rater and unit the mean of the dimensions that were rated, whatever their scales, NaN where one of
+    them is missing.
 
     Of a rater's repeats it is the mean.
     """
@@ -133,8 +134,8 @@ def tables(ratings: Iterable[Rating]) -> dict[str, tuple[list[Unit], list[str], 
         missing |= {cell for cell, values in of_dimension.items() if not values}
     if len(cells) > 1:
         every = defaultdict(list)
-        for of_dimension in cells.values():
-            for cell, values in of_dimension.items():
+        for dimension, of_dimension in cells.items():
+            for cell, values in of_dimension.items() if not dimension.endswith("_unsure") else ():
                 every[cell] += [sum(values) / len(values)] if values else []
         cells[OVERALL] = {cell: [] if cell in missing else values for cell, values in every.items()}
     made = {}

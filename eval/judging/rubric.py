@@ -161,4 +161,4 @@ def scores(rubric: Rubric, one: Answered) -> list[dict[str, float | None]]:
 
 def report_tables(results: dict[str, SetMetrics]) -> list[Table]:
     """Returns the tables of a set that only judges score."""
-    return [tables.own_overview(results), tables.by_cell(results)]
+    return [tables.own_overview(results), tables.own_by_cell(results)]

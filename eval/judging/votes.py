@@ -81,6 +81,7 @@ def rows(answered: Sequence[Answered], system: str) -> list[dict[str, Any]]:
         for sample, judgement in enumerate(one.judgements or [])
         for vote in (judgement.votes if judgement else ())
         for name, value in vote.scores.items()
+        if value is not None or vote.state != "read"  # else the judge says that it cannot tell
     ]  # fmt: skip
 
 

@@ -149,7 +149,7 @@ def report_tables(results: dict[str, SetMetrics]) -> list[Table]:
         for checkpoint, r in results.items()
     ]
     dialogues = Table("mean over dialogues [95 %]", ("checkpoint", *DIMENSIONS), lines)
-    return [tables.own_overview(results), dialogues, tables.by_cell(results)]
+    return [tables.own_overview(results), dialogues, tables.own_by_cell(results)]
 
 
 BENCHMARK = Benchmark(

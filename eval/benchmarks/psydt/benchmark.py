@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_pipeline import sources
 from data_pipeline.records import Dialogue, Reject
-from eval import tables, text_metrics
+from eval import text_metrics
 from eval.contract import Answered, Benchmark, Figures, Item, Judge, Loaded, Published, Scoring
 from eval.figures import Cell
 from eval.items import group_by
@@ -97,7 +97,7 @@ BENCHMARK = Benchmark(
     load=load,
     requests=requests,
     score=score,
-    tables=lambda results: [tables.own_overview(results), tables.by_cell(results)],
+    tables=rubric.report_tables,
     figures=figures,
     published=Published(
         "psydt.yaml",
