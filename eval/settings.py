@@ -60,7 +60,7 @@ class EvalSettings(BaseModel):
     sets: dict[str, SetSettings]
     endpoint: llm.Server | None  # None: the models of the run, in this process
     judges: dict[str, llm.Server]  # by name; the one under `judge` by its model's
-    judge_repeats: int = Field(ge=1, le=100)
+    judge_repeats: int = Field(default=1, ge=1, le=100)
 
     @property
     def scoring(self) -> Scoring:

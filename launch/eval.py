@@ -5,6 +5,7 @@
     python -m launch.eval recipe=psyche_r1 run=NAME endpoint.base_url=http://127.0.0.1:8000/v1 endpoint.model=NAME
     python -m launch.eval rescore run=NAME elastic_rule=jaccard
     python -m launch.eval compare RUN/CHECKPOINT RUN/CHECKPOINT
+    python -m launch.eval rank RUN/CHECKPOINT RUN/CHECKPOINT set=NAME
     python -m launch.eval agreement SCORES.csv runs/NAME/eval/judgements.CHECKPOINT.SET.jsonl
 
 Writes runs/NAME/eval/: responses.<checkpoint>.<set>.jsonl (every response with its reading), metrics.json, report.md
@@ -286,7 +287,7 @@ def compare(command: Command) -> None:
     """`compare RUN[/CHECKPOINT] RUN[/CHECKPOINT]`: the paired difference on every set that both have answered."""
     if len(command.positional) != 2 or command.words:
         raise BadInput("compare takes two runs: python -m launch.eval compare RUN/CHECKPOINT RUN/CHECKPOINT")
-    (name_a, sets_a), (name_b, sets_b) = (_answered(word) for word in command.positional)
+    (name_a, sets_a), (name_b, sets_b) = (judging.answered(word) for word in command.positional)
     common = [name for name in sets_a if name in sets_b]
     if not common:
         raise BadInput(f"{name_a} has answered {', '.join(sets_a)}, {name_b} {', '.join(sets_b)}: no set of both")
@@ -321,19 +322,5 @@ def compare(command: Command) -> None:
         console.print(f"  {note}", markup=False)
 
 
-def _answered(word: str) -> tuple[str, dict[str, tuple[Path, Asked]]]:
-    """Returns ("run/checkpoint", {set: (file of responses, what it answers)}) of one side of a comparison."""
-    run, _, checkpoint = word.partition("/")
-    folder = Path("runs") / run / "eval"
-    files = responses.evaluated(folder, word)
-    have = list(dict.fromkeys(about.checkpoint for about in files.values()))
-    checkpoint = checkpoint or have[-1]
-    if checkpoint not in have:
-        raise BadInput(f"{word}: run {run} has evaluated {', '.join(have)}, not {checkpoint}")
-    return f"{run}/{checkpoint}", {
-        about.set: (folder / file, about) for file, about in files.items() if about.checkpoint == checkpoint
-    }
-
-
 if __name__ == "__main__":
-    run_stage(EVAL, run, {"rescore": rescore, "compare": compare, "agreement": judging.agreement})
+    run_stage(EVAL, run, {"rescore": rescore, "compare": compare, "agreement": judging.agreement, "rank": judging.rank})
