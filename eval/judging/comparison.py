@@ -46,12 +46,15 @@ def _common(ratings: Sequence[Rating], *raters: str) -> bool:
 
 
 def compared(ratings: Sequence[Rating]) -> list[Table]:
-    """Returns the tables of who agrees with whom; those without a row are left out."""
-    if not ratings:
-        return []
-    made, judges = tables(ratings), {rating.rater for rating in ratings if rating.kind == JUDGE}
-    shown = [_alphas(made, judges), _kappas(made), _biases(made, judges), _systems(made), _repeats(ratings)]
+    """Returns all tables on the raters; those without a row are left out."""
+    shown = [*agreements(ratings), biases(ratings), _systems(tables(ratings))]
     return [table for table in shown if table.rows]
+
+
+def agreements(ratings: Sequence[Rating]) -> list[Table]:
+    """Returns the tables of who agrees with whom, and with themselves."""
+    made, judges = tables(ratings), {rating.rater for rating in ratings if rating.kind == JUDGE}
+    return [_alphas(made, judges), _kappas(made), _repeats(ratings)]
 
 
 Tables = dict[str, tuple[list, list[str], "NDArray"]]
@@ -85,12 +88,12 @@ def _kappas(made: Tables) -> Table:
     return Table("pairs of raters, Cohen's kappa [95 %]", head, lines)
 
 
-def _biases(made: Tables, judges: set[str]) -> Table:
+def biases(ratings: Sequence[Rating]) -> Table:
     """Returns how much higher each judge stands than the people's mean, for each system: its leniency differs."""
     import numpy
 
-    lines = []
-    for dimension, (units, raters, table) in made.items():
+    lines, judges = [], {rating.rater for rating in ratings if rating.kind == JUDGE}
+    for dimension, (units, raters, table) in tables(ratings).items():
         people = [n for n, rater in enumerate(raters) if rater not in judges]
         for n, judge in enumerate(raters):
             if judge not in judges or not people:

@@ -20,6 +20,7 @@ from data_pipeline.prompts import render_file
 from data_pipeline.records import Dialogue, Response
 from eval.contract import Answered, Benchmark, Item, Judge, Loaded, Scoring, Table, no_scores
 from eval.figures import interval
+from eval.judging import comparison
 from eval.judging.judges import Panel, ask_judges
 from eval.judging.ranking import Game, Ranked, rank
 from eval.judging.ratings import JUDGE, Rating
@@ -163,9 +164,16 @@ def flips(outcomes: Sequence[Outcome]) -> tuple[float | None, float | None]:
     return turned, fmean((a + 1 - b) / 2 for a, b in both) - 0.5
 
 
-def ratings(outcomes: Sequence[Outcome]) -> list[Rating]:
-    """Returns the outcomes as ratings of pairs, for their agreement."""
-    return [Rating(o.pair.id, "", "", WON, o.rater, o.won, kind=o.kind) for o in outcomes]
+def agreement(outcomes: Sequence[Outcome]) -> list[Table]:
+    """Returns how far raters agree on which reply of a pair is better, and each judge's bias for each system."""
+    of_pairs = [Rating(o.pair.id, "", "", WON, o.rater, o.won, kind=o.kind) for o in outcomes]
+    of_systems = [
+        Rating(o.pair.id, system, "", "wins", o.rater, None if o.won is None else abs(place - o.won), kind=o.kind)
+        for o in outcomes
+        for place, system in zip((0, 1), o.pair.systems, strict=True)
+    ]
+    shown = [*comparison.agreements(of_pairs), comparison.biases(of_systems)]
+    return [table for table in shown if table.rows]
 
 
 def report(outcomes: Sequence[Outcome], pairs: int) -> list[Table]:

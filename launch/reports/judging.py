@@ -79,7 +79,7 @@ def rank(command: Command) -> None:
         notes += [f"{empty} rows of people's sheets are empty"] if empty else []
     tables = pairs.report(outcomes, len(made))
     if len({one.rater for one in outcomes}) > 1:
-        tables += comparison.compared(pairs.ratings(outcomes))
+        tables += pairs.agreement(outcomes)
     _show(folder, f"Ranking on {name}", notes, tables)
     if again:
         raise StageFailed(f"{again} judgements are missing in {folder}/report.md; the same command asks them again")
