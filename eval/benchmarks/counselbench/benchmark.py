@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipeline import sources
+from data_pipeline.errors import BadInput
 from data_pipeline.prompts import render_file
 from data_pipeline.records import Dialogue, Post, Reject, Turn
 from eval.contract import Answered, Benchmark, Item, Judge, Loaded, Scoring
@@ -27,7 +28,11 @@ DEPARTURES = (
 
 def load(path: str | Path) -> Loaded:
     """Returns an item for each question, in the order of the table; raises BadInput for one without its columns."""
-    records = list(sources.read("posts", path, columns=COLUMNS))
+    try:
+        records = list(sources.read("posts", path, columns=COLUMNS))
+    except BadInput as error:
+        told = f"CounselBench's table has the columns {', '.join(COLUMNS.values())}"
+        raise BadInput(f"{told}: {str(error).partition('. Say which')[0]}") from None
     rejects = [r for r in records if isinstance(r, Reject) and r.code != SAME]
     items = []
     for post in (r for r in records if isinstance(r, Post)):
