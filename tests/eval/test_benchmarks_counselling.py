@@ -22,7 +22,8 @@ SAID = [
 ]
 TURNS = {  # client turns of the first two files of each topic, counted on the release
     "Career": [6, 8], "Education": [7, 5], "Emotion&Stress": [7, 7], "Family Relationship": [7, 7],
-    "Love&Marriage": [8, 7], "Mental Disease": [7, 5], "Self-growth": [6, 8], "Sex": [6, 6], "Social Relationship": [4, 8],
+    "Love&Marriage": [8, 7], "Mental Disease": [7, 5],
+    "Self-growth": [6, 8], "Sex": [6, 6], "Social Relationship": [4, 8],
 }  # fmt: skip
 
 
