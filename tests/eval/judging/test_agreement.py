@@ -13,15 +13,17 @@ def few(monkeypatch):
     monkeypatch.setattr(agreement, "RESAMPLES", 20)
 
 
-def test_kappa_is_scikit_learns_on_200_random_tables(few):
-    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is the reference of kappa")
+def test_kappa_is_statsmodels_on_200_random_tables(few):
+    inter_rater = pytest.importorskip("statsmodels.stats.inter_rater", reason="the reference of kappa")
     random, compared = numpy.random.default_rng(1), 0
     for _ in range(200):
         n, top = random.integers(2, 60), random.integers(1, 6)
         a, b = random.integers(0, top + 1, n), random.integers(0, top + 1, n)
         value, _ = agreement.quadratic_kappa(a.tolist(), b.tolist())
         if value is not None:
-            expected = metrics.cohen_kappa_score(a, b, labels=range(top + 1), weights="quadratic")
+            table = numpy.zeros((top + 1, top + 1))
+            numpy.add.at(table, (a, b), 1)
+            expected = inter_rater.cohens_kappa(table, wt="quadratic", return_results=False)
             assert value == pytest.approx(expected, abs=1e-6)
             compared += 1
     assert compared > 190
