@@ -1,7 +1,7 @@
 """Ratings of replies and sessions, by people and by judge models, as the rows of any table.
 
 A row is one rating, its columns: `item`, `rater`, `dimension`, `value`, and where they are needed `system` (whose reply
-it is), `sample`, `repeat`. A sheet with a column for each dimension is read too: what is none of these columns, nor
+it is), `sample` (0), `repeat`. A sheet with a column for each dimension is read too: what is none of these columns, nor
 `comment`, is a dimension. An empty value is missing. The judgements that an evaluation writes have these columns, and
 exports of Argilla are read as MindEval's ratings were released: {"id", "model", "NAME.responses": [...],
 "NAME.responses.users": [...]}, where 0 says that a criterion does not apply.
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 COLUMNS = ("item", "rater", "dimension", "value", "system", "sample", "repeat", "kind", "comment")
+FIRST = "0"  # sample
 OVERALL = "all dimensions"  # their mean
 JUDGE = "judge"
 Unit = tuple[str, str, str]  # item, system, sample
@@ -68,7 +69,8 @@ def _of_row(where: str, row: Mapping[str, Any]) -> Iterator[Rating]:
     for column in ("item", "rater"):
         if not _text(row.get(column)):
             raise BadInput(f"{where}: {column} is empty or not a column; a rating names what was rated, and by whom")
-    names = {name: _text(row.get(name)) for name in ("item", "system", "sample", "rater", "repeat", "kind")}
+    names = {name: _text(row.get(name)) for name in ("item", "system", "rater", "repeat", "kind")}
+    names["sample"] = _text(row.get("sample")) or FIRST
     if "value" in row:
         if not _text(row.get("dimension")):
             raise BadInput(f"{where}: dimension is empty or not a column; it says what the value is of")
@@ -94,7 +96,7 @@ def _argilla(where: str, row: Mapping[str, Any], exported: list[str]) -> Iterato
             if value != 0:
                 number = _number(where, name, value)
                 dimension, model = name.removesuffix(".responses"), _text(row.get("model"))
-                yield Rating(_text(row.get("id")), model, "", dimension, _text(user), number, where=where)
+                yield Rating(_text(row.get("id")), model, FIRST, dimension, _text(user), number, where=where)
 
 
 def _text(value: object) -> str:

@@ -68,5 +68,5 @@ BENCHMARK = Benchmark(
     score=score,
     tables=rubric.report_tables,
     judge=judge,
-    about="OpenR1-Psy test (hub: GMLHUHE/OpenR1-Psy, about 443 dialogues, its card names research use) or CPsyCounE",
+    about="OpenR1-Psy test (hub: GMLHUHE/OpenR1-Psy, about 443 dialogues, see its card for the licence) or CPsyCounE",
 )

@@ -70,7 +70,7 @@ def test_one_rater_and_other_ids_are_told_and_a_missing_rater_is_a_note():
     person = {"item": "1", "system": "m", "rater": "li", "dimension": "d", "value": 1}
     with pytest.raises(BadInput, match="li alone has rated; agreement needs two raters"):
         comparison.check(read(person))
-    with pytest.raises(BadInput, match=r"nothing in common: scores.csv row 2 has item '1', system 'm', sample ''"):
+    with pytest.raises(BadInput, match=r"nothing in common: scores.csv row 2 has item '1', system 'm', sample '0'"):
         comparison.check(read(person, judged("x1")))
     notes = comparison.check(read(person, judged("1"), {**person, "item": "9", "rater": "wang"}))
     assert "li and wang have rated nothing in common" in notes
