@@ -107,4 +107,4 @@ def _connected(wins: "NDArray") -> "NDArray":
     reach = (wins > 0) | numpy.eye(wins.shape[-1], dtype=bool)
     for _ in range(wins.shape[-1].bit_length()):
         reach = reach @ reach
-    return reach.all(axis=(1, 2))
+    return numpy.asarray(reach.all(axis=(1, 2)))

@@ -125,7 +125,7 @@ def _call(language: Language, name: str, one: Dimension, seen: Callable[[Item], 
 
     def read(reply: str) -> dict[str, float | None]:
         try:
-            score = parse(reply, shape).score  # type: ignore[reportAttributeAccessIssue]
+            score = parse(reply, shape).model_dump()["score"]
         except ValueError:
             return dict.fromkeys((name, unsure) if one.unsure else (name,))
         if one.unsure:
@@ -133,7 +133,7 @@ def _call(language: Language, name: str, one: Dimension, seen: Callable[[Item], 
         return {name: float(score)}
 
     def quotes(reply: str) -> list[str]:
-        evidence = parse(reply, shape).evidence.strip()  # type: ignore[reportAttributeAccessIssue]
+        evidence = parse(reply, shape).model_dump()["evidence"].strip()
         return [evidence] if evidence else []
 
     return Judge((name, unsure) if one.unsure else (name,), messages, read, quotes=quotes, shape=shape)

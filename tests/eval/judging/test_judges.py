@@ -300,6 +300,7 @@ def test_planted_flips_and_preference_are_recovered_within_two_points():
 
 def test_a_verdict_holds_for_its_words_and_for_either_order_of_the_models():
     pair = made_pairs(1)[0]
-    turned = Pair(pair.history, pair.item, pair.systems[::-1], pair.replies[::-1])
-    other = Pair(pair.history, pair.item, pair.systems, (pair.replies[0], "别的"))
+    (a, b), (said_a, said_b) = pair.systems, pair.replies
+    turned = Pair(pair.history, pair.item, (b, a), (said_b, said_a))
+    other = Pair(pair.history, pair.item, (a, b), (said_a, "别的"))
     assert pair.id == turned.id != other.id and pair.id[0] == "p"
