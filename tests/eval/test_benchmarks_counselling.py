@@ -134,8 +134,8 @@ def test_a_dialogue_is_the_mean_of_its_turns_and_the_table_the_mean_of_dialogues
         file.write_text(json.dumps(SAID[: 2 * turns], ensure_ascii=False), encoding="utf-8")
     items = load("cpsycoune", tmp_path / "CPsyCounE", protocol="as_released").items
     values = [2.0, 0.0, 1.0, None]  # of the one turn of the first, and the three of the second
-    judgements: list[list[Judgement | None]] = [[Judgement(dict.fromkeys(("comprehensiveness", "professionalism", "authenticity", "safety"), v))]
-                  for v in values]  # fmt: skip
+    four = ("comprehensiveness", "professionalism", "authenticity", "safety")
+    judgements: list[list[Judgement | None]] = [[Judgement(dict.fromkeys(four, value))] for value in values]
     answered = with_judgements(read_all(items, [[Response("好", "stop", 1)] for _ in items], Scoring()), judgements)
     figures, _ = measure(find_benchmark("cpsycoune", "benchmark"), answered, Scoring(resamples=50), "judge")
     assert figures.own["over_dialogues"]["safety"] == (2.0 + 0.5) / 2
