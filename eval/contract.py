@@ -26,6 +26,7 @@ class Item:
     record: Question | Dialogue
     cell: str  # the column of the published table: "case_single", "KG_multi", "QA_knowledge"...
     shots: tuple[Question, ...] = ()  # answered examples that stand before the question
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what its benchmark notes for itself
 
     @property
     def id(self) -> str:
@@ -71,15 +72,35 @@ class Scoring:
 
 
 @dataclass(frozen=True, slots=True)
+class Vote:
+    """What one judge said of one response, when it was asked one thing once."""
+
+    judge: str
+    repeat: int
+    scores: dict[str, float | None]  # None: missing, or, where NAME_unsure is 1, the judge says that it cannot tell
+    state: str  # "read", "unreadable", "refused" (by a filter), "failed" (no reply came)
+    quotes: tuple[str, ...] = ()  # the words of the response that it names as evidence
+    tokens: int = 0  # of prompts and replies, those that could not be read among them
+    cost: float | None = None  # of these tokens; None without prices
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the judge said of one response: each of its scores, None where it is missing."""
+    """What the judges said of one response: each of its scores, None where it is missing."""
 
     scores: dict[str, float | None]
     failed: bool = False  # no reply came; it is asked again
+    votes: tuple[Vote, ...] = ()  # of which the scores are made
 
     @property
-    def missing(self) -> bool:
-        return None in self.scores.values()
+    def missing(self) -> int:
+        """How much is missing: votes, or without votes the judgement."""
+        return sum(vote.state != "read" for vote in self.votes) if self.votes else int(None in self.scores.values())
+
+    @property
+    def lost(self) -> int:
+        """How much of it because no reply came."""
+        return sum(vote.state == "failed" for vote in self.votes) if self.votes else int(self.failed)
 
 
 @dataclass(slots=True)
@@ -94,13 +115,29 @@ class Answered:
 
 @dataclass(frozen=True)
 class Judge:
-    """What a judge model is asked of each response that has an answer part, and how its reply is read."""
+    """What a judge model is asked, in one call, of each response that has an answer part, and how its reply is read."""
 
-    scores: tuple[str, ...]  # their names
+    scores: tuple[str, ...]  # their names; a NAME_unsure that is 1 says that the judge cannot tell NAME
     messages: Callable[[Item, str], list[dict]]  # of an item and the answer part of a response to it
     read: Callable[[str], Mapping[str, float | None]]  # a reply; None: this score cannot be read
     wants: Callable[[Item], bool] = lambda item: not item.has_letters
     params: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 0, "max_tokens": 1024})
+    quotes: Callable[[str], Sequence[str]] | None = None  # the words of the response that a readable reply names
+    shape: type | None = None  # pydantic model of a JSON reply, for servers with `json_schema`
+
+
+def judge_calls(benchmark: "Benchmark", item: Item) -> list[Judge]:
+    """Returns what the judge is asked about a response to the item: one call, several, or none.
+
+    Raises BadInput where two calls give one score.
+    """
+    declared = benchmark.judge
+    calls = [declared] if isinstance(declared, Judge) else list(declared(item)) if declared else []
+    calls = [call for call in calls if call.wants(item)]
+    names = [name for call in calls for name in call.scores]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise BadInput(f"benchmark {benchmark.name}: two calls of the judge give {twice}; each score is of one call")
+    return calls
 
 
 @dataclass(frozen=True)
@@ -110,6 +147,7 @@ class Published:
     file: str
     columns: Mapping[str, str]  # column -> its heading, as the paper prints it
     averages: Mapping[str, str]  # our own figure in [0, 1] -> its column; the first is drawn over model size
+    warning: str = ""  # where ours are another quantity
 
 
 @dataclass
@@ -146,9 +184,10 @@ class Benchmark:
     figures: Callable[[list[Answered], dict[str, Cell], Scoring], Figures] | None = None
     cells: Mapping[str, int | None] = field(default_factory=dict)  # always shown, with the items of the full release
     published: Published | None = None
-    judge: Judge | None = None
+    judge: Judge | Callable[[Item], Sequence[Judge]] | None = None  # one call; or, by item, several
     unjudged: str = ""  # what is said of responses that no judge has seen
     submission: Callable[[list[Answered]], dict | None] | None = None  # for the site that holds withheld answers
+    about: str = ""  # of the released data: where it is, its licence and size; a dry run says it
     reads_own_files: bool = False  # what sets.NAME.file= means
     name: str = ""  # its file's
 

@@ -45,7 +45,7 @@ def of_share(values: Sequence[float], samples: float = math.inf) -> Interval | N
 
 def bootstrap(values: Sequence[float], resamples: int, seed: int) -> Interval | None:
     """Returns the percentile interval of the mean of `values`, items being resampled."""
-    return _percentiles(_resampled(values, resamples, [seed])) if _has_spread(values) else None
+    return percentiles(_resampled(values, resamples, [seed])) if _has_spread(values) else None
 
 
 def average(
@@ -71,7 +71,7 @@ def average(
         else:
             low, high = wilson(group[0], len(group))
             below, above = below + (weight * (group[0] - low)) ** 2, above + (weight * (high - group[0])) ** 2
-    low, high = (0.0, 0.0) if isinstance(resampled, int) else _percentiles(resampled)
+    low, high = (0.0, 0.0) if isinstance(resampled, int) else percentiles(resampled)
     return value, (max(0.0, value - math.sqrt(low**2 + below)), min(1.0, value + math.sqrt(high**2 + above)))
 
 
@@ -140,6 +140,6 @@ def _resampled(values: Sequence[float], resamples: int, seed: Sequence[int]):
     )
 
 
-def _percentiles(means) -> Interval:
+def percentiles(means) -> Interval:
     ordered = sorted(means)
     return float(ordered[int(0.025 * len(ordered))]), float(ordered[max(0, int(0.975 * len(ordered)) - 1)])

@@ -6,9 +6,10 @@ from dataclasses import replace
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Response
 from eval import intervals, metrics
-from eval.contract import Answered, Benchmark, Figures, Item, Judgement, Scoring, own_scores
+from eval.contract import Answered, Benchmark, Figures, Item, Judgement, Scoring, judge_calls, own_scores
 from eval.figures import Cell, Choice, Judgements, Mean, SetMetrics
 from eval.items import check, fingerprint, group_by
+from eval.judging.votes import by_judge
 from reward.thought import template_opened
 
 Judged = list[list[Judgement | None]]
@@ -46,6 +47,7 @@ def measure(
     figures = benchmark.figures(answered, cells, scoring) if benchmark.figures else Figures()
     counts = metrics.counts([one.readings for one in answered])
     judged = _judgements(benchmark, answered)
+    own = {"judges": judges} if (judges := by_judge(answered, scoring)) else {}
     result = SetMetrics(
         benchmark=benchmark.name,
         version=metrics.VERSION,
@@ -64,7 +66,7 @@ def measure(
         subjects=_subjects(answered),
         published_columns=figures.published_columns,
         notes=figures.notes + _judge_notes(benchmark, judged) + _thought_notes(answered, scoring),
-        own=figures.own,
+        own={**own, **figures.own},
     )
     if taken := result.taken_names():
         raise BadInput(f"benchmark {benchmark.name}: figures of its own are called {', '.join(taken)}, as shared ones")
@@ -114,13 +116,13 @@ def _means(scores: Scores, scoring: Scoring) -> dict[str, Mean]:
 
 def _judgements(benchmark: Benchmark, answered: Sequence[Answered]) -> Judgements | None:
     """Returns what a judge owes, None where it is asked about none of the items."""
-    wanted = [one for one in answered if benchmark.judge and benchmark.judge.wants(one.item)]
+    wanted = [one for one in answered if judge_calls(benchmark, one.item)]
     if not wanted:
         return None
     if any(one.judgements is None for one in wanted):
         return Judgements(None, None, None)
     judgements = [judgement for one in wanted for judgement in one.judgements or [] if judgement]
-    missing, failed = sum(j.missing for j in judgements), sum(j.failed for j in judgements)
+    missing, failed = sum(j.missing for j in judgements), sum(j.lost for j in judgements)
     return Judgements(missing, failed, missing - failed)
 
 

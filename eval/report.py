@@ -16,6 +16,7 @@ import jinja2
 from eval import tables
 from eval.contract import Published, Table, find_benchmark
 from eval.figures import Measured, SetMetrics
+from eval.judging import comparison, votes
 from eval.responses import Row
 
 LONGEST = 1200  # characters of a response that are shown
@@ -123,8 +124,16 @@ def size_plot(published: Published, ours: dict[str, tuple[float, float]], name: 
     return picture(figure, f"{label} over model size")
 
 
-def page(title: str, measured: Measured, rows: dict[tuple[str, str], list[Row]]) -> Page:
-    """Returns the content of a report, a section for each set; `rows` are the stored responses by (checkpoint, set)."""
+def page(
+    title: str,
+    measured: Measured,
+    rows: dict[tuple[str, str], list[Row]],
+    judged: dict[str, list[dict]] | None = None,
+) -> Page:
+    """Returns the content of a report, a section for each set.
+
+    `rows` are the stored responses by (checkpoint, set), `judged` the judgements of all checkpoints by set.
+    """
     sections = []
     for name, results in measured.sets.items():
         first = next(iter(results.values()))
@@ -135,8 +144,12 @@ def page(title: str, measured: Measured, rows: dict[tuple[str, str], list[Row]])
             if published.averages:
                 plots.append(size_plot(published, _sizes(measured, results, next(iter(published.averages))), name))
         shown += tables.differences(measured.differences.get(name, {}))
+        shown += [tables.judges(results), *comparison.compared(votes.ratings((judged or {}).get(name, [])))]
         notes = [READ_BY] if any(r.readings["strict_match"]["accuracy"] is not None for r in results.values()) else []
-        notes += [f"elastic rule {first.elastic_rule}: {first.elastic_rule_source}", *notes_of(results)]
+        multi = any(r.kinds["multi"]["items"] for r in results.values())
+        notes += [f"elastic rule {first.elastic_rule}: {first.elastic_rule_source}"] if multi else []
+        notes += notes_of(results)
+        notes += [published.warning] if published and published.warning else []
         notes += [f"judged by {judge}" for judge in dict.fromkeys(r.judge for r in results.values() if r.judge)]
         notes.append(f"scoring version {first.version}, items {first.fingerprint[:12]}")
         responses = samples({c: rows[c, name] for c in results if (c, name) in rows})

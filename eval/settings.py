@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from data_pipeline import llm
 from data_pipeline.errors import BadInput, did_you_mean, first_fault
 from eval.contract import Benchmark, Loaded, Scoring, benchmark_of_files, find_benchmark, load_items
+from eval.judging.judges import Panel
 from eval.metrics import ELASTIC_RULES
 
 
@@ -58,26 +59,47 @@ class EvalSettings(BaseModel):
     think_prefilled: bool
     sets: dict[str, SetSettings]
     endpoint: llm.Server | None  # None: the models of the run, in this process
-    judge: llm.Server | None
+    judges: dict[str, llm.Server]  # by name; the one under `judge` by its model's
+    judge_repeats: int = Field(default=1, ge=1, le=100)
 
     @property
     def scoring(self) -> Scoring:
         return Scoring(self.elastic_rule, self.think_prefilled, self.bootstrap, self.seed)
+
+    @property
+    def panel(self) -> Panel:
+        return Panel(self.judges, self.judge_repeats)
 
 
 def settings(given: Mapping[str, Any]) -> EvalSettings:
     """Returns the settings; raises BadInput that names key, value and bound for one that cannot be."""
     if given["elastic_rule"] not in ELASTIC_RULES:
         raise BadInput(f"elastic_rule={given['elastic_rule']}: known are {', '.join(ELASTIC_RULES)}")
-    servers = {
-        key: llm.server_from(given[key], key) if (given[key] or {}).get("base_url") else None
-        for key in ("endpoint", "judge")
-    }
-    sets = {name: _set(name, one) for name, one in (given["sets"] or {}).items()}
+    endpoint = llm.server_from(given["endpoint"], "endpoint") if (given["endpoint"] or {}).get("base_url") else None
+    sets = {name: _set(name, one) for name, one in (given["sets"] or {}).items() if one is not None}
     try:
-        return EvalSettings.model_validate({**given, **servers, "sets": sets})
+        return EvalSettings.model_validate({**given, "endpoint": endpoint, "judges": _judges(given), "sets": sets})
     except ValidationError as error:
         raise BadInput(first_fault("", error)) from None
+
+
+def _judges(given: Mapping[str, Any]) -> dict[str, llm.Server]:
+    """Returns the judges by name; raises BadInput for two that are one."""
+    servers = {}
+    if (given["judge"] or {}).get("base_url"):
+        server = llm.server_from(given["judge"], "judge")
+        servers[server.model] = server
+    for name, one in (given.get("judges") or {}).items():
+        if not isinstance(one, dict):
+            raise BadInput(f"judges.{name}={one!r}: takes {{base_url: URL, model: NAME}}")
+        server = llm.server_from(one, f"judges.{name}")
+        same = next(
+            (n for n, s in servers.items() if (s.model, s.extra_body) == (server.model, server.extra_body)), None
+        )
+        if same or name in servers:
+            raise BadInput(f"judges.{name}: {same or name} is a judge already, of the same model or name; name another")
+        servers[name] = server
+    return servers
 
 
 def _set(name: str, given: Any) -> SetSettings:

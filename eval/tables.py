@@ -48,6 +48,48 @@ def own_overview(results: dict[str, SetMetrics]) -> Table:
     return Table("overview", (*OWN, *names, "judgements missing"), lines)
 
 
+def own_by_cell(results: dict[str, SetMetrics]) -> Table:
+    """Returns one line per checkpoint and cell with the benchmark's own scores."""
+    names = list(dict.fromkeys(name for r in results.values() for name in r.means))
+    lines = [
+        [checkpoint, name, str(cell.items),
+         *(interval(m.value, m.interval, 1) if (m := cell.means.get(n)) else "-" for n in names),
+         "-" if cell.judged is None or cell.judged.judge_missing is None else str(cell.judged.judge_missing)]
+        for checkpoint, result in results.items() for name, cell in result.cells.items() if cell.items
+    ]  # fmt: skip
+    return Table("by cell", ("checkpoint", "cell", "items", *names, "judgements missing"), lines)
+
+
+def judges(results: dict[str, SetMetrics]) -> Table:
+    """Returns one line per checkpoint and judge: what it gave, what it owes, and whether its evidence stands there."""
+    told = [
+        (checkpoint, judge, of) for checkpoint, r in results.items() for judge, of in r.own.get("judges", {}).items()
+    ]
+    names = list(dict.fromkeys(name for *_, of in told for name in of["means"]))
+    lines = []
+    for checkpoint, judge, of in told:
+        means = (of["means"].get(name, {"value": None, "interval": None}) for name in names)
+        read = of["votes"] - of["unreadable"] - of["refused"] - of["failed"]
+        lines.append(
+            [checkpoint, judge, str(of["votes"]), *(str(of[state]) for state in ("unreadable", "refused", "failed")),
+             f"{read - of['without_quote']} of {read}", f"{of['quotes_found']} of {of['quotes']}",
+             f"{of['tokens']:,}" + ("" if of["cost"] is None else f" ({of['cost']:.4f})"),
+             *(interval(mean["value"], mean["interval"], 1) for mean in means)]
+        )  # fmt: skip
+    head = (
+        "checkpoint",
+        "judge",
+        "asked",
+        "unreadable",
+        "refused",
+        "failed",
+        "with evidence",
+        "found in the reply",
+        "tokens (cost)",
+    )
+    return Table("judges", (*head, *names), lines)
+
+
 def _format_rate(result: SetMetrics) -> float | None:
     """Returns the share of well-formed responses to multiple-choice questions."""
     chosen = [(c.choice.format_rate, c.items) for c in result.cells.values() if c.choice]

@@ -5,6 +5,8 @@
     python -m launch.eval recipe=psyche_r1 run=NAME endpoint.base_url=http://127.0.0.1:8000/v1 endpoint.model=NAME
     python -m launch.eval rescore run=NAME elastic_rule=jaccard
     python -m launch.eval compare RUN/CHECKPOINT RUN/CHECKPOINT
+    python -m launch.eval rank RUN/CHECKPOINT RUN/CHECKPOINT set=NAME
+    python -m launch.eval agreement SCORES.csv runs/NAME/eval/judgements.CHECKPOINT.SET.jsonl
 
 Writes runs/NAME/eval/: responses.<checkpoint>.<set>.jsonl (every response with its reading), metrics.json, report.md
 and report.html. Requests to a server are kept in ledger.sqlite: the same command asks only what is not answered yet.
@@ -15,27 +17,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
-from rich.markup import escape
-from rich.table import Table
 
 from data_pipeline import llm
 from data_pipeline.errors import BadInput
-from eval import report, responses
+from data_pipeline.records import write_jsonl
+from eval import plan, report, responses
 from eval.contract import find_benchmark
 from eval.differences import differences
 from eval.figures import ACCURACY, Measured, SetMetrics
 from eval.items import fingerprint
-from eval.judging.judges import ask_judge
+from eval.judging import votes
+from eval.judging.judges import ask_judges
 from eval.measure import measure, read_all, with_judgements
 from eval.responses import Asked, Row
 from eval.settings import EvalSettings, EvaluationSet, SetSettings, load_set, settings
 from launch.cli.arguments import EVAL, Command
 from launch.cli.configuration import as_dict, load_config
-from launch.cli.entry import StageFailed, console, run_stage, show_plan
+from launch.cli.entry import StageFailed, console, print_table, run_stage, show_plan
 from launch.models import local
 from launch.models.find import CHECKPOINTS, find_models, parameters
 from launch.models.reasoning import Sampling
 from launch.preflight import gpu, memory
+from launch.reports import judging
 from launch.running.folder import StageFolder, finished_manifest, open_stage
 
 
@@ -53,6 +56,7 @@ def run(config: DictConfig, command: Command) -> None:
     data = Path("runs") / asked.run / "data"
     if config.dry_run:
         notes += [f"{name}: {one.file or one.path}, {one.samples} samples" for name, one in sets.items()]
+        notes += [line for name in sets for line in plan.calls(name, asked, data)]
         show_plan(as_dict(config), ["python", "-m", "launch.eval"], {}, notes)
         return
     if not sets:
@@ -70,7 +74,7 @@ def run(config: DictConfig, command: Command) -> None:
     inputs = {one.name: one.asked.place(data) for one in loaded}
     inputs |= {} if asked.endpoint else {f"model_{name}": Path(model) for name, model in models.items()}
     opened = open_stage(EVAL, config, inputs, command)
-    if asked.judge and not any(one.benchmark.judge for one in loaded):
+    if asked.judges and not any(one.benchmark.judge for one in loaded):
         notes.append("judge: no set of this evaluation is judged")
     for note in notes:
         console.print(f"  {note}", markup=False)
@@ -89,7 +93,7 @@ def evaluate(asked: EvalSettings, opened: StageFolder, models: dict[str, str], s
     """Asks, scores and writes everything; returns what failed, "" when the stage is finished."""
     folder, ledger = opened.path, opened.path / "ledger.sqlite"
     measured = Measured({}, {c: size_b(model) for c, model in models.items()}, models)
-    before, rows, outputs = responses.read_asked(folder), {}, {}
+    before, rows, outputs, judged, again = responses.read_asked(folder), {}, {}, {}, 0
     for checkpoint, model in models.items():
         for one in sets:
             path = folder / responses.file_name(checkpoint, one.name)
@@ -106,7 +110,7 @@ def evaluate(asked: EvalSettings, opened: StageFolder, models: dict[str, str], s
                 max_new_tokens=asked.max_new_tokens,
                 seed=asked.seed,
                 batch_size=asked.batch_size,
-                judge=asked.judge.model if asked.judge and one.benchmark.judge else None,
+                judge=asked.panel.name if one.benchmark.judge else None,
             )
             earlier = before.get(path.name)
             if not asked.endpoint and path.is_file() and earlier and same_answers(earlier, about):
@@ -119,9 +123,10 @@ def evaluate(asked: EvalSettings, opened: StageFolder, models: dict[str, str], s
             result = score(asked, one, checkpoint, replies, folder, ledger)
             measured.sets.setdefault(one.name, {})[checkpoint] = result.figures
             rows[checkpoint, one.name] = result.rows
-            outputs |= result.outputs
-    outputs |= write_results(folder, f"run {asked.run}", measured, rows)
-    if failures := failures_of(measured):
+            judged.setdefault(one.name, []).extend(result.judged)
+            outputs, again = outputs | result.outputs, again + result.again
+    outputs |= write_results(folder, f"run {asked.run}", measured, rows, judged)
+    if failures := failures_of(measured, again):
         opened.save()
         return failures
     counts = {f"{name}/{c}": r.responses for name, results in measured.sets.items() for c, r in results.items()}
@@ -134,12 +139,13 @@ def same_answers(earlier: Asked, about: Asked) -> bool:
     return replace(earlier, judge=about.judge, version=about.version) == about
 
 
-def failures_of(measured: Measured) -> str:
-    """Returns what is said of requests that failed, "" when none has."""
+def failures_of(measured: Measured, again: int = 0) -> str:
+    """Returns what is said of requests that failed and of `again`, judgements that are asked again; "" without any."""
     results = [result for of_set in measured.sets.values() for result in of_set.values()]
     failed, unjudged = sum(r.failed for r in results), sum(r.judge_failed or 0 for r in results)
     parts = [f"{failed} requests failed and count as wrong"] if failed else []
     parts += [f"{unjudged} requests to the judge failed and are missing"] if unjudged else []
+    parts += [f"{again - unjudged} judgements cannot be read and are missing"] if again > unjudged else []
     return ", ".join(parts)
 
 
@@ -172,25 +178,33 @@ class Scored:
     figures: SetMetrics
     rows: list[Row]
     outputs: dict[str, Path]
+    judged: list[dict]  # eval/judging/votes.py
+    again: int  # judgements that the same command would ask again
 
 
 def score(
     asked: EvalSettings, one: EvaluationSet, checkpoint: str, replies: list, folder: Path, ledger: Path
 ) -> Scored:
     """Reads, judges and scores the responses and writes them to `folder`, with a submission where there is one."""
-    benchmark, judge, scoring = one.benchmark, asked.judge if one.benchmark.judge else None, asked.scoring
-    answered = read_all(one.loaded.items, replies, scoring)
-    if judge:
-        answered = with_judgements(answered, ask_judge(benchmark, answered, judge, ledger, one.name, scoring))
-    figures, scores = measure(benchmark, answered, scoring, judge.model if judge else None)
+    benchmark, panel, scoring = one.benchmark, asked.panel, asked.scoring
+    answered, again = read_all(one.loaded.items, replies, scoring), 0
+    if panel.servers and benchmark.judge:
+        judged, again = ask_judges(benchmark, answered, panel, ledger, one.name, scoring)
+        answered = with_judgements(answered, judged)
+    figures, scores = measure(benchmark, answered, scoring, panel.name if benchmark.judge else None)
     figures.notes = one.loaded.notes + figures.notes
+    figures.notes += [f"judge {n}: {s.model}" for n, s in panel.servers.items() if benchmark.judge and n != s.model]
     path = folder / responses.file_name(checkpoint, one.name)
     outputs, rows = {path.name: path}, responses.store(path, benchmark, answered, scores)
+    if judged_rows := votes.rows(answered, checkpoint):
+        file = folder / f"judgements.{checkpoint}.{one.name}.jsonl"
+        write_jsonl(file, judged_rows, 0o600)
+        outputs[file.name] = file
     if benchmark.submission and (content := benchmark.submission(answered)) is not None:
         file = folder / f"submission.{checkpoint}.{one.name}.json"
         file.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         outputs[file.name] = file
-    return Scored(figures, rows, outputs)
+    return Scored(figures, rows, outputs, judged_rows, again)
 
 
 def size_b(model: str) -> float | None:
@@ -200,7 +214,13 @@ def size_b(model: str) -> float | None:
     return None if count is None else count / 1e9
 
 
-def write_results(folder: Path, title: str, measured: Measured, rows: dict[tuple[str, str], list[Row]]) -> dict:
+def write_results(
+    folder: Path,
+    title: str,
+    measured: Measured,
+    rows: dict[tuple[str, str], list[Row]],
+    judged: dict[str, list[dict]] | None = None,
+) -> dict:
     """Adds the paired differences, writes metrics.json and the two reports; returns {name: path}."""
     for name, results in measured.sets.items():
         pairs = list(results)
@@ -209,7 +229,7 @@ def write_results(folder: Path, title: str, measured: Measured, rows: dict[tuple
         }
     path = folder / "metrics.json"
     measured.write(path)
-    return {path.name: path, **report.write(folder, report.page(title, measured, rows))}
+    return {path.name: path, **report.write(folder, report.page(title, measured, rows, judged))}
 
 
 def show(measured: Measured) -> None:
@@ -223,15 +243,6 @@ def show(measured: Measured) -> None:
         for pair, of_pair in measured.differences.get(name, {}).items():
             for d in of_pair:
                 console.print(f"  {d.score} {pair}: {d.told(d.gain)}, 95 % interval {d.interval}", markup=False)
-
-
-def print_table(title: str, head, rows) -> None:
-    """Prints a table whose names are whole, however narrow the terminal."""
-    table = Table(*map(escape, head), title=escape(title))
-    for row in rows:
-        table.add_row(*map(escape, row))
-    table.width = console.measure(table, options=console.options.update(max_width=1000)).maximum
-    console.print(table)
 
 
 def rescore(command: Command) -> None:
@@ -251,7 +262,7 @@ def rescore(command: Command) -> None:
     asked, before = settings(as_dict(config)), Measured.read(folder / "metrics.json")
     data, out = folder.parent / "data", folder / "rescored"
     out.mkdir(exist_ok=True)
-    measured, rows = Measured({}, before.parameters_b, before.models), {}
+    measured, rows, judged, again = Measured({}, before.parameters_b, before.models), {}, {}, 0
     for file, about in stored.items():
         one = load_set(about.set, asked.sets[about.set], data)
         if fingerprint(one.loaded.items) != about.fingerprint:
@@ -262,19 +273,21 @@ def rescore(command: Command) -> None:
         replies = responses.stored(folder / file, one)
         result = score(asked, one, about.checkpoint, replies, out, folder / "ledger.sqlite")
         rows[about.checkpoint, one.name] = result.rows
+        judged.setdefault(one.name, []).extend(result.judged)
+        again += result.again
         measured.sets.setdefault(one.name, {})[about.checkpoint] = result.figures
-    write_results(out, f"run {run}, scored again", measured, rows)
+    write_results(out, f"run {run}, scored again", measured, rows, judged)
     show(measured)
     console.print(f"{out}/report.html, report.md, metrics.json")
-    if unjudged := sum(r.judge_failed or 0 for results in measured.sets.values() for r in results.values()):
-        raise StageFailed(f"{unjudged} requests to the judge failed and are missing; the same command asks them again")
+    if again:
+        raise StageFailed(f"{failures_of(measured, again)}; the same command asks them again")
 
 
 def compare(command: Command) -> None:
     """`compare RUN[/CHECKPOINT] RUN[/CHECKPOINT]`: the paired difference on every set that both have answered."""
     if len(command.positional) != 2 or command.words:
         raise BadInput("compare takes two runs: python -m launch.eval compare RUN/CHECKPOINT RUN/CHECKPOINT")
-    (name_a, sets_a), (name_b, sets_b) = (_answered(word) for word in command.positional)
+    (name_a, sets_a), (name_b, sets_b) = (judging.answered(word) for word in command.positional)
     common = [name for name in sets_a if name in sets_b]
     if not common:
         raise BadInput(f"{name_a} has answered {', '.join(sets_a)}, {name_b} {', '.join(sets_b)}: no set of both")
@@ -309,19 +322,5 @@ def compare(command: Command) -> None:
         console.print(f"  {note}", markup=False)
 
 
-def _answered(word: str) -> tuple[str, dict[str, tuple[Path, Asked]]]:
-    """Returns ("run/checkpoint", {set: (file of responses, what it answers)}) of one side of a comparison."""
-    run, _, checkpoint = word.partition("/")
-    folder = Path("runs") / run / "eval"
-    files = responses.evaluated(folder, word)
-    have = list(dict.fromkeys(about.checkpoint for about in files.values()))
-    checkpoint = checkpoint or have[-1]
-    if checkpoint not in have:
-        raise BadInput(f"{word}: run {run} has evaluated {', '.join(have)}, not {checkpoint}")
-    return f"{run}/{checkpoint}", {
-        about.set: (folder / file, about) for file, about in files.items() if about.checkpoint == checkpoint
-    }
-
-
 if __name__ == "__main__":
-    run_stage(EVAL, run, {"rescore": rescore, "compare": compare})
+    run_stage(EVAL, run, {"rescore": rescore, "compare": compare, "agreement": judging.agreement, "rank": judging.rank})

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from data_pipeline.llm.budget import BudgetSpent
-    from data_pipeline.llm.client import asker, complete_all, connected, estimate, generate, run_all
+    from data_pipeline.llm.client import asker, complete_all, connected, estimate, generate, run_all, stored
     from data_pipeline.llm.ledger import totals
     from data_pipeline.llm.server import Server, server_from
     from data_pipeline.records import Request
@@ -28,6 +28,7 @@ __all__ = [
     "generate",
     "run_all",
     "server_from",
+    "stored",
     "totals",
 ]
 

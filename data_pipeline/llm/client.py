@@ -177,6 +177,15 @@ def asker(
     return lambda requests: run_all(server, requests, ledger_path, title, budget=budget)
 
 
+def stored(server: Server, requests: list[Request], ledger_path: Path) -> list[Response | None]:
+    """Returns what the ledger holds of each request, None of what it does not; nothing is asked and no ledger is made."""
+    keys, known = [_key(server, request) for request in requests], {}
+    if Path(ledger_path).exists():
+        with Ledger(ledger_path) as ledger:
+            known = dict(ledger.replies(dict.fromkeys(keys)))
+    return [known.get(key) for key in keys]
+
+
 def estimate(server: Server, requests: list[Request], ledger_path: Path) -> Estimate:
     """Returns about what `run_all` would ask and pay, for a dry run: nothing is asked and no ledger is made."""
     new = {_key(server, request): request_body(server, request) for request in requests}

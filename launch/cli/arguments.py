@@ -44,8 +44,13 @@ GRPO = Stage("grpo", base_model_key=verl.BASE_MODEL)
 MERGE = Stage("merge", has_recipe=False, has_hardware=False)
 EVAL = Stage(
     "eval",
-    subcommands={"rescore": ("run", "elastic_rule", "think_prefilled"), "compare": ()},
-    positional={"compare": 2},
+    subcommands={
+        "rescore": ("run", "elastic_rule", "think_prefilled"),
+        "compare": (),
+        "rank": ("set", "people"),
+        "agreement": (),
+    },
+    positional={"compare": 2, "rank": 99, "agreement": 99},
 )
 CHAT = Stage("chat", has_hardware=False)
 SERVE = Stage("serve", has_recipe=False, has_hardware=False)

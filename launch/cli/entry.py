@@ -4,10 +4,12 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from data_pipeline.errors import BadInput
 from launch.cli import arguments, configuration
@@ -94,3 +96,12 @@ def show_plan(config: dict, command: list[str], env: dict[str, str], notes: list
         print(f"# {note}")
     print("# command:")
     print(" ".join([*(f"{k}={shlex.quote(str(v))}" for k, v in env.items()), shlex.join(command)]))
+
+
+def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table whose names are whole, however narrow the terminal."""
+    table = Table(*map(escape, head), title=escape(title))
+    for row in rows:
+        table.add_row(*map(escape, row))
+    table.width = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    console.print(table)

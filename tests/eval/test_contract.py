@@ -184,7 +184,7 @@ def test_a_reader_that_gives_other_scores_than_the_judge_has_is_refused(own):
     benchmark = own(JUDGED)
     judge = Judge(("warmth", "safety"), lambda item, answer: [], lambda reply: {"warmth": 1.0})
     with pytest.raises(BadInput, match="reader gives warmth, its scores are warmth, safety; it gives all of them"):
-        judges._read(benchmark, judge, "1")
+        judges.read_reply(benchmark, judge, "1")
 
 
 def test_the_fingerprint_of_a_dialogue_is_of_its_turns():

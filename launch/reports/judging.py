@@ -1,0 +1,209 @@
+"""Judges among themselves and against people, and models against one another in blind pairs.
+
+`python -m launch.eval agreement FILES` and `python -m launch.eval rank RUN/CHECKPOINT RUN/CHECKPOINT`.
+"""
+
+import csv
+import io
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from data_pipeline.errors import BadInput, did_you_mean
+from data_pipeline.records import Fault, Response, write_jsonl
+from data_pipeline.tables.rows import Layout, table_rows
+from eval import report, responses
+from eval.contract import Table
+from eval.items import fingerprint
+from eval.judging import comparison, pairs, ratings
+from eval.judging.pairs import Outcome, Pair
+from eval.metrics import answer_part
+from eval.responses import Asked
+from eval.settings import EvalSettings, load_set, settings
+from launch.cli.arguments import Command
+from launch.cli.configuration import as_dict, load_config
+from launch.cli.entry import StageFailed, console, print_table
+
+SHEET = ("pair", "history", "A", "B", "better", "rater", "comment")
+BETTER = {"a": "A", "b": "B", "tie": "tie", "甲": "A", "乙": "B", "平": "tie"}
+
+
+def agreement(command: Command) -> None:
+    """`agreement FILE [FILE ...]`: how far the raters of these files agree; raises BadInput for what is no rating."""
+    if not command.positional:
+        raise BadInput("agreement of which files? python -m launch.eval agreement SCORES.csv JUDGEMENTS.jsonl")
+    read = ratings.of_rows(_rows(command.positional))
+    for note in comparison.check(read):
+        console.print(f"  {note}", markup=False)
+    for table in comparison.compared(read):
+        print_table(table.caption, table.head, table.rows)
+
+
+def _rows(files: Sequence[str]) -> list[tuple[str, Mapping]]:
+    """Returns (file and row, values) of all files, of any kind of table; raises BadInput for a row that is none."""
+    rows = []
+    for file in files:
+        for row in table_rows(file, Layout()):
+            if isinstance(row.values, Fault):
+                raise BadInput(f"{row.where}: {row.values.reason}")
+            rows.append((row.where, row.values))
+    return rows
+
+
+def rank(command: Command) -> None:
+    """`rank RUN/CHECKPOINT RUN/CHECKPOINT [...] [set=NAME] [people=FILE,FILE]`: their replies to the same histories, in
+    blind pairs, judged in both orders by the judges of the first run, and by people who filled in the sheet.
+
+    Writes runs/FIRST/eval/ranking.SET/: pairs.csv for people, with pairs.key.json, and report.md, report.html.
+    """
+    if len(command.positional) < 2:
+        raise BadInput("rank takes two runs or more: python -m launch.eval rank RUN/CHECKPOINT RUN/CHECKPOINT")
+    sides = dict(map(answered, command.positional))
+    if len(sides) < len(command.positional):
+        raise BadInput(f"{command.positional[-1]}: stands twice; rank takes different models")
+    name = _set_of_all(sides, command.words.get("set"))
+    first = next(iter(sides.values()))[name][0].parent
+    asked = settings(as_dict(load_config(first / "config.yaml")))
+    made = _pairs(sides, name, asked, first.parent / "data")
+    folder = first / f"ranking.{name}"
+    folder.mkdir(exist_ok=True)
+    key = write_sheet(folder, made, asked.seed)
+    outcomes, rows, again = pairs.judge_pairs(made, asked.panel, first / "ledger.sqlite", name, asked.scoring)
+    write_jsonl(folder / "verdicts.jsonl", rows, 0o600)
+    notes = [f"{len(made)} pairs of {len({pair.item for pair in made})} histories"]
+    notes += [f"judged by {asked.panel.name}"] if asked.judges else ["no judge is named in the first run"]
+    if files := [file for file in command.words.get("people", "").split(",") if file]:
+        people, empty = read_sheets(files, made, key)
+        outcomes += people
+        notes += [f"{empty} rows of people's sheets are empty"] if empty else []
+    tables = pairs.report(outcomes, len(made))
+    if len({one.rater for one in outcomes}) > 1:
+        tables += pairs.agreement(outcomes)
+    _show(folder, f"Ranking on {name}", notes, tables)
+    if again:
+        raise StageFailed(f"{again} judgements are missing in {folder}/report.md; the same command asks them again")
+
+
+def _show(folder: Path, title: str, notes: list[str], tables: list[Table]) -> None:
+    for note in notes:
+        console.print(f"  {note}", markup=False)
+    for table in tables:
+        print_table(table.caption, table.head, table.rows)
+    section = {"title": "pairs", "notes": notes, "tables": tables, "plots": [], "samples": []}
+    report.write(folder, {"title": title, "sections": [section]})
+    console.print(f"{folder}/report.html, report.md; a sheet for people: {folder}/pairs.csv")
+
+
+def answered(word: str) -> tuple[str, dict[str, tuple[Path, Asked]]]:
+    """Returns ("run/checkpoint", {set: (file of responses, what it answers)}) of one side of a comparison."""
+    run, _, checkpoint = word.partition("/")
+    folder = Path("runs") / run / "eval"
+    files = responses.evaluated(folder, word)
+    have = list(dict.fromkeys(about.checkpoint for about in files.values()))
+    checkpoint = checkpoint or have[-1]
+    if checkpoint not in have:
+        raise BadInput(f"{word}: run {run} has evaluated {', '.join(have)}, not {checkpoint}")
+    return f"{run}/{checkpoint}", {
+        about.set: (folder / file, about) for file, about in files.items() if about.checkpoint == checkpoint
+    }
+
+
+def _set_of_all(sides: Mapping[str, Mapping], given: str | None) -> str:
+    common = [name for name in next(iter(sides.values())) if all(name in of for of in sides.values())]
+    if given and given not in common:
+        raise BadInput(
+            f"set={given}: all of these have answered {', '.join(common) or 'no set'}{did_you_mean(given, common)}"
+        )
+    if not given and len(common) != 1:
+        told = "; ".join(f"{side} {', '.join(of)}" for side, of in sides.items())
+        raise BadInput(f"set=NAME: which one? all have answered {', '.join(common) or 'no set'} ({told})")
+    return given or common[0]
+
+
+def _pairs(
+    sides: Mapping[str, Mapping[str, tuple[Path, Asked]]], name: str, asked: EvalSettings, data: Path
+) -> list[Pair]:
+    """Returns the pairs of the first replies of all; raises BadInput unless all have answered the same questions."""
+    one = load_set(name, asked.sets[name], data)
+    replies: dict[str, dict[str, str]] = {}
+    for side, of in sides.items():
+        file, about = of[name]
+        if fingerprint(one.loaded.items) != about.fingerprint:
+            raise BadInput(f"set {name}: {file} answers another version of the questions than {asked.run} has now")
+        replies[side] = {
+            row.id: answer_part(
+                Response(row.response, row.finish, row.tokens, row.reasoning), asked.think_prefilled
+            )
+            for row in responses.read_rows(file) if row.sample == 0
+        }  # fmt: skip
+    histories = {
+        item.id: tuple((m["role"], m["content"]) for m in one.benchmark.requests(item) if m["role"] != "system")
+        for item in one.loaded.items
+    }
+    made = pairs.pairs_of(histories, replies)
+    if not made:
+        raise BadInput(f"set {name}: no item that two of {', '.join(sides)} have answered")
+    return made
+
+
+# --- the sheet for people ---------------------------------------------------------------------------------------------
+
+
+def write_sheet(folder: Path, made: Sequence[Pair], seed: int) -> dict[str, str]:
+    """Writes pairs.csv, which names no model, and pairs.key.json; returns the key, {pair: the system shown as A}.
+
+    Order of pairs and of their replies are drawn by `seed` and content, so that a sheet written again is the same.
+    """
+    drawn = sorted(made, key=lambda pair: random.Random(f"{seed} {pair.id}").random())
+    key = {pair.id: sorted(pair.systems)[random.Random(f"{seed} {pair.id} A").random() < 0.5] for pair in drawn}
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(SHEET)
+    for pair in drawn:
+        a = pair.systems.index(key[pair.id])
+        said = "\n".join(f"{'来访者' if role == 'user' else '咨询师'}：{text}" for role, text in pair.history)
+        cells = [said, pair.replies[a], pair.replies[1 - a]]
+        writer.writerow([pair.id, *(f"'{c}" if c.startswith(("=", "+", "-", "@")) else c for c in cells), "", "", ""])
+    for name, content in (
+        ("pairs.csv", table.getvalue().encode("utf-8-sig")),  # with its mark, or Excel reads it as GBK
+        ("pairs.key.json", (json.dumps(key, indent=1) + "\n").encode()),
+    ):
+        (folder / name).touch(0o600)
+        (folder / name).write_bytes(content)
+    return key
+
+
+def read_sheets(files: Sequence[str], made: Sequence[Pair], key: Mapping[str, str]) -> tuple[list[Outcome], int]:
+    """Returns what people said, and how many rows nobody filled in.
+
+    A file with one rater's name in it, or none, is all one person's. Raises BadInput, naming file and row, for a pair
+    that is not one of these (its words have changed, or it is another ranking's) and a word that is none.
+    """
+    by_id = {pair.id: pair for pair in made}
+    outcomes, empty, stands = [], 0, {}
+    for file in files:
+        rows = _rows([file])
+        named = {str(row.get("rater") or "").strip() for _, row in rows} - {""}
+        alone = next(iter(named)) if len(named) == 1 else Path(file).stem
+        for where, row in rows:
+            word = str(row.get("better") or "").strip()
+            pair = by_id.get(str(row.get("pair") or "").strip())
+            if not word:
+                empty += 1
+                continue
+            if pair is None:
+                raise BadInput(
+                    f"{where}: pair={row.get('pair')!r} is none of this ranking: its words have changed since"
+                )
+            if word.lower() not in BETTER:
+                raise BadInput(f"{where}: better={word!r}: takes A, B or tie (甲, 乙, 平); empty where not judged")
+            rater = str(row.get("rater") or "").strip() or alone
+            if (rater, pair.id) in stands:
+                raise BadInput(f"{where}: {rater} has judged {pair.id} already ({stands[rater, pair.id]}); keep one")
+            stands[rater, pair.id] = where
+            won = {"A": 1.0, "B": 0.0, "tie": 0.5}[BETTER[word.lower()]]
+            straight = key[pair.id] == pair.systems[0]
+            value = won if straight else 1 - won
+            outcomes.append(Outcome(pair, rater, value if straight else None, None if straight else value))
+    return outcomes, empty
