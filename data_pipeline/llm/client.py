@@ -178,7 +178,7 @@ def asker(
 
 
 def stored(server: Server, requests: list[Request], ledger_path: Path) -> list[Response | None]:
-    """Returns what the ledger holds of each request, None of what it does not; nothing is asked and no ledger is made."""
+    """Returns what the ledger holds of each request, else None; nothing is asked and no ledger is made."""
     keys, known = [_key(server, request) for request in requests], {}
     if Path(ledger_path).exists():
         with Ledger(ledger_path) as ledger:

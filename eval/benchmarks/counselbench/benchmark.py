@@ -32,7 +32,7 @@ def load(path: str | Path) -> Loaded:
         records = list(sources.read("posts", path, columns=COLUMNS))
     except BadInput as error:
         told = f"CounselBench's table has the columns {', '.join(COLUMNS.values())}"
-        raise BadInput(f"{told}: {str(error).partition('. Say which')[0]}") from None
+        raise BadInput(f"{told}: {error}") from None
     rejects = [r for r in records if isinstance(r, Reject) and r.code != SAME]
     items = []
     for post in (r for r in records if isinstance(r, Post)):
