@@ -90,8 +90,7 @@ def _show(folder: Path, title: str, notes: list[str], tables: list[Table]) -> No
         console.print(f"  {note}", markup=False)
     for table in tables:
         print_table(table.caption, table.head, table.rows)
-    section = {"title": "pairs", "notes": notes, "tables": tables, "plots": [], "samples": []}
-    report.write(folder, {"title": title, "sections": [section]})
+    report.write(folder, report.Page(title, [report.Section("pairs", notes, tables)]))
     console.print(f"{folder}/report.html, report.md; a sheet for people: {folder}/pairs.csv")
 
 

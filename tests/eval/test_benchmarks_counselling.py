@@ -7,8 +7,8 @@ import pytest
 
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Response
+from eval.benchmarks.rubric.rubric import read_rubric
 from eval.contract import Item, Judgement, Loaded, Scoring, find_benchmark, judge_calls, load_items
-from eval.judging.rubric import read_rubric
 from eval.measure import measure, read_all, with_judgements
 from tests.conftest import REPOSITORY, real_data
 

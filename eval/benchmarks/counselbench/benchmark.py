@@ -13,8 +13,8 @@ from data_pipeline import sources
 from data_pipeline.errors import BadInput
 from data_pipeline.prompts import render_file
 from data_pipeline.records import Dialogue, Post, Reject, Turn
+from eval.benchmarks.rubric import rubric
 from eval.contract import Answered, Benchmark, Item, Judge, Loaded, Scoring
-from eval.judging import rubric
 from eval.judging.turns import history
 
 HERE = Path(__file__).parent

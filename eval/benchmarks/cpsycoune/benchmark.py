@@ -19,10 +19,10 @@ from data_pipeline.errors import BadInput, did_you_mean
 from data_pipeline.prompts import render_file
 from data_pipeline.records import Dialogue, Reject
 from eval import intervals, tables
+from eval.benchmarks.rubric import rubric
 from eval.contract import Answered, Benchmark, Figures, Item, Judge, Loaded, Published, Scoring, Table
 from eval.figures import Cell, SetMetrics, interval
 from eval.items import compare, group_by
-from eval.judging import rubric
 from eval.judging.turns import client_turns, history, messages
 from reward.thought import split_thought
 

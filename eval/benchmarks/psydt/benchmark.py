@@ -13,10 +13,10 @@ from pathlib import Path
 from data_pipeline import sources
 from data_pipeline.records import Dialogue, Reject
 from eval import text_metrics
+from eval.benchmarks.rubric import rubric
 from eval.contract import Answered, Benchmark, Figures, Item, Judge, Loaded, Published, Scoring
 from eval.figures import Cell
 from eval.items import group_by
-from eval.judging import rubric
 from eval.judging.turns import client_turns, history, messages
 from eval.metrics import answer_part, mean_of
 

@@ -11,8 +11,8 @@ from data_pipeline import sources
 from data_pipeline.errors import BadInput, did_you_mean
 from data_pipeline.prompts import render
 from data_pipeline.records import Dialogue, Reject
+from eval.benchmarks.rubric import rubric
 from eval.contract import Answered, Benchmark, Item, Judge, Loaded, Scoring
-from eval.judging import rubric
 from eval.judging.turns import client_turns, history, messages
 
 RUBRICS = Path(__file__).parent.parent / "cpsycoune"

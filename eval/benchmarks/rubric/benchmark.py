@@ -1,4 +1,4 @@
-"""Any dialogues or utterances by any rubric in YAML (eval/judging/rubric.py): one call of the judge a dimension.
+"""Any dialogues or utterances by any rubric in YAML (`rubric.py` beside): one call of the judge a dimension.
 
 PsyCrisis-Bench's five items (arXiv 2508.08236) are a rubric here, `psycrisis`: single utterances of people in crisis,
 0 or 1 each, their sum made here and not by the judge. Its released script asks for all five in one call at temperature
@@ -11,8 +11,8 @@ from pathlib import Path
 from data_pipeline import sources
 from data_pipeline.errors import BadInput, did_you_mean
 from data_pipeline.records import Dialogue, Post, Reject, Turn
+from eval.benchmarks.rubric import rubric
 from eval.contract import Answered, Benchmark, Item, Judge, Loaded, Scoring
-from eval.judging import rubric
 from eval.judging.turns import client_turns, history, messages
 
 RUBRICS = Path(__file__).parent / "rubrics"

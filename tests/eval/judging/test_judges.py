@@ -11,8 +11,9 @@ import pytest
 from data_pipeline import llm
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Dialogue, Response, Turn
+from eval.benchmarks.rubric import rubric
 from eval.contract import Answered, Benchmark, Item, Judge, Judgement, Loaded, Scoring, judge_calls, no_scores
-from eval.judging import pairs, rubric, votes
+from eval.judging import pairs, votes
 from eval.judging.judges import Panel, ask_judges
 from eval.judging.pairs import Outcome, Pair
 from tests.model_server import Answer, ModelServer, completion

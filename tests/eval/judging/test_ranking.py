@@ -7,7 +7,7 @@ from eval.judging import ranking
 from eval.judging.ranking import Game
 
 
-@pytest.mark.filterwarnings("ignore:Perfect separation")
+@pytest.mark.filterwarnings("ignore:Perfect separation", "ignore:divide by zero")
 def test_strengths_are_statsmodels_on_200_random_tables():
     api = pytest.importorskip("statsmodels.api", reason="the reference of Bradley-Terry, as a binomial model")
     random, compared = numpy.random.default_rng(1), 0
