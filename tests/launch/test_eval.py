@@ -229,7 +229,7 @@ def test_both_readings_stand_side_by_side_and_a_thought_that_the_template_opened
         ("sets.heldout.sample=2", "sets.heldout: unknown sample; known are file, benchmark"),
         ("bootstrap=1", "bootstrap=1: Input should be greater than or equal to 100"),
         ("checkpoint=sfft", "checkpoint=sfft: known are base, sft, grpo and all"),
-        ("sets.x={benchmark: pcebb, path: x}", "there is cpsyexam, pceb"),
+        ("sets.x={benchmark: pcebb, path: x}", "Did you mean pceb?"),
         ("sets.x={benchmark: pceb, path: /nowhere}", "/nowhere: no such folder"),
         ("sets.x={benchmark: pceb, path: x, option: 1}", "unknown option; known are"),
         (
