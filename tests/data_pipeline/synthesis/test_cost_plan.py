@@ -66,7 +66,7 @@ def planned(config: Configuration) -> dict[str, cost_plan.StepPlan]:
     """Returns {step: its plan over all pipelines} of the steps that ask."""
     found: dict[str, cost_plan.StepPlan] = {}
     for step in cost_plan.plan(config):
-        if not isinstance(step, str) and step.most:
+        if not isinstance(step, cost_plan.Incoming) and step.most:
             before = found.get(step.step)
             numbers = {name: getattr(step, name) + getattr(before, name, 0) for name in NUMBERS if getattr(step, name)}
             found[step.step] = replace(step, **numbers)
