@@ -208,6 +208,8 @@ def quote(key: str, value: str, multirun: bool = False) -> str:
 
     try:
         parsed = OverridesParser.create().parse_override(f"{key}={value}")
+        if key == "run" and not multirun and not isinstance(parsed.value(), str):
+            return quoted(value)  # run=2024 is a name
         if multirun or not parsed.is_sweep_override():
             return value
     except HydraException:

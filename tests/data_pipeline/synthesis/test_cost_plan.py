@@ -329,6 +329,6 @@ def test_a_dry_run_without_data_takes_less_than_a_second_and_a_half():
         taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == 0 and "questions: rows unknown, /nowhere is not there" in done.stdout
     assert done.stdout.splitlines()[-1].endswith(
-        "recipe=psyche_r1 llm=vllm run=never-planned passages=/nowhere llm.model=m"
+        "recipe=psyche_r1 run=never-planned passages=/nowhere llm=vllm llm.model=m"
     )
     assert min(taken) < 1.5
