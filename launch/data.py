@@ -195,14 +195,14 @@ def lost(making: Configuration, made: synthesis.Synthesised, folder: Path) -> li
 
 def with_rejects(error: splits.TooFew, folder: Path | None = None) -> BadInput:
     """Returns the error that also says why rows were left out; they stand in the folder then, if there is one."""
-    told = str(error)
+    told = error.what
     if error.rejects:
         first = error.rejects[0]
         told += f"; left out: {selection.told(error.rejects)}; the first is {first.where}: {first.reason}"
     if folder:
         write_jsonl(folder / "questions.rejects.jsonl", error.rejects)
         told += f"; all of them: {folder / 'questions.rejects.jsonl'}" if error.rejects else ""
-    return BadInput(told)
+    return BadInput(told + (f"; say {error.cure}" if error.cure else ""))
 
 
 def is_done(folder: StageFolder, name: str) -> bool:

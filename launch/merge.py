@@ -31,9 +31,9 @@ def run(config: DictConfig, command: Command) -> None:
     argv = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
     if config.dry_run:
         manifest, model = read_manifest(config.run, "grpo"), Path("runs") / config.run / "merge" / "model"
-        there = manifest is not None and manifest["status"] == "finished"
-        known = find_checkpoint(manifest, config.step) if there else "runs/NAME/grpo/checkpoints/global_step_N/actor"
-        notes = [] if there else ["the checkpoint is not known before GRPO has finished"]
+        known, notes = "global_step_N/actor", ["the checkpoint is not known before GRPO has finished"]
+        if manifest and manifest["status"] == "finished":
+            known, notes = find_checkpoint(manifest, config.step), []
         show_plan(as_dict(config), [*argv, "--local_dir", str(known), "--target_dir", str(model)], {}, notes)
         return
     grpo = finished_manifest(config.run, "grpo", f"python -m launch.grpo run={config.run}")

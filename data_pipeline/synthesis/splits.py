@@ -17,9 +17,11 @@ LEFT_OUT = "left out by the recipe"  # the code of rejects whose detail is one o
 
 
 class TooFew(BadInput):
-    """Fewer rows are left than the recipe asks for; `rejects` says what became of the others."""
+    """Fewer rows are left than the recipe asks for: what, the words that are the cure, and the rejects so far."""
 
-    rejects: Sequence[Reject] = ()
+    def __init__(self, what: str, cure: str = "", rejects: Sequence[Reject] = ()) -> None:
+        super().__init__(what + (f"; say {cure}" if cure else ""))
+        self.what, self.cure, self.rejects = what, cure, rejects
 
 
 class Select(BaseModel):
@@ -107,7 +109,8 @@ def split(questions: list[Question], limits: SplitSettings) -> tuple[list[Questi
         heldout, grpo = min(sizes.heldout, len(order) // 10), min(sizes.grpo, len(order) // 5)
         raise TooFew(
             f"split: {sizes.heldout} held-out questions and {sizes.grpo} GRPO prompts are wanted, but only "
-            f"{len(order)} questions are left; say for example split.heldout={heldout} split.grpo={grpo}"
+            f"{len(order)} questions are left",
+            f"for example split.heldout={heldout} split.grpo={grpo}",
         )
     heldout = draw(order, sizes.heldout)
     held = {q.id for q in heldout}
@@ -158,8 +161,8 @@ def split_selected(
     most = len(questions) - (of_passage[passages[-1]] if passages else 0)  # one is left to train on
     if sizes.heldout > most:
         raise TooFew(
-            f"split.heldout={sizes.heldout}: only {len(questions)} questions of {len(passages)} passages are left; say "
-            f"split.heldout={most} or fewer"
+            f"split.heldout={sizes.heldout}: only {len(questions)} questions of {len(passages)} passages are left",
+            f"split.heldout={most}",
         )
     heldout_passages, count = set(), 0
     for passage in passages:
@@ -194,8 +197,8 @@ def draw_prompts(dialogues: list[Dialogue], limits: SplitSettings) -> tuple[list
     there = sum(len(alike) for origin, alike in by_origin.items() if fit[origin])
     if wanted > there:
         crisis = f" ({len(dialogues) - there} with crisis content are none)" if there < len(dialogues) else ""
-        cure = f"split.grpo_dialogues={there}"
-        raise TooFew(f"split.grpo_dialogues={wanted}: only {there} dialogues can be prompts{crisis}; say {cure}")
+        what = f"split.grpo_dialogues={wanted}: only {there} dialogues can be prompts{crisis}"
+        raise TooFew(what, f"split.grpo_dialogues={there}")
     drawn: set[str] = set()
     count = 0
     for origin in sorted((o for o in by_origin if fit[o]), key=lambda o: _chance(limits.seed, o)):

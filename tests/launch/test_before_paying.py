@@ -97,7 +97,7 @@ def test_a_table_that_is_too_small_keeps_its_rejects_and_takes_the_cure(run):
     assert not Path("runs", run).exists()
     message = refused(launch("data", *words), told)
     assert Path("runs", run, "data/questions.rejects.jsonl").is_file()
-    cure = message.partition("say for example ")[2].split()[:2]
+    cure = message.partition("; say for example ")[2].split()[:2]
     dry = launch("data", *words, *cure, "dry_run=true")
     assert dry.returncode == 0 and "192 rows: 135 SFT, 38 GRPO, 19 held out" in dry.stdout, dry.stdout
     assert launch("data", *words, *cure).returncode == 0

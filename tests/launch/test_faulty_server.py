@@ -15,7 +15,7 @@ from data_pipeline.records import Post
 from tests.conftest import launch
 from tests.data_pipeline import counsellor, examiner
 from tests.data_pipeline.synthesis.test_run import lines, write_posts
-from tests.model_server import Answer, completion
+from tests.model_server import Answer, ModelServer, completion
 
 CORPUS = Path("data_pipeline/samples/corpus/passages")
 # Faults that the server makes; none that a slow machine makes too, as a timeout
@@ -36,6 +36,7 @@ class Faulty:
         self.share = 0.0
         self.asked, self.answered = Counter[int](), Counter[int]()  # by request
         self.last: dict[int, bool] = {}  # whether its last call was answered
+        self.server: ModelServer | None = None
 
     def __call__(self, messages: list[dict]) -> Answer:
         key = counsellor.digest([self.model(), messages])
@@ -48,6 +49,7 @@ class Faulty:
         return Answer(completion(examiner.answer(messages)))
 
     def model(self) -> str:
+        assert self.server is not None
         return self.server.calls[-1].body["model"]
 
 

@@ -46,7 +46,7 @@ def test_each_dialogue_is_a_row_with_its_own_system_prompt(made):
 
 def test_the_test_set_is_no_training_data_and_a_path_is_needed(run_name, corpus):
     name = f"{run_name}-test"
-    refused(launch("data", "recipe=psydt", f"run={name}"), "dialogues.path has no value: say dialogues.path=...")
+    refused(launch("data", "recipe=psydt", f"run={name}"), f"dialogues={TRAIN}: no such file or folder")
     for more in ((), ("dry_run=true",)):
         done = launch("data", "recipe=psydt", f"run={name}", f"dialogues.path={corpus / TEST}", *more)
         refused(done, "PsyDTCorpus test is a benchmark, not training data")
