@@ -239,10 +239,11 @@ def test_a_change_under_a_started_grpo_run_is_refused(tmp_path):
     assert run("data").returncode == 0
     started = subprocess.Popen([sys.executable, "-m", "launch.grpo", *words], cwd=here, stdout=subprocess.DEVNULL)
     manifest = here / "runs/demo/grpo/manifest.json"
-    while not (here / "runs/demo/grpo/train.log").exists() and started.poll() is None:
+    while not manifest.exists() and started.poll() is None:
         time.sleep(0.05)
     started.kill()
     started.wait()
+    (here / "runs/demo/grpo/train.log").touch()  # as the start of the trainer leaves it
     for path, says in ((here / "reward/answer.py", "input reward: reward changed"),
                        (here / "runs/demo/data/grpo_train.parquet", "grpo_train.parquet changed"),
                        (here / "m/tokenizer_config.json", "input model")):  # fmt: skip
