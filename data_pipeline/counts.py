@@ -25,6 +25,7 @@ class StepCounts(Figures):
     out: int
     rejected: int
     merged: int = 0
+    failed: int = 0  # requests that brought no reply: the same command asks them again
     seconds: float | None = None  # None: the source was read
 
 

@@ -107,6 +107,7 @@ class Response:
     reasoning: str = ""  # a thought that the server has split off
     prompt_tokens: int = 0
     error: str = ""  # why it failed
+    passing: bool = False  # a fault that may pass: asked again it may be answered
 
 
 @dataclass(slots=True)

@@ -212,8 +212,9 @@ def write(folder: Path, content: Page, name: str = "report") -> dict[str, Path]:
     """Writes NAME.html and NAME.md; returns {file name: path}."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
     html, markdown = folder / f"{name}.html", folder / f"{name}.md"
-    html.touch(0o600)
-    html.chmod(0o600)  # it shows what people and models said
+    for file in (html, markdown):
+        file.touch(0o600)
+        file.chmod(0o600)  # it shows what people and models said
     html.write_text(environment.get_template("report.html.jinja").render(vars(content)), encoding="utf-8")
     markdown.write_text(_markdown(content), encoding="utf-8")
     return {html.name: html, markdown.name: markdown}

@@ -14,149 +14,195 @@ verl, heldout.jsonl and grpo_validation.parquet for evaluation, datacard.md and 
 """
 
 import time
+from collections import deque
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 from rich.table import Table
 
 from data_pipeline import llm, sources
-from data_pipeline.counts import DataCounts, Decontamination, StepCounts
+from data_pipeline.counts import DataCounts, StepCounts
 from data_pipeline.errors import BadInput
-from data_pipeline.export.training_files import Export, count_reasons
+from data_pipeline.export import exportable_dialogues, selection
+from data_pipeline.export.selection import Selection
+from data_pipeline.export.training_files import Export
 from data_pipeline.prompts import prompt_text
-from data_pipeline.records import Dialogue, Question, Reject, read_lines
+from data_pipeline.records import Dialogue, Reject, read_lines, read_records, write_jsonl
 from data_pipeline.synthesis import cost_plan, splits
 from data_pipeline.synthesis import run as synthesis
 from data_pipeline.synthesis.configuration import READS, Configuration, configuration
-from data_pipeline.synthesis.decontaminate import Overlaps, decontaminate
-from data_pipeline.synthesis.models import find_models
+from data_pipeline.synthesis.files import told_by_steps
+from data_pipeline.synthesis.models import base_settings, find_models
 from launch.cli import recipe_files
-from launch.cli.arguments import DATA, Command
+from launch.cli.arguments import DATA, Command, in_earnest
 from launch.cli.configuration import as_dict
 from launch.cli.entry import StageFailed, console, run_stage, show_plan
 from launch.reports import datacard
+from launch.reports.provenance import About, Origin
 from launch.running.folder import StageFolder, finished_manifest, open_stage, read_manifest
+
+Begin = Callable[[dict[str, Path], Collection[str]], StageFolder]  # inputs, and keys that may change within a run
 
 
 def run(config: DictConfig, command: Command) -> None:
-    """Runs the stage; raises BadInput when nothing usable is left, StageFailed when the budget is spent."""
-    prompt_text(config.system, "system")  # a wrong name is told before anything is read or paid
+    """Runs the stage; raises BadInput when too little is left, StageFailed for a spent budget or failed requests."""
+    given = as_dict(config)
+
+    def begin(inputs: dict[str, Path], free: Collection[str]) -> StageFolder:
+        benchmarks = {f"benchmark_{n}": Path(one.path) for n, one in enumerate(asked.decontaminate.against)}
+        return open_stage(DATA, config, inputs | benchmarks, command, free, (*selection.OF_EXPORT, *benchmarks))
+
     with recipe_files.named(command, "data"):
-        limits = splits.settings(as_dict(config))
-        if limits.split.grpo_dialogues and not (config.source == "synthesis" and (config.posts or config.dialogues)):
-            raise BadInput(
-                f"split.grpo_dialogues={limits.split.grpo_dialogues}: there is no dialogue without source=synthesis "
-                "and posts=PATH or dialogues={source: NAME, path: PATH}; give one, or say split.grpo_dialogues=0"
-            )
-    if config.source == "synthesis":
-        with recipe_files.named(command, "data"):
-            synthesise(config, command)
-        return
-    sources.find_reader(config.source)
-    if not config.source_path:
+        asked = selection.settings(given)
+        making = configuration(given) if asked.source == "synthesis" else None
+        check(asked, making)
+        if config.dry_run:
+            notes = cost_plan.notes(making, asked) if making else plan_of_questions(asked)
+            show_plan(given, in_earnest(DATA, command), {}, notes)
+        elif making:
+            synthesise(making, asked, begin)
+        else:
+            take(asked, begin)
+
+
+def check(asked: Selection, making: Configuration | None) -> None:
+    """Raises BadInput for what is wrong whatever the files hold, before anything is read or paid."""
+    prompt_text(asked.system, "system")
+    if asked.split.grpo_dialogues and not (making and (making.posts or making.dialogues)):
         raise BadInput(
-            f"source_path has no value: say source_path=..., the file or folder that source={config.source} reads"
+            f"split.grpo_dialogues={asked.split.grpo_dialogues}: there is no dialogue without source=synthesis "
+            "and posts=PATH or dialogues={source: NAME, path: PATH}; give one, or say split.grpo_dialogues=0"
         )
-    if config.dry_run:
-        there = Path(config.source_path).exists()
-        show_plan(as_dict(config), in_earnest(command), {}, ["rows unknown"] * (not there))
-        return
-    started = time.monotonic()
-    questions, rejects = read(config)
-    total = len(questions) + len(rejects)
-    questions, overlapping, overlaps = clean_of_benchmarks(questions, config)
-    questions, left = splits.take(questions, limits)
-    export = Export(*splits.split(questions, limits), [], [], [*rejects, *overlapping, *left], overlaps)
-    check(export, total, config)
-    folder = open_stage(DATA, config, {"source": Path(config.source_path), **benchmarks(config)}, command)
-    if is_done(folder, config.run):
-        return
-    finish(folder, export, export.counts(total), config, started)
-
-
-def synthesise(config: DictConfig, command: Command) -> None:
-    """Makes questions and dialogues from passages and posts, then exports them; runs what is not done yet."""
-    if config.dry_run:
-        notes = cost_plan.lines(cost_plan.plan(configuration(as_dict(config))))
-        show_plan(as_dict(config), in_earnest(command), {}, notes)
-        return
-    if config.source_path:
+    if making is None:
+        sources.find_reader(asked.source)
+        if not asked.source_path:
+            raise BadInput(
+                f"source_path has no value: say source_path=..., the file or folder that source={asked.source} reads"
+            )
+    elif asked.source_path:
         raise BadInput(
-            f"source_path={config.source_path}: source=synthesis does not read it; say source=table (your own "
+            f"source_path={asked.source_path}: source=synthesis does not read it; say source=table (your own "
             "questions), source=cpsyexam, or passages= and posts="
         )
+
+
+def take(asked: Selection, begin: Begin) -> None:
+    """Takes questions that are there to the training files."""
     started = time.monotonic()
-    asked = configuration(as_dict(config))
-    paths = raw_texts(asked)
-    find_models(asked, Path("runs") / config.run / "data" / "ledger.sqlite")  # before there is a folder
-    people = asked.files_of_people()
-    inputs = {f"{key}.{n}": Path(file) for key, files in people.items() for n, file in enumerate(files)}
-    free = ("limit", *people)  # what is done already stays: steps look for themselves at what has changed
-    folder = open_stage(DATA, config, {**paths, **benchmarks(config), **inputs}, command, free)
-    if is_done(folder, config.run):
-        return
+    questions, rejects = selection.read(asked)
+    total, compared = len(questions) + len(rejects), selection.read_benchmarks(asked)
+    inputs = {"source": Path(asked.source_path or "")}
     try:
-        made = synthesis.run(asked, folder.path, lambda text: console.print(f"  {text}"))
+        export = selection.of_questions(questions, rejects, compared, asked)
+    except splits.TooFew as error:
+        raise with_rejects(error, begin(inputs, ()).path) from None
+    export.check(asked.train_on_benchmark, asked.open_questions)
+    folder = begin(inputs, ())
+    if not is_done(folder, asked.run):
+        finish(folder, export, export.counts(total), asked, started=started)
+
+
+def plan_of_questions(asked: Selection) -> list[str]:
+    """Returns what a dry run tells of questions that are there; raises BadInput as `take` does, and asks no hub."""
+    if not Path(asked.source_path or "").exists():
+        return [f"rows unknown: {asked.source_path} is not there"]
+    notes, compared = selection.benchmarks_there(asked)
+    questions, rejects = selection.read(asked)
+    total = len(questions) + len(rejects)
+    try:
+        export = selection.of_questions(questions, rejects, compared, asked)
+    except splits.TooFew as error:
+        raise with_rejects(error) from None
+    export.check(asked.train_on_benchmark, asked.open_questions)
+    left_out = f"{len(export.rejects)} left out" + (f": {selection.told(export.rejects)}" if export.rejects else "")
+    parts = f"{len(export.sft)} SFT, {len(export.grpo)} GRPO, {len(export.heldout)} held out"
+    return [*notes, f"{asked.source_path}: {total} rows: {parts}; {left_out}"]
+
+
+def synthesise(making: Configuration, asked: Selection, begin: Begin) -> None:
+    """Makes questions and dialogues from passages and posts, then exports them; runs what is not done yet."""
+    started = time.monotonic()
+    paths, people = raw_texts(making), making.files_of_people()
+    find_models(making, Path("runs") / asked.run / "data" / "ledger.sqlite")  # before there is a folder
+    compared = selection.read_benchmarks(asked)
+    sheets = {f"{key}.{n}": Path(file) for key, files in people.items() for n, file in enumerate(files)}
+    folder = begin(paths | sheets, ("limit", *people))  # what is done stays: steps see for themselves what has changed
+    if is_done(folder, asked.run):
+        return
+
+    def reaches(rows: dict[str, int]) -> None:
+        if "dialogues" in rows:
+            read = read_records(folder.path / "steps" / "dialogues" / "0_read" / "rows.jsonl", Dialogue)
+            deque(exportable_dialogues(read, asked.train_on_benchmark), maxlen=0)
+        if making.steps is None:
+            splits.check_reach(asked, cost_plan.reach(making, rows), rows.get("questions", 0))
+
+    try:
+        made = synthesis.run(making, folder.path, lambda text: console.print(f"  {text}"), reaches)
     except llm.BudgetSpent as error:
         raise StageFailed(str(error)) from None
-    if not made.finished:
-        show_steps(config.run, made.counts)
-        return
-    if config.passages and not made.questions:
-        lost = max(made.counts, key=lambda name: made.counts[name].rejected)
-        raise BadInput(
-            f"{config.passages}: no question is left; most were rejected by {lost}: see "
-            f"{folder.path}/steps/{lost}/rejects.jsonl"
+    if made.failed and making.resume != "force":
+        show_steps(asked.run, made.counts)
+        raise StageFailed(
+            f"{sum(made.failed.values())} requests brought no reply "
+            f"({', '.join(f'{name}: {n}' for name, n in made.failed.items())}); the same command asks them again, and "
+            "with resume=force it goes on without the rows whose requests fail once more"
         )
-    total = len(made.questions) + len(made.dialogues)
-    export = export_of(made, config)
-    check(export, total, config)
-    finish(folder, export, export.counts(total).model_copy(update={"steps": made.counts}), config, started)
+    if not made.finished:
+        show_steps(asked.run, made.counts)
+        return
+    if not (made.questions or (made.dialogues and not making.passages)):
+        raise BadInput("\n".join(lost(making, made, folder.path)))
+    rows = [*made.questions, *made.dialogues]
+    try:
+        export = selection.of_synthesised(rows, compared, asked)
+    except splits.TooFew as error:
+        raise with_rejects(error, folder.path) from None
+    export.check(asked.train_on_benchmark, asked.open_questions)
+    finish(folder, export, export.counts(len(rows)).model_copy(update={"steps": made.counts}), asked, making, started)
 
 
-def in_earnest(command: Command) -> list[str]:
-    """Returns the command of a dry run without its dry_run=true."""
-    group = f"+{command.words['recipe']}="
-    words = [word for word in command.overrides if word != "dry_run=true" and not word.startswith(group)]
-    words = [word.removeprefix("+") if word.startswith("+llm=") else word for word in words]
-    return ["python", "-m", "launch.data", f"recipe={command.words['recipe']}", *words]
-
-
-def raw_texts(asked: Configuration) -> dict[str, Path]:
-    """Returns {key: path} of the raw texts that are given; raises BadInput for a path that is not there."""
-    paths = {READS[name]: Path(source.path) for name, source in asked.sources().items()}
-    for name, path in paths.items():
+def raw_texts(making: Configuration) -> dict[str, Path]:
+    """Returns {key: path} of the raw texts that are given; raises BadInput for a path, of them or of a sheet that
+    people filled in, that is not there.
+    """
+    paths = {READS[name]: Path(source.path) for name, source in making.sources().items()}
+    sheets = [(key, Path(file)) for key, files in making.files_of_people().items() for file in files]
+    for name, path in [*paths.items(), *sheets]:
         if not path.exists():
             raise BadInput(f"{name}={path}: no such file or folder")
     return paths
 
 
-def export_of(made: synthesis.Synthesised, config: DictConfig) -> Export:
-    """Returns what of the synthesised rows goes where."""
-    rows, rejects, overlaps = clean_of_benchmarks([*made.questions, *made.dialogues], config)
-    questions = [row for row in rows if isinstance(row, Question)]
-    dialogues = [row for row in rows if isinstance(row, Dialogue)]
-    limits = splits.settings(as_dict(config))
-    dialogues, flagged = splits.without_crisis(dialogues, limits)
-    prompts, dialogues = splits.draw_prompts(dialogues, limits)
-    dialogues, unmixed = splits.mix(dialogues, len(questions), limits)
-    questions, left = splits.take(questions, limits)
-    heldout, grpo, sft, beyond = splits.split_selected(questions, limits)
-    return Export(heldout, grpo, sft, dialogues, prompts, [*rejects, *flagged, *unmixed, *left, *beyond], overlaps)
+def lost(making: Configuration, made: synthesis.Synthesised, folder: Path) -> list[str]:
+    """Returns a line for each pipeline of which nothing is left: what came in, and the step that rejected most."""
+    lines = []
+    for name, source in making.sources().items():
+        counts = {step: of for step, of in made.counts.items() if step.startswith(f"{name}/")}
+        first, last = counts[next(iter(counts))], counts[next(reversed(counts))]
+        if last.out:
+            continue
+        worst = max(counts, key=lambda step: counts[step].rejected)
+        file = folder / "steps" / worst / "rejects.jsonl"
+        kind = "question" if name == "questions" else "dialogue"
+        lines.append(
+            f"{READS[name]}={source.path}: no {kind} is left of {first.into} {READS[name]}; most were rejected by "
+            f"{worst}, {counts[worst].rejected} ({selection.told(read_records(file, Reject))}): see {file}"
+        )
+    return lines
 
 
-def benchmarks(config: DictConfig) -> dict[str, Path]:
-    return {f"benchmark_{n}": Path(entry.path) for n, entry in enumerate(config.decontaminate.against)}
-
-
-def check(export: Export, total: int, config: DictConfig) -> None:
-    """Raises BadInput when nothing is left to train on, or the exporters would refuse a question."""
-    if not (export.sft or export.grpo or export.dialogues or export.grpo_dialogues):
-        reasons = ", ".join(f"{n} x {reason}" for reason, n in count_reasons(export.rejects).most_common(3))
-        where = config.passages if config.source == "synthesis" else config.source_path
-        raise BadInput(f"{where}: no question left of {total} ({reasons or 'the source is empty'})")
-    export.check(config.train_on_benchmark, config.open_questions)
+def with_rejects(error: splits.TooFew, folder: Path | None = None) -> BadInput:
+    """Returns the error that also says why rows were left out; they stand in the folder then, if there is one."""
+    told = error.what
+    if error.rejects:
+        first = error.rejects[0]
+        told += f"; left out: {selection.told(error.rejects)}; the first is {first.where}: {first.reason}"
+    if folder:
+        write_jsonl(folder / "questions.rejects.jsonl", error.rejects)
+        told += f"; all of them: {folder / 'questions.rejects.jsonl'}" if error.rejects else ""
+    return BadInput(told + (f"; say {error.cure}" if error.cure else ""))
 
 
 def is_done(folder: StageFolder, name: str) -> bool:
@@ -167,64 +213,44 @@ def is_done(folder: StageFolder, name: str) -> bool:
     return folder.done
 
 
-def finish(folder: StageFolder, export: Export, counts: DataCounts, config: DictConfig, started: float) -> None:
+def finish(
+    folder: StageFolder,
+    export: Export,
+    counts: DataCounts,
+    asked: Selection,
+    making: Configuration | None = None,
+    started: float = 0,
+) -> None:
     """Writes the training files, the data card and the manifest."""
-    system = prompt_text(config.system, "system")
-    files = export.write(folder.path, config.train_on_benchmark, config.thoughts, system)
+    system = prompt_text(asked.system, "system")
+    files = export.write(folder.path, asked.train_on_benchmark, asked.thoughts, system)
     sft_rows, seconds = sum(1 for _ in read_lines(files["sft.jsonl"])), round(time.monotonic() - started, 2)
     counts = counts.model_copy(update={"sft_rows": sft_rows, "steps": counts.steps, "seconds": seconds})
     costs = llm.totals(folder.path / "ledger.sqlite")
-    files |= datacard.write(folder.path, config.run, counts, costs)
+    files |= datacard.write(folder.path, about(folder.manifest, asked, making), counts, costs)
     folder.finish(files, counts.as_json(), calls=costs, cost=sum(c["cost"] or 0 for c in costs) or None)
-    show_status(config.run)
+    show_status(asked.run)
 
 
-def read(config: DictConfig) -> tuple[list[Question], list[Reject]]:
-    """Returns the questions without exact repetitions, and the rejects so far."""
-    questions, rejects, seen = [], [], {}
-    options = _options(as_dict(config.source_options), "source_options")
-    for record in sources.read(config.source, config.source_path, **options):
-        if not isinstance(record, Question | Reject):
-            raise BadInput(
-                f"source={config.source} reads {type(record).__name__.lower()}s, not questions; they go through the "
-                'steps: source=synthesis with passages=PATH, posts=PATH or "dialogues={source: NAME, path: PATH}"'
-            )
-        if isinstance(record, Question):
-            key = (record.context, record.stem, *record.options)
-            if key in seen:
-                record = Reject(record.id, record.meta["where"], "repeats another question", seen[key])
-            else:
-                seen[key] = record.id
-        (rejects if isinstance(record, Reject) else questions).append(record)
-    return questions, rejects
-
-
-def _options(given: object, key: str) -> dict[str, Any]:
-    """Returns a reader's options by name, names that YAML took for numbers too; BadInput for what is no dictionary."""
-    if not isinstance(given, dict):
-        raise BadInput(f"{key}={given}: takes a dictionary, {{OPTION: VALUE}}")
-    return {str(name): value for name, value in given.items()}
-
-
-def clean_of_benchmarks(rows: list[Any], config: DictConfig) -> tuple[list[Any], list[Reject], Overlaps]:
-    """Returns (rows, questions or dialogues, that overlap no benchmark, a Reject of each other, the overlaps).
-
-    Without a benchmark nothing is compared, and the counts of the overlaps say why.
-    """
-    settings = as_dict(config.decontaminate)
-    why = (
-        "train_on_benchmark=true" if config.train_on_benchmark else "" if settings["against"] else "no benchmark given"
+def about(manifest: dict, asked: Selection, making: Configuration | None) -> About:
+    """Returns what the data card says of the run beside its rows."""
+    if making:
+        read = {READS[name]: (source.source, source.path) for name, source in making.sources().items()}
+    else:
+        read = {"source": (asked.source, asked.source_path or "")}
+    code = manifest["code"]
+    base = base_settings(making) or {} if making else {}
+    return About(
+        run=asked.run,
+        recipe=manifest["command"]["recipe"],
+        seed=asked.seed,
+        started=manifest["started"],
+        code=f"{code['commit'] or 'no commit'}{' with local changes' if code['changed'] else ''}",
+        origins=[Origin(reader, path, manifest["inputs"][key]["sha256"]) for key, (reader, path) in read.items()],
+        benchmarks=asked.decontaminate.against,
+        replies=base.get("replies", ""),
+        system=asked.system or "",
     )
-    if why:
-        return rows, [], Overlaps(Decontamination(not_decontaminated=why))
-    benchmark = []
-    for entry in settings["against"]:
-        if not isinstance(entry, dict) or not {"source", "path"} <= set(entry) <= {"source", "path", "options"}:
-            raise BadInput(f"decontaminate.against: {entry}; each takes source, path and, if needed, options")
-        options = _options(entry.get("options", {}), "decontaminate.against.options")
-        records = sources.read(entry["source"], entry["path"], "decontaminate.against.source", **options)
-        benchmark += [record for record in records if isinstance(record, Question)]
-    return decontaminate(rows, benchmark, settings["n"], settings["threshold"])
 
 
 def status(command: Command) -> None:
@@ -272,6 +298,8 @@ def show_steps(name: str, steps: dict[str, StepCounts]) -> None:
         cells = (counts.into, counts.out, counts.rejected, counts.merged, seconds)
         table.add_row(step, *map(str, cells))
     console.print(table)
+    for step, told in told_by_steps(Path("runs") / name / "data" / "steps").items():
+        console.print(f"  {step}: {told}", markup=False)
 
 
 if __name__ == "__main__":

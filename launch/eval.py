@@ -31,7 +31,7 @@ from eval.judging.judges import ask_judges
 from eval.measure import measure, read_all, with_judgements
 from eval.responses import Asked, Row
 from eval.settings import EvalSettings, EvaluationSet, SetSettings, load_set, settings
-from launch.cli.arguments import EVAL, Command
+from launch.cli.arguments import EVAL, Command, in_earnest
 from launch.cli.configuration import as_dict, load_config
 from launch.cli.entry import StageFailed, console, print_table, run_stage, show_plan
 from launch.models import local
@@ -57,7 +57,7 @@ def run(config: DictConfig, command: Command) -> None:
     if config.dry_run:
         notes += [f"{name}: {one.file or one.path}, {one.samples} samples" for name, one in sets.items()]
         notes += [line for name in sets for line in plan.calls(name, asked, data)]
-        show_plan(as_dict(config), ["python", "-m", "launch.eval"], {}, notes)
+        show_plan(as_dict(config), in_earnest(EVAL, command), {}, notes)
         return
     if not sets:
         raise BadInput(f"no set is left to ask; {'; '.join(notes) or 'sets= is empty'}")

@@ -23,14 +23,18 @@ from launch.models import local
 from launch.models.find import check_model
 from launch.preflight import checks
 from launch.running import checkpoints
-from launch.running.folder import finished_manifest, open_stage
+from launch.running.folder import finished_manifest, open_stage, read_manifest
 
 
 def run(config: DictConfig, command: Command) -> None:
     """Runs the stage; raises BadInput for a missing or truncated checkpoint, StageFailed when parity does not hold."""
     argv = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
     if config.dry_run:
-        show_plan(as_dict(config), argv, {}, [])
+        manifest, model = read_manifest(config.run, "grpo"), Path("runs") / config.run / "merge" / "model"
+        known, notes = "global_step_N/actor", ["the checkpoint is not known before GRPO has finished"]
+        if manifest and manifest["status"] == "finished":
+            known, notes = find_checkpoint(manifest, config.step), []
+        show_plan(as_dict(config), [*argv, "--local_dir", str(known), "--target_dir", str(model)], {}, notes)
         return
     grpo = finished_manifest(config.run, "grpo", f"python -m launch.grpo run={config.run}")
     actor = find_checkpoint(grpo, config.step)

@@ -7,7 +7,8 @@ Thoughts of a dialogue, as `thoughts` says:
 
 - "every": in every counselor turn, one row per dialogue. PsyLLM's published way, which shows the model a history of
   thoughts that Qwen3's chat template takes out at inference.
-- "last": one row per counselor turn, with the thought of that turn only, as Qwen3 infers. Train with LLaMA-Factory's
+- "last": one row per counselor turn, with the thought of that turn only, as Qwen3 infers; of a dialogue that has
+  thoughts in some turns only, one for each of these. Train with LLaMA-Factory's
   `mask_history: true`: without it the replies of the history are trained too, and with the template qwen3 each of them
   after an empty thought.
 - "none": no thoughts, one row per dialogue.
@@ -21,7 +22,7 @@ from data_pipeline import dialogues as checks
 from data_pipeline.errors import BadInput
 from data_pipeline.export import exportable, exportable_dialogues
 from data_pipeline.prompts import answer_text, question_messages
-from data_pipeline.records import Dialogue, Question, Turn, write_jsonl
+from data_pipeline.records import Dialogue, Fault, Question, Turn, write_jsonl
 
 THOUGHTS = ("every", "last", "none")
 # `sharegpt` with OpenAI-style tags. Every entry must be listed: LLaMA-Factory sets those left out to nothing.
@@ -55,13 +56,28 @@ def check_messages(messages: object, where: str) -> None:
             raise BadInput(f"{where}: the {message.get('role')} message is empty; LLaMA-Factory would train on nothing")
 
 
+def unfit(row: Question | Dialogue, thoughts: str = "every") -> Fault | None:
+    """Returns the Fault for which a question's or dialogue's SFT rows would teach something wrong, or None."""
+    if isinstance(row, Question):
+        tagged = "<think>" in row.rationale or "</think>" in row.rationale
+        return Fault("a <think> tag inside the rationale", "take it out") if tagged else None
+    if fault := checks.fault(row.turns):
+        return fault
+    replies = [turn for turn in row.turns if turn.role == "counselor"]
+    bare = [number for number, turn in enumerate(replies, 1) if not turn.thought]
+    if thoughts == "every" and 0 < len(bare) < len(replies):
+        cure = "thoughts=last trains those turns that have one, thoughts=none all of them without"
+        return Fault("thoughts in some counselor turns only", f"none in counselor turn {bare[0]}; {cure}")
+    return None
+
+
 def question_row(question: Question) -> dict:
     """Returns {"id", "messages"}: the question, then its rationale in <think></think> and its answer."""
     where = question.meta.get("where", question.id)
     if not question.rationale.strip():
         raise BadInput(f"{where}: {question.id!r} has no rationale; only questions with one can be SFT rows")
-    if "<think>" in question.rationale or "</think>" in question.rationale:
-        raise BadInput(f"{where}: the rationale of {question.id!r} itself holds a <think> tag; take it out")
+    if fault := unfit(question):
+        raise BadInput(f"{where}: {question.id!r} cannot be trained on: {fault.reason}")
     return {
         "id": question.id,
         "messages": [*question_messages(question), {"role": "assistant", "content": answer_text(question)}],
@@ -78,23 +94,18 @@ def dialogue_rows(dialogue: Dialogue, system: str, thoughts: str = "every") -> l
     where = dialogue.meta.get("where", dialogue.id)
     if thoughts not in THOUGHTS:
         raise BadInput(f"thoughts={thoughts}: must be one of {', '.join(THOUGHTS)}")
-    if fault := checks.fault(dialogue.turns):
+    if fault := unfit(dialogue, thoughts):
         raise BadInput(f"{where}: {dialogue.id!r} cannot be trained on: {fault.reason}")
     turns = dialogue.turns
     if system and turns[0].role != "system":
         turns = [Turn("system", system), *turns]
     replies = [number for number, turn in enumerate(turns) if turn.role == "counselor"]
-    without = [number for number in replies if not turns[number].thought]
-    if thoughts != "none" and 0 < len(without) < len(replies):
-        raise BadInput(
-            f"{where}: {dialogue.id!r} has thoughts, but none in counselor turn {replies.index(without[0]) + 1}; a "
-            "model would learn to leave them out. Leave the dialogue out, or take thoughts=none"
-        )
     bare = [Turn(turn.role, turn.content) for turn in turns]
     if thoughts == "last":
         return [
             {"id": f"{dialogue.id}/{place}", "messages": checks.messages([*bare[:number], turns[number]])}
             for place, number in enumerate(replies, 1)
+            if turns[number].thought or not any(turn.thought for turn in turns)
         ]
     kept = (turns if thoughts == "every" else bare)[: replies[-1] + 1]
     return [{"id": dialogue.id, "messages": checks.messages(kept)}]

@@ -1,6 +1,5 @@
 """What the data stage ends with, and the files that the trainings and the evaluation read."""
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from data_pipeline.counts import DataCounts
 from data_pipeline.export import exportable, exportable_dialogues, llama_factory
 from data_pipeline.records import Dialogue, Question, Reject, write_jsonl
 from data_pipeline.synthesis.decontaminate import Overlaps
-from data_pipeline.synthesis.splits import LEFT_OUT
+from data_pipeline.synthesis.splits import count_reasons
 
 FILES = (
     "questions.jsonl",
@@ -85,8 +84,3 @@ class Export:
             decontaminated=self.overlaps.counts,
             reasons=dict(count_reasons(self.rejects).most_common()),
         )
-
-
-def count_reasons(rejects: list[Reject]) -> Counter:
-    """Returns how often each code stands; what the recipe left out is counted by its detail too."""
-    return Counter(r.reason if r.code == LEFT_OUT else r.code for r in rejects)

@@ -27,6 +27,7 @@ _CHINESE = re.compile("[\u3400-\u9fff]")
 class Failure:
     reason: str  # for the rejects: "wrong shape: answer: Field required"
     text: str = ""  # the last reply
+    passing: bool = False  # no reply came, and one may come when it is asked again
 
 
 async def ask_json(ask: Ask, request: Request, shape: type[Shape], repairs: int = 1) -> tuple[Shape | Failure, Counter]:
@@ -139,7 +140,7 @@ def _told(error: Mapping[str, Any]) -> str:
 
 def _result(reply: Response, shape: type[Shape]) -> Shape | Failure:
     if reply.finish == "failed":
-        return Failure(f"no reply: {reply.error}")
+        return Failure(f"no reply: {reply.error}", passing=reply.passing)
     try:
         return parse(reply.text, shape)
     except ValueError as error:

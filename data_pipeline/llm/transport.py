@@ -101,6 +101,7 @@ async def ask(connection: Connection, body: dict) -> Outcome:
         response = await _persist(connection, once, tries)
     except _Failed as failure:
         response, refused = failure.response, failure.why == "refused"
+        response.passing = failure.again or failure.why == "later"
     latency = time.monotonic() - tries.begun
     return Outcome(response, tries.number, latency, connection.server.cost(*spent), refused)
 
@@ -157,7 +158,7 @@ class _Failed(Exception):
 
     def __init__(self, response: Response | str, again: bool = True, after: float | None = None, why: str = "") -> None:
         self.response = Response("", "failed", 0, error=response) if isinstance(response, str) else response
-        self.again, self.after, self.why = again, after, why  # why: "refused", "nowhere" or ""
+        self.again, self.after, self.why = again, after, why  # why: "refused", "later", "nowhere" or ""
 
 
 @dataclass
@@ -282,7 +283,7 @@ def _refusal(connection: Connection, error: Any, listing: bool) -> Exception:
         return _Failed(told, again=False, why="refused")
     after = _retry_after(error.response.headers.get("retry-after"))
     if after is not None and after > _LONGEST_WAIT:
-        return _Failed(f"to be asked again after {after:.0f} s, which is too long; {told}", again=False)
+        return _Failed(f"to be asked again after {after:.0f} s, which is too long; {told}", again=False, why="later")
     connection.closed_until = max(connection.closed_until, time.monotonic() + (after or 0))
     return _Failed(told, after=after)
 

@@ -14,6 +14,7 @@ from data_pipeline import dialogues
 from data_pipeline.records import Dialogue, Fault, Reject, json_or_fault
 from data_pipeline.tables import conversations
 
+LICENCE = "CC BY 4.0"
 _SPEAKERS = [name for name in dialogues.ROLES if not name.isascii()]
 # A line such as 督导师： begins a turn too, of a role that is not understood: no turn swallows another speaker.
 _TURN = re.compile(

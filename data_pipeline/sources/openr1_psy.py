@@ -10,6 +10,10 @@ from pathlib import Path
 from data_pipeline.records import Dialogue, Fault, Reject
 from data_pipeline.tables import conversations
 
+LICENCE = (
+    'its repository says "research and educational use only" beside '
+    "an Apache badge; its posts have licences of their own"
+)
 ROUND = ("patient", "counselor_content", "counselor_think")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Fault, Question, Reject, check_question, parse_json
 
+LICENCE = "Apache-2.0, of the repository"
 SUBJECTS = {"cases": "案例", "moral": "职业道德", "theory": "理论知识"}
 _PREFIX = re.compile(r"\s*(单选|多选)\s*[：:]\s*")
 

@@ -12,6 +12,8 @@ from typing import Any
 from data_pipeline.records import Dialogue, Fault, Reject
 from data_pipeline.tables import conversations
 
+LICENCE = "to be had of its publisher, whose permission it needs"
+
 
 def read(path: str | Path, merge: bool = False, ignore: Collection[str] = ()) -> Iterator[Dialogue | Reject]:
     """Yields a Dialogue or Reject for every row of the JSON or JSONL file, in order.

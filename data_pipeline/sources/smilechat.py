@@ -9,6 +9,8 @@ from pathlib import Path
 from data_pipeline.records import Dialogue, Fault, Reject, json_or_fault
 from data_pipeline.tables import conversations
 
+LICENCE = "CC0 1.0"
+
 
 def read(
     path: str | Path, merge: bool = False, roles: Mapping[str, str] | None = None, ignore: Collection[str] = ()

@@ -122,6 +122,18 @@ def agreement(verdicts: Iterable[Verdict], adjudicator: str = "") -> dict:
     return measured
 
 
+def agreement_told(measured: dict) -> str:
+    """Returns what `agreement` measured, in words."""
+    reviewers, questions = len(measured["reviewers"]), measured["questions"]
+    if not questions:
+        return f"no question was judged by two reviewers ({reviewers} in all): no agreement to measure"
+    kappa = "undefined, since all verdicts are one" if measured["kappa"] is None else f"{measured['kappa']:.2f}"
+    return (
+        f"{measured['measure']}'s kappa {kappa}, {measured['agreed']:.0%} of pairs of verdicts equal, on {questions} "
+        f"questions that two or more of {reviewers} reviewers judged"
+    )
+
+
 def apply(questions: Sequence[Question], judged: Judged, settings: Settings) -> SetOutcome:
     """Returns what people decided (rule in the module docstring), the reviewers and old values in the questions' trail;
     rejected ones are rejects. A corrected question loses its rationale, which explains the old answer.
@@ -153,7 +165,7 @@ def apply(questions: Sequence[Question], judged: Judged, settings: Settings) -> 
     report = {"in": total, "out": total - len(rejects), "rejected": len(rejects), "reviewed": len(by_question),
               "outcomes": dict(sorted(counts.items())),
               "agreement": agreement(judged.verdicts, settings.adjudicator)}  # fmt: skip
-    told = ""
+    report["told"], told = agreement_told(report["agreement"]), ""
     if judged.outdated:
         rows = "".join(f"\n  {one.where}: {one.id}: {one.why}" for one in judged.outdated)
         told = f"{NAME}: {len(judged.outdated)} verdicts do not hold any more and are not applied:{rows}"

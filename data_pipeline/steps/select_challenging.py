@@ -73,12 +73,14 @@ async def row(question: Question, settings: Settings, ask: Mapping[str, Ask]) ->
         for right in range(selection["right"], selection["right"] + selection["failed"] + 1)
     }
     where = question.meta.get("where", question.id)
-    if len(verdicts) > 1 or selection["failed"] == selection["asked"]:
+    if len({verdict and verdict[0] for verdict in verdicts}) > 1 or selection["failed"] == selection["asked"]:
         lost = next(a.error for of in answers.values() for a in of if a.error)
         told = f"{selection['failed']} of {selection['asked']} requests, {selection['right']} right; {lost}"
         outcome.rejects.append(Reject(question.id, where, "selector failed", told))
         return outcome
     verdict = verdicts.pop()
+    if verdict and verdicts:  # the split is the same, and what failed would only have said why
+        verdict = (verdict[0], "whatever the failed requests would have brought")
     if verdict is None:
         told = f"{settings.min_solve_rate}, and without a rationale: neither GRPO nor SFT can use it"
         outcome.rejects.append(Reject(question.id, where, "below min_solve_rate", told))

@@ -65,6 +65,7 @@ class _Answer(NamedTuple):
     rationale: str = ""
     letters: str | None = None
     fault: Fault | None = None  # why it cannot be an instance
+    passing: bool = False  # no reply came, and one may come when it is asked again
 
     @property
     def why(self) -> str:
@@ -102,6 +103,8 @@ async def row(question: Question, settings: Settings, ask: Ask) -> Outcome:
         instance = _Instance(question, start, answer.rationale)
         for number in range(1, settings.rounds + 1):
             traces.append(await _round(instance, number, settings, ask, outcome.counts))
+            if traces[-1][1].passing:
+                break  # the rounds behind it follow from what it brings when it is asked again
         question.rationale = instance.rationale
         question.meta["rationale"] = {"prompt": instance.prompt, "round": instance.round}
         outcome.counts["final_round", str(instance.round)] += 1
@@ -150,7 +153,7 @@ def read_rationale(response: Response, question: Question) -> _Answer:
     has split off.
     """
     if response.finish == "failed":
-        return _Answer(fault=Fault(NO_ANSWER, response.error))
+        return _Answer(fault=Fault(NO_ANSWER, response.error), passing=response.passing)
     opened = template_opened(response.text)
     thought, _ = split_thought(response.text, opened)
     rationale = (thought or response.reasoning).strip()
@@ -193,7 +196,7 @@ async def _round(
     reply, calls = await ask_json(ask, request, Candidate)
     counts.update(under(OPTIMISE, calls))
     if isinstance(reply, Failure):
-        return "", _Answer(fault=Fault("no candidate", reply.reason))
+        return "", _Answer(fault=Fault("no candidate", reply.reason), passing=reply.passing)
     note(question, OPTIMISE, row=question.id, sample=number, prompt=prompt_hash(OPTIMISE))
     prompt = reply.prompt.strip()
     if fault := gives_away(prompt, question) if prompt else Fault("no candidate", "an empty prompt"):
@@ -203,7 +206,8 @@ async def _round(
         request, place = _comparison(instance, answer, number, settings)
         preference, calls = await ask_json(ask, request, Preference)
         counts.update(under(COMPARE, calls))
-        answer = answer._replace(fault=_not_better(preference, place))
+        passing = isinstance(preference, Failure) and preference.passing
+        answer = answer._replace(fault=_not_better(preference, place), passing=passing)
         if not isinstance(preference, Failure):
             note(question, COMPARE, row=question.id, sample=number, prompt=prompt_hash(COMPARE))
     if not answer.fault:

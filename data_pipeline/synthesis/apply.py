@@ -85,6 +85,15 @@ def check_kinds(name: str, step: Step, records: Iterable) -> None:
             raise BadInput(f"{name}: row {number} is a {type(record).__name__}; it takes {kinds(step)}")
 
 
+def check_chain(pipeline: str, steps: Sequence[str], kind: type) -> None:
+    """Raises BadInput for a step of the pipeline that does not take what the steps before make of such records."""
+    for name in steps:
+        step = find_step(name, f"pipelines.{pipeline}")
+        if not issubclass(kind, step.takes):
+            raise BadInput(f"pipelines.{pipeline}: {name} takes {kinds(step)}, not {kind.__name__.lower()}s")
+        kind = step.makes or kind
+
+
 # --- without asking ---------------------------------------------------------------------------------------------------
 
 

@@ -32,6 +32,7 @@ class Configuration(BaseModel):
     dialogues: dict | None = None
     pipelines: dict[str, list[str]]
     steps: list[str] | None = None
+    resume: str = "auto"
     limit: int | None = None
     budget: float | None = None
     llm: dict[str, Any] | None = None

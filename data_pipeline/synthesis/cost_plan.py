@@ -2,20 +2,26 @@
 
 *Expected* is what the steps ask as a rule, *at most* what they ask whatever the models write. Neither counts what is
 asked again because no reply came: after a fault of the server, or an empty reply. Tokens are guessed from lengths. One
-pass of reading gives the size of what comes in; no step is run.
+pass of reading gives the size of what comes in, and tells what cannot be read or split; no step is run.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_pipeline.errors import BadInput
+from data_pipeline.export import exportable_dialogues
+from data_pipeline.export.selection import Selection, benchmarks_there
 from data_pipeline.llm import Server
 from data_pipeline.records import Dialogue, Passage, Post, Question, Reject
 from data_pipeline.steps import Calls, Size, Step, StepSettings, find_step
+from data_pipeline.synthesis.apply import check_chain
 from data_pipeline.synthesis.configuration import Configuration, Source
 from data_pipeline.synthesis.keys import prompt_bytes
 from data_pipeline.synthesis.models import Models, base_settings, find_models
-from data_pipeline.synthesis.run import read_source
+from data_pipeline.synthesis.run import none_usable, read_source
+from data_pipeline.synthesis.splits import check_reach, count_reasons
 
 BYTES_PER_TOKEN = 4  # as budgets count a prompt before it is sent
 BYTES_PER_CHARACTER = 3  # of Chinese in UTF-8
@@ -34,18 +40,68 @@ class StepPlan:
     cost: float | None = 0
 
 
-def plan(config: Configuration) -> Iterator[StepPlan | str]:
-    """Yields, by pipeline, a line on what comes in, then the plan of each wanted step; of a source that is not there
-    only the line. Raises BadInput for a source that cannot be read and for settings of a step or server that cannot be.
+@dataclass(frozen=True)
+class Incoming:
+    """What a source holds; `size` is None while it is not there."""
+
+    pipeline: str
+    path: str
+    size: Size | None = None
+    rejects: Counter[str] = field(default_factory=Counter)
+    first: str = ""  # where the first of these is, and why
+    benchmark: Dialogue | None = None  # one of an evaluation set
+
+    @property
+    def line(self) -> str:
+        if self.size is None:
+            return f"{self.pipeline}: rows unknown, {self.path} is not there"
+        told = ", ".join(f"{n} x {code}" for code, n in self.rejects.most_common(5))
+        rejected = f", {self.rejects.total():,} rejected ({told}; the first is {self.first})" if told else ""
+        return f"{self.pipeline}: {self.size.rows:,.0f} rows, {self.size.chars:,.0f} characters{rejected}"
+
+
+def notes(config: Configuration, asked: Selection) -> list[str]:
+    """Returns what a dry run tells; raises BadInput for sources and benchmarks that cannot be read, settings that
+    cannot be, and splits that cannot be reached.
+    """
+    said, _ = benchmarks_there(asked)
+    entries = list(plan(config))
+    sizes = {entry.pipeline: entry.size for entry in entries if isinstance(entry, Incoming)}
+    held = [entry.benchmark for entry in entries if isinstance(entry, Incoming) and entry.benchmark]
+    deque(exportable_dialogues(held, asked.train_on_benchmark), maxlen=0)
+    rows = {name: round(size.rows) for name, size in sizes.items() if size}
+    if config.steps is None and len(rows) == len(sizes):
+        check_reach(asked, reach(config, rows), rows.get("questions", 0))
+    return [*said, *lines(entries)]
+
+
+def reach(config: Configuration, rows: Mapping[str, int]) -> dict[str, float]:
+    """Returns how many rows come at most of each pipeline, whatever the models write."""
+    found = {}
+    for name, number in rows.items():
+        size = Size(number)
+        for step_name in config.active()[name]:
+            step = find_step(step_name, f"pipelines.{name}")
+            if step.calls is not None:
+                size = step.calls(config.settings(step_name, step), size, len(config.selectors)).most_out
+        found[name] = size.rows
+    return found
+
+
+def plan(config: Configuration) -> Iterator[StepPlan | Incoming]:
+    """Yields, by pipeline, what comes in, then the plan of each wanted step; of a source that is not there only the
+    former. Raises BadInput for a source that cannot be read and for settings of a step or server that cannot be.
     """
     base, wanted = base_settings(config), config.wanted()
     models = find_models(config, Path()) if base and "replies" not in base else None
     for name, source in config.sources().items():
         if not Path(source.path).exists():
-            yield f"{name}: rows unknown, {source.path} is not there"
+            yield Incoming(name, source.path)
             continue
-        usual = most = measure(config, name, source)
-        yield f"{name}: {usual.rows:,.0f} rows, {usual.chars:,.0f} characters"
+        incoming = measure(config, name, source)
+        yield incoming
+        assert incoming.size is not None  # it is there
+        usual = most = incoming.size
         for step_name in config.active()[name]:
             step = find_step(step_name, f"pipelines.{name}")
             settings = config.settings(step_name, step)
@@ -69,16 +125,28 @@ def _servers(models: Models | None, name: str, step: Step) -> list[Server]:
     return list({repr((server.model, server.extra_body)): server for server in servers if server}.values())
 
 
-def measure(config: Configuration, pipeline: str, source: Source) -> Size:
-    """Returns how much a pipeline's source holds, from one pass of reading."""
+def measure(config: Configuration, pipeline: str, source: Source) -> Incoming:
+    """Returns how much a pipeline's source holds, from one pass of reading; raises BadInput where nothing is usable,
+    and where the pipeline's steps do not take such records.
+    """
     rows = chars = turns = 0
+    kind, rejects, benchmark = None, [], None
     for record in read_source(config, pipeline, source):
         if isinstance(record, Reject):
+            rejects.append(record)
             continue
+        kind = kind or type(record)
+        if isinstance(record, Dialogue) and record.meta.get("benchmark"):
+            benchmark = benchmark or record
         rows += 1
         chars += sum(map(len, _texts(record)))
         turns += sum(turn.role == "counselor" for turn in record.turns) if isinstance(record, Dialogue) else 0
-    return Size(rows, chars, turns)
+    codes = count_reasons(rejects)
+    if kind is None:
+        raise BadInput(none_usable(source.path, codes))
+    check_chain(pipeline, config.active()[pipeline], kind)
+    first = f"{rejects[0].where}: {rejects[0].reason}" if rejects else ""
+    return Incoming(pipeline, source.path, Size(rows, chars, turns), codes, first, benchmark)
 
 
 def _texts(record: Passage | Post | Question | Dialogue) -> list[str]:
@@ -109,13 +177,13 @@ def _planned(
     return StepPlan(pipeline, name, usual.expected, worst.most, asked + told, most, cost)
 
 
-def lines(plans: Iterator[StepPlan | str]) -> list[str]:
+def lines(plans: Iterable[StepPlan | Incoming]) -> list[str]:
     """Returns the plan in words: a line for each source and step, and the sum of the steps at the end."""
     told, steps, known = [], [], True
     for entry in plans:
-        if isinstance(entry, str):
-            told.append(entry)
-            known = known and "rows unknown" not in entry
+        if isinstance(entry, Incoming):
+            told.append(entry.line)
+            known = known and entry.size is not None
         else:
             steps.append(entry)
             told.append(f"  {entry.step}: {_in_words(entry) if entry.most else 'asks nobody'}")

@@ -11,6 +11,23 @@ from typing import IO
 from data_pipeline.counts import StepCounts
 from data_pipeline.records import Reject, line_of
 from data_pipeline.steps import Outcome
+from data_pipeline.synthesis.configuration import READS
+
+
+def step_folders(steps: Path) -> list[Path]:
+    """Returns the folders of what was read, 0_read, and of the steps, pipeline by pipeline in their order."""
+    found = [place for place in steps.glob("*/*_*") if place.name.split("_")[0].isdigit()]
+    return sorted(found, key=lambda place: (list(READS).index(place.parent.name), int(place.name.split("_")[0])))
+
+
+def told_by_steps(steps: Path) -> dict[str, str]:
+    """Returns {"questions/5_review": what its report tells people} of the steps that tell something."""
+    said = {}
+    for place in step_folders(steps):
+        if (file := place / "report.json").is_file():
+            told = json.loads(file.read_text(encoding="utf-8")).get("told")
+            said |= {f"{place.parent.name}/{place.name}": told} if told else {}
+    return said
 
 
 @dataclass(frozen=True)
@@ -72,8 +89,9 @@ class Writer:
         self.into = self.out = self.rejected = self.merged = 0
         self.tally = Counter()
 
-    def counted(self, seconds: float) -> StepCounts:
+    def counted(self, seconds: float, failed: int) -> StepCounts:
         rows = {"out": self.out, "rejected": self.rejected, "merged": self.merged}
+        rows |= {"failed": failed} if failed else {}
         return StepCounts(into=self.into, **rows, seconds=round(seconds, 2))
 
     def file(self, name: str) -> IO[bytes]:

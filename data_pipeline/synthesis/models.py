@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from data_pipeline import llm
@@ -27,6 +29,7 @@ class Models:
     ledger: Path
     budget: float | None
     replies: str = ""  # hash of the recorded ones
+    failed: Counter[str] = field(default_factory=Counter)  # requests of each step that failed, and may yet be answered
 
     def servers(self, name: str, step: Step) -> dict[str, llm.Server | None]:
         """Returns {selector, or "": server} of a step that asks; a server is None where replies are recorded."""
@@ -43,7 +46,8 @@ class Models:
             if self.recorded is not None:
                 return self.recorded
             assert server is not None  # there is one wherever no reply is recorded
-            return llm.asker(server, self.ledger, title or name, self.budget)
+            ask = llm.asker(server, self.ledger, title or name, self.budget)
+            return lambda requests: self.counted(name, ask(requests))
 
         asks = {title: asker(title, server) for title, server in self.servers(name, step).items()}
         return asks if step.asks == "selectors" else asks[""]
@@ -57,10 +61,14 @@ class Models:
                 assert server is not None  # rows go on their way only where no reply is recorded
                 key = repr(server)
                 if key not in known:
-                    known[key] = _several(await stack.enter_async_context(llm.connected(server, self.ledger)))
-                asks[title] = known[key]
+                    known[key] = await stack.enter_async_context(llm.connected(server, self.ledger))
+                asks[title] = _several(known[key], partial(self.counted, bound.name))
             whom.append(asks if bound.step.asks == "selectors" else asks[""])
         return whom
+
+    def counted(self, name: str, replies: list[Response]) -> list[Response]:
+        self.failed[name] += sum(reply.passing for reply in replies)
+        return replies
 
     def concurrency(self, name: str, step: Step) -> int:
         return sum(server.concurrency for server in self.servers(name, step).values() if server)
@@ -73,9 +81,14 @@ class Models:
         return {title: server and [server.model, server.json_schema, server.extra_body] for title, server in servers}
 
 
-def _several(ask_one) -> Ask:
+def _several(
+    ask_one: Callable[[Request], Awaitable[Response]],
+    counted: Callable[[list[Response]], list[Response]] = lambda replies: replies,
+) -> Ask:
+    """Returns what asks requests at once, and hands their replies through `counted`."""
+
     async def ask(requests: list[Request]) -> list[Response]:
-        return list(await asyncio.gather(*map(ask_one, requests)))
+        return counted(list(await asyncio.gather(*map(ask_one, requests))))
 
     return ask
 

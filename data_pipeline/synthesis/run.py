@@ -8,6 +8,7 @@ is paid for twice. Rows go from file to file: a row step holds a window of them 
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
@@ -31,11 +32,12 @@ from data_pipeline.records import (
     read_records,
 )
 from data_pipeline.steps import Outcome, Step, find_step
-from data_pipeline.synthesis.apply import Bound, in_rounds, kinds, lines_on_all_cores, on_its_way, what_became
+from data_pipeline.synthesis.apply import Bound, check_chain, in_rounds, lines_on_all_cores, on_its_way, what_became
 from data_pipeline.synthesis.configuration import READS, Configuration, Source
-from data_pipeline.synthesis.files import StepFiles, Writer
+from data_pipeline.synthesis.files import StepFiles, Writer, step_folders
 from data_pipeline.synthesis.keys import code_hash, step_key
 from data_pipeline.synthesis.models import Models, find_models
+from data_pipeline.synthesis.splits import count_reasons
 
 PIECE = 2000  # rows that are asked about together where replies are recorded, or a budget is spent in order
 KINDS = {"passages": Passage, "posts": Post, "questions": Question, "dialogues": Dialogue}
@@ -50,19 +52,36 @@ class Synthesised:
     counts: dict[str, StepCounts] = field(default_factory=dict)  # {"questions/1_clean": ...}
     finished: bool = True
 
+    @property
+    def failed(self) -> dict[str, int]:
+        """Returns {step: requests that brought no reply, and may bring one when they are asked again}."""
+        return {name: counts.failed for name, counts in self.counts.items() if counts.failed}
 
-def run(config: Configuration, folder: Path, say: Callable[[str], None]) -> Synthesised:
-    """Runs what is not done yet and tells `say` of each step.
 
-    Raises BadInput for settings and sources, BudgetSpent when the budget is spent.
+def run(
+    config: Configuration,
+    folder: Path,
+    say: Callable[[str], None],
+    before_asking: Callable[[dict[str, int]], None] = lambda rows: None,
+) -> Synthesised:
+    """Runs what is not done yet and tells `say` of each step; `before_asking` is given the number of rows of each
+    pipeline when all sources have been read, and nobody has been asked.
+
+    Raises BadInput for settings and sources, BudgetSpent when the budget is spent, and what `before_asking` raises.
     """
     models = find_models(config, folder / "ledger.sqlite")
     for name in config.wanted():
         code_hash(f"data_pipeline.steps.{name}")  # as it is now: people edit files while this runs
-    result = Synthesised(finished=config.steps is None)
-    for name, in_order in config.active().items():
-        pipeline = _Pipeline(name, in_order, config, folder / "steps" / name, models, say)
-        for row in pipeline.run(config.sources()[name]):
+    result, found = Synthesised(finished=config.steps is None), config.sources()
+    pipelines = [
+        _Pipeline(name, in_order, config, folder / "steps" / name, models, say)
+        for name, in_order in config.active().items()
+    ]
+    for pipeline in pipelines:
+        pipeline.read(found[pipeline.name])
+    before_asking({pipeline.name: pipeline.counts[f"{pipeline.name}/0_read"].out for pipeline in pipelines})
+    for pipeline in pipelines:
+        for row in pipeline.run():
             if isinstance(row, Question):
                 result.questions.append(row)
             else:
@@ -83,6 +102,12 @@ def read_source(config: Configuration, pipeline: str, source: Source) -> Iterato
         yield record
 
 
+def none_usable(path: str, codes: Counter[str], where: str = "") -> str:
+    """Returns what is said of a source in which only rejects are, or nothing."""
+    why = ", ".join(f"{n} x {code}" for code, n in codes.most_common(5))
+    return f"{path}: no usable record in it" + (f" of {codes.total()} ({why}){where}" if why else "")
+
+
 @dataclass
 class _Pipeline:
     name: str
@@ -93,15 +118,20 @@ class _Pipeline:
     say: Callable[[str], None]
     counts: dict[str, StepCounts] = field(default_factory=dict)
     latest: dict[str, Path] = field(default_factory=dict)  # {"passages": file} of each kind that came so far
+    kind: type | None = None  # of the source's records
 
-    def run(self, source: Source) -> Iterator:
-        """Yields the rows after the last step, when they are questions or dialogues; runs what is not done."""
-        kind, rows = self.read(source)
+    def run(self) -> Iterator:
+        """Yields the rows after the last step, when they are questions or dialogues; runs what is not done.
+
+        A step in which requests failed is not done: run again, it takes from the ledger what was answered.
+        """
+        assert self.kind is not None  # the source has been read
+        kind, rows = self.kind, StepFiles(self.folder / "0_read").rows
         wanted, ran = self.config.wanted(), 0  # ran: steps that a chain has just run along with its first
         for number, name in enumerate(self.in_order, 1):
             files, key = StepFiles(self.folder / f"{number}_{name}"), self.key(number, rows)
             state = files.state()
-            if ran == 0 and (state is None or state.key != key):
+            if ran == 0 and (state is None or state.key != key or state.counts.failed):
                 if name not in wanted:
                     if any(later in wanted for later in self.in_order[number:]):
                         raise BadInput(f"steps: {self.name} need {name} before; add it to steps=")
@@ -126,8 +156,10 @@ class _Pipeline:
         tables = [self.latest[need] for need in step.needs if need in self.latest]
         return step_key(name, step, self.config.settings(name, step), [rows, *tables], asked)
 
-    def read(self, source: Source) -> tuple[type, Path]:
-        """Returns (kind of the records, file of them) of the source, its rejects beside it; BadInput without any."""
+    def read(self, source: Source) -> None:
+        """Writes the source's records and rejects; raises BadInput without any record, and for steps that cannot take
+        what comes to them.
+        """
         files, kind = StepFiles(self.folder / "0_read"), None
         with files.writing() as out:
             for record in read_source(self.config, self.name, source):
@@ -137,17 +169,16 @@ class _Pipeline:
                     kind = kind or type(record)
                     out.row(record)
         if kind is None:
-            raise BadInput(f"{source.path}: no usable record in it")
-        self.latest[_plural(kind)] = files.rows
+            rejects = files.place / "rejects.jsonl"
+            raise BadInput(none_usable(source.path, count_reasons(read_records(rejects, Reject)), f"; see {rejects}"))
+        self.latest[_plural(kind)], self.kind = files.rows, kind
         counts = StepCounts(into=out.out + out.rejected, out=out.out, rejected=out.rejected)
         self.counts[f"{self.name}/0_read"] = counts
-        return kind, files.rows
+        check_chain(self.name, self.in_order, kind)
 
-    def bind(self, number: int, kind: type) -> Bound:
-        """Returns the step with its settings and what it needs; raises BadInput when it does not take such records."""
+    def bind(self, number: int) -> Bound:
+        """Returns the step with its settings and what it needs."""
         name, step = self.in_order[number - 1], self.step(number)
-        if not issubclass(kind, step.takes):
-            raise BadInput(f"pipelines.{self.name}: {name} takes {kinds(step)}, not {_plural(kind)}")
         return Bound(name, step, self.config.settings(name, step), {need: self.table(need) for need in step.needs})
 
     def table(self, need: str) -> Mapping[str, Any]:
@@ -157,18 +188,17 @@ class _Pipeline:
 
     def run_from(self, number: int, kind: type, rows: Path) -> int:
         """Runs a step, and those behind it that each row can go ahead to by itself; returns how many."""
-        chain, of = [self.bind(number, kind)], kind
+        chain = [self.bind(number)]
         ahead = chain[0].step.asks and self.models.recorded is None and self.config.budget is None
         for name in self.in_order[number:] if ahead else ():
             step = self.step(number + len(chain))
             if not step.asks or step.needs or name not in self.config.wanted():
                 break
-            of = chain[-1].step.makes or of
-            chain.append(self.bind(number + len(chain), of))
+            chain.append(self.bind(number + len(chain)))
         files = [StepFiles(self.folder / f"{number + n}_{bound.name}") for n, bound in enumerate(chain)]
         for one in files:
             one.remove()
-        started = time.monotonic()
+        started, failed = time.monotonic(), self.models.failed.copy()
         with ExitStack() as stack:
             outs = [stack.enter_context(one.writing(bound.step.files)) for one, bound in zip(files, chain, strict=True)]
             reports = self.apply(chain, kind, rows, outs)
@@ -176,7 +206,7 @@ class _Pipeline:
             if bound.step.sheets:
                 bound.step.sheets(one.place)
             key, settings = self.key(number + n, rows), bound.settings.model_dump(mode="json")
-            counts = out.counted(time.monotonic() - started)
+            counts = out.counted(time.monotonic() - started, self.models.failed[bound.name] - failed[bound.name])
             one.finish(key, counts, report, settings)
             self.say(f"{self.name}: {bound.name}: {_told(counts)}")
             rows = one.rows
@@ -253,11 +283,8 @@ def _write(outcomes: list[Outcome], outs: list[Writer]) -> None:
 
 def done_steps(folder: Path) -> dict[str, StepCounts]:
     """Returns the counts of the steps that have been run, {"questions/1_clean": ...}, in their order."""
-    states = {
-        f"{p.parent.parent.name}/{p.parent.name}": StepFiles(p.parent).state() for p in folder.glob("*/*/step.json")
-    }
-    in_order = sorted(states, key=lambda name: (list(READS).index(name.split("/")[0]), name))
-    return {name: state.counts for name in in_order if (state := states[name])}
+    states = {place: StepFiles(place).state() for place in step_folders(folder)}
+    return {f"{place.parent.name}/{place.name}": state.counts for place, state in states.items() if state}
 
 
 def _plural(kind: type) -> str:
@@ -267,4 +294,5 @@ def _plural(kind: type) -> str:
 def _told(counts: StepCounts) -> str:
     parts = [f"{counts.into} in", f"{counts.out} out", f"{counts.rejected} rejected"]
     parts += [f"{counts.merged} merged"] if counts.merged else []
+    parts += [f"{counts.failed} requests failed"] if counts.failed else []
     return ", ".join(parts) + f" ({counts.seconds} s)"

@@ -5,14 +5,23 @@ Every function returns what it takes and Rejects of what it leaves out, and chan
 
 import hashlib
 import random
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from data_pipeline.errors import BadInput, first_fault
+from data_pipeline.errors import BadInput
 from data_pipeline.records import Dialogue, Question, Reject
 
 LEFT_OUT = "left out by the recipe"  # the code of rejects whose detail is one of a few phrases too
+
+
+class TooFew(BadInput):
+    """Fewer rows are left than the recipe asks for: what, the words that are the cure, and the rejects so far."""
+
+    def __init__(self, what: str, cure: str = "", rejects: Sequence[Reject] = ()) -> None:
+        super().__init__(what + (f"; say {cure}" if cure else ""))
+        self.what, self.cure, self.rejects = what, cure, rejects
 
 
 class Select(BaseModel):
@@ -47,14 +56,6 @@ class SplitSettings(BaseModel):
     dialogues_per_question: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     open_questions: bool = False
     train_on_crisis: bool = False
-
-
-def settings(given: dict[str, Any]) -> SplitSettings:
-    """Returns the settings; raises BadInput that names key, value and bound: "split.grpo=-1: Input should be ..."."""
-    try:
-        return SplitSettings.model_validate(given)
-    except ValidationError as error:
-        raise BadInput(first_fault("", error)) from None
 
 
 def take(questions: list[Question], limits: SplitSettings) -> tuple[list[Question], list[Reject]]:
@@ -105,9 +106,11 @@ def split(questions: list[Question], limits: SplitSettings) -> tuple[list[Questi
         return drawn
 
     if sizes.heldout + sizes.grpo > len(order):
-        raise BadInput(
+        heldout, grpo = min(sizes.heldout, len(order) // 10), min(sizes.grpo, len(order) // 5)
+        raise TooFew(
             f"split: {sizes.heldout} held-out questions and {sizes.grpo} GRPO prompts are wanted, but only "
-            f"{len(order)} questions are left; lower split.heldout and split.grpo"
+            f"{len(order)} questions are left",
+            f"for example split.heldout={heldout} split.grpo={grpo}",
         )
     heldout = draw(order, sizes.heldout)
     held = {q.id for q in heldout}
@@ -116,6 +119,31 @@ def split(questions: list[Question], limits: SplitSettings) -> tuple[list[Questi
     grpo = bare + draw([q for q in rest if q.rationale], max(0, sizes.grpo - len(bare)))
     chosen = {q.id for q in grpo}
     return heldout, grpo + judged, [q for q in rest if q.id not in chosen]
+
+
+def check_reach(limits: SplitSettings, reach: Mapping[str, float], passages: int) -> None:
+    """Raises BadInput for sizes that cannot be reached, when so many passages are there, and at most `reach` rows come
+    of each pipeline, whatever the models write.
+    """
+    sizes, questions = limits.split, reach.get("questions", 0)
+    dialogues = reach.get("posts", 0) + reach.get("dialogues", 0)
+    if sizes.heldout and (passages < 2 or sizes.heldout >= questions):
+        source = f"of {passages} passages come at most {questions:,.0f} questions" if passages else (
+            "without passages= there is no question")  # fmt: skip
+        # whole passages are held out, and one is left to train on
+        most = int(questions * (passages - 1) / passages) if passages > 1 else 0
+        cure = f"say split.heldout={most}" + (" or fewer" if most else "") + ", or give more passages="
+        raise BadInput(f"split.heldout={sizes.heldout}: {source}; {cure}")
+    if limits.dialogues_per_question is not None and not questions:
+        raise BadInput(
+            f"dialogues_per_question={limits.dialogues_per_question:g}: without passages= there is no question, so no "
+            "dialogue would be left; say dialogues_per_question=null, or give passages="
+        )
+    if sizes.grpo_dialogues > dialogues:
+        raise BadInput(
+            f"split.grpo_dialogues={sizes.grpo_dialogues}: at most {dialogues:,.0f} dialogues come of posts= and "
+            f"dialogues=; say split.grpo_dialogues={dialogues:.0f} or fewer, or give more of them"
+        )
 
 
 def split_selected(
@@ -129,16 +157,19 @@ def split_selected(
     sizes, draw = limits.split, random.Random(limits.seed)
     passages = list(dict.fromkeys(q.meta["passage"] for q in questions))
     draw.shuffle(passages)
+    of_passage = Counter(q.meta["passage"] for q in questions)
+    most = len(questions) - (of_passage[passages[-1]] if passages else 0)  # one is left to train on
+    if sizes.heldout > most:
+        raise TooFew(
+            f"split.heldout={sizes.heldout}: only {len(questions)} questions of {len(passages)} passages are left",
+            f"split.heldout={most}",
+        )
     heldout_passages, count = set(), 0
     for passage in passages:
         if count >= sizes.heldout:
             break
         heldout_passages.add(passage)
-        count += sum(q.meta["passage"] == passage for q in questions)
-    if count < sizes.heldout or len(heldout_passages) == len(passages) > 0:
-        raise BadInput(
-            f"split.heldout={sizes.heldout}: only {len(questions)} questions are left; lower it, with resume=force"
-        )
+        count += of_passage[passage]
     heldout = [q for q in questions if q.meta["passage"] in heldout_passages]
     rest = [q for q in questions if q.meta["passage"] not in heldout_passages]
     grpo, left = [q for q in rest if q.meta["selection"]["split"] == "grpo"], []
@@ -166,8 +197,8 @@ def draw_prompts(dialogues: list[Dialogue], limits: SplitSettings) -> tuple[list
     there = sum(len(alike) for origin, alike in by_origin.items() if fit[origin])
     if wanted > there:
         crisis = f" ({len(dialogues) - there} with crisis content are none)" if there < len(dialogues) else ""
-        cure = f"split.grpo_dialogues={there} resume=force"  # force: the steps have been run under the other number
-        raise BadInput(f"split.grpo_dialogues={wanted}: only {there} dialogues can be prompts{crisis}; say {cure}")
+        what = f"split.grpo_dialogues={wanted}: only {there} dialogues can be prompts{crisis}"
+        raise TooFew(what, f"split.grpo_dialogues={there}")
     drawn: set[str] = set()
     count = 0
     for origin in sorted((o for o in by_origin if fit[o]), key=lambda o: _chance(limits.seed, o)):
@@ -231,3 +262,8 @@ def without_crisis(dialogues: list[Dialogue], limits: SplitSettings) -> tuple[li
 
 def _left_out(row: Question | Dialogue, why: str) -> Reject:
     return Reject(row.id, row.meta.get("where", row.id), LEFT_OUT, why)
+
+
+def count_reasons(rejects: Iterable[Reject]) -> Counter[str]:
+    """Returns how often each code stands; what the recipe left out is counted by its detail too."""
+    return Counter(r.reason if r.code == LEFT_OUT else r.code for r in rejects)

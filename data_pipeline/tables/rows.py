@@ -215,7 +215,9 @@ def _data_set(name: str, layout: Layout) -> Iterable[dict]:
             loaded = datasets.load_dataset(name)
     except Exception as error:  # the hub client raises a dozen types; the message is what helps
         raise BadInput(
-            f"{name}: no such file or folder, and not a data set that could be loaded: {str(error)[:500]}"
+            f"{name}: no such file or folder, and not a data set that could be loaded: {str(error)[:500]}\nIf it is on "
+            f"the hub: `hf download {name} --repo-type dataset --local-dir FOLDER` where there is internet; name the "
+            "folder"
         ) from None
     if not isinstance(loaded, datasets.DatasetDict | datasets.IterableDatasetDict):
         return cast(Iterable[dict], loaded)

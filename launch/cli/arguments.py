@@ -63,11 +63,12 @@ class Command:
     words: dict[str, str] = field(default_factory=dict)  # recipe and hardware; all of a subcommand's KEY=VALUE
     positional: list[str] = field(default_factory=list)  # words of a subcommand without "="
     overrides: list[str] = field(default_factory=list)  # as Hydra takes them, recipe and hardware first
+    typed: list[str] = field(default_factory=list)  # the words as they were given
 
 
 def parse(stage: Stage, arguments: list[str]) -> Command:
     """Returns the command; raises BadInput for a word that is none, or a recipe, hardware or run that is not there."""
-    command, given = Command(), {}
+    command, given = Command(typed=list(arguments)), {}
     arguments = list(arguments)
     if arguments and "=" not in arguments[0] and not arguments[0].startswith(("-", "~")):
         return _subcommand(stage, *arguments)
@@ -126,6 +127,14 @@ def _subcommand(stage: Stage, name: str, *arguments: str) -> Command:
     if "run" in words.values:
         check_run_name(words.values["run"])
     return Command(name, words=words.values, positional=words.positional)
+
+
+def in_earnest(stage: Stage, command: Command) -> list[str]:
+    """Returns the command of a dry run without dry_run=: every word as it was typed, with recipe and hardware."""
+    named = [f"{key}={value}" for key, value in command.words.items()]
+    left_out = ("dry_run", *command.words)
+    return ["python", "-m", f"launch.{stage.name}", *named,
+            *(word for word in command.typed if word.split("=", 1)[0] not in left_out)]  # fmt: skip
 
 
 def recipe_of_run(run: str | None) -> str | None:
@@ -199,6 +208,8 @@ def quote(key: str, value: str, multirun: bool = False) -> str:
 
     try:
         parsed = OverridesParser.create().parse_override(f"{key}={value}")
+        if key == "run" and not multirun and not isinstance(parsed.value(), str):
+            return quoted(value)  # run=2024 is a name
         if multirun or not parsed.is_sweep_override():
             return value
     except HydraException:

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
@@ -106,6 +107,10 @@ def compose_stage(stage: Stage, command: Command) -> DictConfig:
                 config = cast(DictConfig, plain)
         except (HydraException, OmegaConfBaseException) as error:
             raise BadInput(_readable(error, stage, reference)) from None
+        except yaml.MarkedYAMLError as error:
+            at = error.problem_mark
+            where = f"{at.name} line {at.line + 1}, column {at.column + 1}: " if at else ""
+            raise BadInput(f"{where}not YAML ({error.problem})") from None
     for key, value in _leaves(config):
         moved.check_value(key, value)
         if value == "???" and not key.startswith(UNUSED):

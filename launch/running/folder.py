@@ -1,7 +1,7 @@
 """Run folders: `runs/NAME/STAGE/` with its configuration, manifest and lock.
 
 A stage folder belongs to one configuration and one set of inputs. The same again continues it, or finds it done;
-another one is refused, so that two runs never mix.
+another one is refused, so that two runs never mix. A stage that has not begun (`has_begun`) holds nothing to mix with.
 """
 
 import fcntl
@@ -21,6 +21,7 @@ from typing import TextIO
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipeline.errors import BadInput
+from data_pipeline.llm.ledger import totals
 from launch.cli.arguments import REPOSITORY, Command, Stage
 from launch.cli.configuration import as_dict, load_config
 
@@ -62,10 +63,16 @@ class StageFolder:
 
 
 def open_stage(
-    stage: Stage, config: DictConfig, inputs: dict[str, Path], command: Command, free: Collection[str] = ()
+    stage: Stage,
+    config: DictConfig,
+    inputs: dict[str, Path],
+    command: Command,
+    free: Collection[str] = (),
+    until_done: Collection[str] = (),
 ) -> StageFolder:
     """Returns the stage's folder, new, to be continued, or done. `free` are keys of the configuration, and names of
-    inputs, that may change within a run: a finished stage is then to be continued.
+    inputs, that may change within a run: a finished stage is then to be continued. Those of `until_done` may change
+    until it is finished, and all of them until it has begun.
 
     Raises BadInput when runs/ cannot be written, another process holds the folder, or the folder belongs to another
     configuration or other inputs (naming what differs; `resume=force` goes on and is recorded).
@@ -89,7 +96,11 @@ def open_stage(
             for name, now in described.items()
             if manifest["inputs"].get(name, {}).get("sha256") != now["sha256"]
         ]
-        differences = [told for key, told in changed if not any(f"{key}.".startswith(f"{one}.") for one in free)]
+        finished = manifest["status"] == "finished"
+        may_change = free if finished else [*free, *until_done]
+        differences = [told for key, told in changed if not any(f"{key}.".startswith(f"{one}.") for one in may_change)]
+        if not finished and not has_begun(path):
+            differences = []
         if differences and config.resume != "force":
             shown = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
             raise BadInput(
@@ -98,7 +109,7 @@ def open_stage(
             )
         if differences:
             manifest.setdefault("forced", []).append({"at": _now(), "differences": differences})
-        elif manifest["status"] == "finished" and not changed:
+        elif finished and not changed:
             folder.done = True
             return folder
         folder.resumed = True
@@ -121,6 +132,14 @@ def open_stage(
         (path / "recipe").write_text(recipe + "\n", encoding="utf-8")
     folder.save()
     return folder
+
+
+def has_begun(path: Path) -> bool:
+    """Returns whether a stage that is not finished has made what another configuration would spoil: a trainer was
+    started in its folder, a call paid, or a response stored.
+    """
+    calls = totals(path / "ledger.sqlite")
+    return (path / "train.log").exists() or any(c["calls"] for c in calls) or any(path.glob("responses.*.jsonl"))
 
 
 def _hold(lock: TextIO, path: Path) -> None:

@@ -92,9 +92,15 @@ def test_a_table_without_the_mapped_column(nothing_written, tmp_path):
     refused(data(nothing_written, path, "select=题目"), "expected a dictionary")
 
 
-def test_a_data_set_that_is_empty_after_rejects(nothing_written, tmp_path):
+def test_a_data_set_that_is_empty_after_rejects(run_name, tmp_path):
     path = jsonl(tmp_path / "t.jsonl", {**GOOD, "answer": "C"}, {**GOOD, "answer": ""})
-    refused(data(nothing_written, path, grpo=0), "no question left of 2", "1 x no answer", "beyond the options")
+    told = ("no question left of 2", "1 x no answer", "beyond the options", "questions.rejects.jsonl")
+    refused(data(run_name, path, "dry_run=true", grpo=0), *told[:3])
+    assert not Path("runs", run_name).exists()
+    refused(data(run_name, path, grpo=0), *told)
+    rejects = Path("runs", run_name, "data/questions.rejects.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["where"] for line in rejects] == [f"{path} row 1", f"{path} row 2"]
+    shutil.rmtree(Path("runs", run_name))
 
 
 def test_an_option_letter_beyond_the_options_and_a_repeated_id_are_rejects_with_their_rows(run_name, tmp_path):
@@ -237,6 +243,7 @@ def test_a_change_under_a_started_grpo_run_is_refused(tmp_path):
         time.sleep(0.05)
     started.kill()
     started.wait()
+    (here / "runs/demo/grpo/train.log").touch()  # as the start of the trainer leaves it
     for path, says in ((here / "reward/answer.py", "input reward: reward changed"),
                        (here / "runs/demo/data/grpo_train.parquet", "grpo_train.parquet changed"),
                        (here / "m/tokenizer_config.json", "input model")):  # fmt: skip

@@ -107,7 +107,7 @@ def test_more_dialogues_than_there_are_and_the_cure_that_is_named(run_name):
     name = f"{run_name}-more"
     try:
         message = refused(launch("data", "recipe=demo", f"run={name}", "split.grpo_dialogues=30"),
-                          "only 26 dialogues can be prompts", "say split.grpo_dialogues=26 resume=force")  # fmt: skip
+                          "only 26 dialogues can be prompts", "say split.grpo_dialogues=26")  # fmt: skip
         done = launch("data", "recipe=demo", f"run={name}", *message.strip().rpartition("say ")[2].split())
         assert done.returncode == 0, done.stderr
         assert json.loads(Path("runs", name, "data/manifest.json").read_text())["counts"]["grpo_dialogues"] == 26

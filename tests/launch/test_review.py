@@ -52,6 +52,34 @@ def test_verdicts_and_more_of_them_go_on_with_the_same_command(made, tmp_path):
     assert [row["id"] for _, row in outdated] == [rows[2]["id"]]
 
 
+def test_agreement_is_told_and_a_judged_row_is_traced_to_its_end(made, tmp_path):
+    run, rows = made
+    several = next(n for n, row in enumerate(rows) if n > 2 and row["kind"] == "multi")
+    answer = "BD" if rows[several]["answer"] != "BD" else "AC"
+    sheets = []
+    for name, second in (("li", "rejected"), ("wang", "accepted")):
+        said = {0: "rejected", 1: second, 2: "accepted", several: "corrected"}
+        sheets.append(judged(tmp_path / f"{name}.jsonl", rows, said))
+        filled = [
+            row | {"corrected_answer": answer * (n == several)} for n, (_, row) in enumerate(read_jsonl(sheets[-1]))
+        ]
+        write_jsonl(sheets[-1], filled)
+    done = launch("data", "recipe=demo", f"run={run}", f"synthesis.review.verdicts=[{','.join(map(str, sheets))}]")
+    assert done.returncode == 0, done.stderr
+    told = "Cohen's kappa 0.64, 75% of pairs of verdicts equal, on 4 questions that two or more of 2 reviewers judged"
+    assert f"questions/5_review: {told}" in done.stdout
+    assert told in (REPOSITORY / "runs" / run / "data/datacard.md").read_text(encoding="utf-8")
+
+    def traced(row: int) -> str:
+        return launch("lineage", f"run={run}", f"row={rows[row]['id']}").stdout
+
+    assert "ended: rejected by questions/5_review: rejected by people: li: rejected; wang: rejected" in traced(0)
+    assert "ended: rejected by questions/5_review: reviewers disagree" in traced(1)
+    corrected = traced(several)
+    assert f'"answer": "{answer}"' in corrected and '"verdict": "corrected", "reviewers": ["li", "wang"]' in corrected
+    assert "generate_questions: " in corrected and "ended: " in corrected
+
+
 def test_a_limit_may_grow(made):
     run, _ = made
     done = launch("data", "recipe=demo", f"run={run}", "limit=29")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from data_pipeline.prompts import prompt_hash
 from tests.conftest import launch, refused
 from tests.data_pipeline import counsellor
 from tests.model_server import ModelServer
@@ -67,6 +68,17 @@ def test_the_card_has_funnel_lengths_and_samples(made):
     assert page.count("data:image/png") >= 3 and "select_challenging" in page
     card = (made / "datacard.md").read_text(encoding="utf-8")
     assert "| questions/2_generate_questions |" in card and "samples of its rejects" in card
+    for line in (
+        "- recipe: recipes/demo/data.yaml", "- seed: 42", "recorded replies out of replies/ stood in",
+        "| posts.jsonl | posts | not known here: name it before you publish |", "| link | link | 2 |",
+        f"| filter_quality | filter_quality | {prompt_hash('filter_quality')} |", "- Not compared with any benchmark",
+        "| questions/4_filter_quality | quality | 4 |", "| training files | flagged for people | 1 |",
+        "Contact data (numbers, addresses, accounts) is taken out by rules, which do not find everything.",
+        f"| training | system_empathy | {prompt_hash('system_empathy')} |", "5_review: not reviewed by people",
+    ):  # fmt: skip
+        assert line in card, line
+    for name in ("datacard.md", "datacard.html"):
+        assert (made / name).stat().st_mode & 0o777 == 0o600, "it shows what people said"
 
 
 def test_the_same_again_is_done_and_the_status_shows_the_funnel(made, run_name):

@@ -6,7 +6,7 @@ import pyarrow.parquet
 import pytest
 
 from data_pipeline.errors import BadInput
-from data_pipeline.export import llama_factory, verl
+from data_pipeline.export import llama_factory, selection, verl
 from data_pipeline.export.training_files import count_reasons
 from data_pipeline.prompts import question_messages, render
 from data_pipeline.records import Dialogue, Question, Reject, Turn
@@ -131,7 +131,7 @@ def test_a_benchmark_is_refused_as_training_data(pceb, tmp_path):
     [
         ([question(), question()], "t.csv row 7: the id 'q1' stands already at t.csv row 7"),
         ([question(rationale=" ")], "t.csv row 7: 'q1' has no rationale"),
-        ([question(rationale="a</think>b")], "itself holds a <think> tag"),
+        ([question(rationale="a</think>b")], "a <think> tag inside the rationale: take it out"),
         ([question(kind="open", options=[], answer="")], "open question"),
     ],
 )
@@ -234,7 +234,7 @@ ASKS, ANSWERS = Turn("client", "问"), Turn("counselor", "答", "想")
         ([ASKS, Turn("counselor", "想</think>答")], "none", "</think> inside a reply: turn 2"),
         ([ASKS, Turn("counselor", "答", "想</think>想")], "last", "</think> inside a thought: turn 2"),
         ([ASKS, ANSWERS, ASKS, Turn("counselor", "答")], "every", "none in counselor turn 2; .*thoughts=none"),
-        ([ASKS, Turn("counselor", "答"), ASKS, ANSWERS], "last", "none in counselor turn 1; .*thoughts=none"),
+        ([ASKS, Turn("counselor", "答"), ASKS, ANSWERS], "every", "none in counselor turn 1; .*thoughts=last"),
     ],
 )
 def test_a_dialogue_that_would_teach_something_wrong_is_refused_with_its_place(turns, thoughts, message, tmp_path):
@@ -246,6 +246,25 @@ def test_a_dialogue_that_would_teach_something_wrong_is_refused_with_its_place(t
 def test_thoughts_in_some_turns_only_can_be_exported_without_any():
     given = dialogue(ASKS, ANSWERS, ASKS, Turn("counselor", "答"))
     assert contents(llama_factory.dialogue_rows(given, "系统", "none")[0]) == ["系统", "问", "答", "问", "答"]
+
+
+def test_a_thought_in_the_last_turn_only_is_the_row_that_thoughts_last_wants():
+    given = dialogue(ASKS, Turn("counselor", "先答"), ASKS, ANSWERS)
+    (row,) = llama_factory.dialogue_rows(given, "系统", "last")
+    assert row["id"] == "d1/2" and contents(row)[:4] == ["系统", "问", "先答", "问"] and "<think>" in contents(row)[-1]
+    fault = llama_factory.unfit(given, "every")
+    assert fault and fault.reason.startswith("thoughts in some counselor turns only: none in counselor turn 1")
+
+
+def test_what_cannot_be_a_row_is_a_reject_and_the_others_go_on():
+    asked = selection.settings({"seed": 1, "run": "x", "source": "synthesis", "split": {}})
+    good, bad = dialogue(), dialogue(ASKS, ANSWERS, ASKS, Turn("counselor", "答"))
+    export = selection.of_synthesised([good, bad], selection.Compared("none given"), asked)
+    assert export.dialogues == [good] and [r.code for r in export.rejects] == ["thoughts in some counselor turns only"]
+    question = Question("q", "own", "", "single", "题", ["对", "错"], "A", rationale="<think>因为")
+    fine = Question("r", "own", "", "single", "题二", ["对", "错"], "A", rationale="因为")
+    export = selection.of_questions([question, fine], [], selection.Compared("none given"), asked)
+    assert export.sft == [fine] and [r.code for r in export.rejects] == ["a <think> tag inside the rationale"]
 
 
 def test_a_mode_that_is_none_is_refused():

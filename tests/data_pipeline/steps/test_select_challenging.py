@@ -113,6 +113,10 @@ def test_a_question_without_a_rationale_can_only_go_to_grpo():
         "settings": 0,
     }
     assert one(("B",), rationale="")[0].meta["selection"]["why"] == "challenging"
+    # wrong and failed: GRPO either way, whether it would have been challenging or solved without a rationale
+    row, result = one(("B",), (FAILED,), rationale="")
+    assert row.meta["selection"]["split"] == "grpo" and not result.rejects
+    assert row.meta["selection"]["why"] == "whatever the failed requests would have brought"
     # nothing is known: not even a question that could go nowhere else is sent there
     assert one((FAILED,), rationale="")[0].reason.startswith("selector failed")
 

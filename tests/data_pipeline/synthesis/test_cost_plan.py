@@ -66,7 +66,7 @@ def planned(config: Configuration) -> dict[str, cost_plan.StepPlan]:
     """Returns {step: its plan over all pipelines} of the steps that ask."""
     found: dict[str, cost_plan.StepPlan] = {}
     for step in cost_plan.plan(config):
-        if not isinstance(step, str) and step.most:
+        if not isinstance(step, cost_plan.Incoming) and step.most:
             before = found.get(step.step)
             numbers = {name: getattr(step, name) + getattr(before, name, 0) for name in NUMBERS if getattr(step, name)}
             found[step.step] = replace(step, **numbers)
@@ -329,6 +329,6 @@ def test_a_dry_run_without_data_takes_less_than_a_second_and_a_half():
         taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == 0 and "questions: rows unknown, /nowhere is not there" in done.stdout
     assert done.stdout.splitlines()[-1].endswith(
-        "recipe=psyche_r1 llm=vllm run=never-planned passages=/nowhere llm.model=m"
+        "recipe=psyche_r1 run=never-planned passages=/nowhere llm=vllm llm.model=m"
     )
     assert min(taken) < 1.5

@@ -137,13 +137,36 @@ def test_killed_and_run_again_it_writes_the_same_bytes(tmp_path, budget):
     assert len(lines(tmp_path / "killed/steps/posts/6_validate_dialogue/rows.jsonl")) > 20
 
 
-def test_a_server_that_fails_leaves_rejects_and_no_traceback(tmp_path):
-    posts = write_posts(tmp_path / "posts.jsonl", counsellor.posts(3))
-    with counsellor.server(lambda messages: Answer(b"boom", status=500)) as counselling:
+def test_a_server_that_fails_leaves_rejects_and_no_traceback_and_is_asked_again(tmp_path):
+    posts, down = write_posts(tmp_path / "posts.jsonl", counsellor.posts(3)), [True]
+    broken = Answer(b"boom", status=500)
+    with counsellor.server(lambda messages: broken if down[0] else counsellor.answer(messages)) as counselling:
         made = run.run(talks(str(posts), counselling.url), tmp_path, lambda text: None)
-    assert made.dialogues == [] and made.counts["posts/3_plan_dialogue"].rejected == 3
-    assert {row["code"] for row in lines(tmp_path / "steps/posts/3_plan_dialogue/rejects.jsonl")} == {"no plan"}
-    assert made.counts["posts/6_validate_dialogue"].into == 0, "the steps behind it ran on nothing"
+        assert made.dialogues == [] and made.failed == {"posts/3_plan_dialogue": 3}
+        assert made.counts["posts/3_plan_dialogue"].rejected == 3
+        assert {row["code"] for row in lines(tmp_path / "steps/posts/3_plan_dialogue/rejects.jsonl")} == {"no plan"}
+        assert made.counts["posts/6_validate_dialogue"].into == 0, "the steps behind it ran on nothing"
+        down[0] = False
+        again = run.run(talks(str(posts), counselling.url), tmp_path, lambda text: None)
+        assert len(again.dialogues) == 3 and again.failed == {}
+        before = len(counselling.calls)
+        assert run.run(talks(str(posts), counselling.url), tmp_path, lambda text: None) == again
+        assert len(counselling.calls) == before
+
+
+@pytest.mark.parametrize("budget", [None, 1000], ids=["each on its way", "in rounds"])
+def test_what_a_server_will_never_take_is_a_reject_and_ends_no_stage(tmp_path, budget):
+    posts = write_posts(tmp_path / "posts.jsonl", counsellor.posts(3))
+
+    def picky(messages):
+        refused = counsellor.step_of(messages) == "plan_dialogue" and "第1个问题" in messages[0]["content"]
+        return Answer(b"too long", status=400) if refused else counsellor.answer(messages)
+
+    with counsellor.server(picky) as counselling:
+        made = run.run(talks(str(posts), counselling.url, budget), tmp_path, lambda text: None)
+    assert len(made.dialogues) == 2 and made.failed == {}
+    (reject,) = lines(tmp_path / "steps/posts/3_plan_dialogue/rejects.jsonl")
+    assert "HTTP 400: too long" in reject["detail"]
 
 
 # --- what is done -----------------------------------------------------------------------------------------------------

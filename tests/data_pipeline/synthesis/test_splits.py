@@ -3,6 +3,7 @@
 import pytest
 
 from data_pipeline.errors import BadInput
+from data_pipeline.export import selection
 from data_pipeline.records import Dialogue, Question, Turn
 from data_pipeline.synthesis import splits
 
@@ -11,7 +12,7 @@ TALK = [Turn("client", "我睡不着。"), Turn("counselor", "多久了？", "�
 
 
 def limits(**keys) -> splits.SplitSettings:
-    return splits.settings({"seed": 42, "run": "x", **keys})
+    return selection.settings({"seed": 42, "run": "x", "source": "table", **keys})
 
 
 def dialogue(id: str, **meta) -> Dialogue:
@@ -56,7 +57,7 @@ def test_the_draw_follows_from_seed_and_dialogue_and_not_from_order_or_company()
     assert {d.id: d.turns for d in first} == {d.id: d.turns for d in again}
     fewer, _ = splits.draw_prompts(MANY, limits(split={"grpo_dialogues": 6}))
     assert set(ids(fewer)) < set(ids(first))
-    other, _ = splits.draw_prompts(MANY, splits.settings({"seed": 7, "split": {"grpo_dialogues": 12}}))
+    other, _ = splits.draw_prompts(MANY, limits(seed=7, split={"grpo_dialogues": 12}))
     assert set(ids(other)) != set(ids(first))
 
 
@@ -75,7 +76,7 @@ def test_crisis_content_is_never_drawn_and_too_few_are_told_with_their_number():
     flagged = [dialogue(f"c{n}", crisis=["suicide"]) for n in range(5)]
     _, rest = splits.draw_prompts(MANY + flagged, limits(split={"grpo_dialogues": 40}))
     assert ids(rest) == ids(flagged)
-    with pytest.raises(BadInput, match=r"=41: only 40 dialogues can be prompts \(5 with crisis.*grpo_dialogues=40 "):
+    with pytest.raises(BadInput, match=r"=41: only 40 dialogues can be prompts \(5 with crisis.*grpo_dialogues=40$"):
         splits.draw_prompts(MANY + flagged, limits(split={"grpo_dialogues": 41}))
     with pytest.raises(BadInput, match="only 0 dialogues can be prompts; say split.grpo_dialogues=0"):
         splits.draw_prompts([], limits(split={"grpo_dialogues": 1}))
@@ -105,3 +106,39 @@ def test_what_is_left_out_is_given_back_and_nothing_is_changed():
     assert splits.without_crisis([flagged], limits(train_on_crisis=True)) == ([flagged], [])
     kept, (reject,) = splits.without_crisis([flagged, MANY[0]], limits())
     assert ids(kept) == ["d0"] and (reject.id, reject.code) == ("c", "flagged for people")
+
+
+@pytest.mark.parametrize(
+    ("keys", "reach", "passages", "told"),
+    [
+        ({"split": {"heldout": 1}}, {"posts": 9}, 0, "split.heldout=1: without passages= .*say split.heldout=0,"),
+        ({"split": {"heldout": 9}}, {"questions": 10}, 1, "of 1 passages come at most 10 .*say split.heldout=0,"),
+        ({"split": {"heldout": 10}}, {"questions": 10}, 5, "say split.heldout=8 or fewer"),
+        ({"split": {"heldout": 9}}, {"questions": 10}, 5, ""),
+        ({"dialogues_per_question": 0.5}, {"posts": 9}, 0, "say dialogues_per_question=null"),
+        ({"split": {"grpo_dialogues": 9}}, {"posts": 3, "dialogues": 5}, 0, "say split.grpo_dialogues=8"),
+        ({"split": {"grpo_dialogues": 8}}, {"posts": 3, "dialogues": 5}, 0, ""),
+    ],
+)
+def test_what_cannot_be_reached_is_told_before_anybody_is_asked(keys, reach, passages, told):
+    if not told:
+        return splits.check_reach(limits(**keys), reach, passages)
+    with pytest.raises(BadInput, match=told):
+        splits.check_reach(limits(**keys), reach, passages)
+
+
+def test_the_number_to_hold_out_that_a_message_names_can_be_held_out():
+    def question(n: int) -> Question:
+        meta = {"passage": f"p{n % 7}", "selection": {"split": "sft"}}
+        return Question(f"q{n}", "own", "", "single", f"第{n}题", ["对", "错"], "A", rationale="因为。", meta=meta)
+
+    questions = [question(n) for n in range(30)]
+    with pytest.raises(
+        splits.TooFew, match=r"only 30 questions of 7 passages are left; say split.heldout=\d+"
+    ) as found:
+        splits.split_selected(questions, limits(split={"heldout": 30}))
+    most = int(str(found.value).partition("say split.heldout=")[2].split()[0])
+    heldout, _, sft, _ = splits.split_selected(questions, limits(split={"heldout": most}))
+    assert len(heldout) == most and len(sft) == 30 - most > 0
+    with pytest.raises(splits.TooFew):
+        splits.split_selected(questions, limits(split={"heldout": most + 1}))

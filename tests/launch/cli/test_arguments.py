@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from data_pipeline.errors import BadInput
-from launch.cli.arguments import REPOSITORY, Stage, check_run_name, parse, quote
+from launch.cli.arguments import REPOSITORY, Stage, check_run_name, in_earnest, parse, quote
 
 DATA = Stage("data", subcommands={"status": ("run",)}, has_hardware=False)
 SFT = Stage("sft", base_model_key="model_name_or_path")
@@ -23,6 +23,7 @@ ACCEPTED = [
     (GRPO, "recipe=demo hardware=cpu +trainer.new=1 ~data.seed", [
         "+demo=grpo", "+hardware/cpu=grpo", "~data.seed", "+trainer.new=1", "run=demo"]),
     (MERGE, "run=x step=3", ["run=x", "step=3"]),
+    (MERGE, "run=2024 step=3", ["run='2024'", "step=3"]),  # a name, no number
 ]  # fmt: skip
 
 REFUSED = [
@@ -53,6 +54,14 @@ def test_a_wrong_command_line_is_refused_with_the_cure(stage, line, message):
     with pytest.raises(BadInput) as error:
         parse(stage, line.split())
     assert message in str(error.value)
+
+
+def test_a_dry_run_names_the_command_as_it_was_typed():
+    typed = ["run=题库", "source_path=a b.csv", "dry_run=true", "source_options={columns: {stem: 题}}", "--cfg", "job"]
+    command = in_earnest(DATA, parse(DATA, ["recipe=demo", *typed]))
+    assert command == ["python", "-m", "launch.data", "recipe=demo", *typed[:2], *typed[3:]]
+    named = in_earnest(SFT, parse(SFT, ["hardware=cpu", "dry_run=true"]))
+    assert named == ["python", "-m", "launch.sft", "recipe=psyche_r1", "hardware=cpu"], "what was found is named"
 
 
 def test_a_subcommand_is_taken_off_and_keeps_its_words():

@@ -1,5 +1,6 @@
 """Run folders: one configuration and one set of inputs each; nothing mixes, nothing is repeated."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from data_pipeline.errors import BadInput
+from data_pipeline.llm.ledger import Call, Ledger
 from launch.cli.arguments import Command, Stage
 from launch.running.folder import StageFolder, finished_manifest, open_stage, sha256
 
@@ -22,9 +24,9 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def begin(seed=1, resume="auto", free=()):
+def begin(seed=1, resume="auto", free=(), until_done=()):
     config = OmegaConf.create({"run": "a", "seed": seed, "dry_run": False, "resume": resume, "nested": {"x": [1]}})
-    return open_stage(STAGE, config, {"source": Path("in.txt")}, Command(words={"recipe": "demo"}), free)
+    return open_stage(STAGE, config, {"source": Path("in.txt")}, Command(words={"recipe": "demo"}), free, until_done)
 
 
 def end(folder: StageFolder) -> None:
@@ -67,6 +69,42 @@ def test_what_is_free_to_change_goes_on_and_opens_a_finished_stage_again(here):
     with pytest.raises(BadInput, match="in.txt changed"):
         begin(seed=2, free=("seed", "sour"))
     assert not begin(seed=2, free=("source",)).done
+
+
+def paid(folder: Path) -> None:
+    call = Call("key", "step", "row", 0, "m", "http://h/v1", "stop", "text", "", "", 1, 1, None, 0.1, 1, "now")
+    with Ledger(folder / "ledger.sqlite") as ledger:
+        asyncio.run(ledger.record(call))
+
+
+BEGUN = {
+    "a trainer was started": lambda folder: (folder / "train.log").touch(),
+    "a call was paid": paid,
+    "a response was stored": lambda folder: (folder / "responses.sft.heldout.jsonl").touch(),
+}
+
+
+@pytest.mark.parametrize("how", BEGUN)
+def test_a_stage_protects_what_it_has_made_and_nothing_before(here, how):
+    begin().lock.close()
+    again = begin(seed=2)  # as a message's cure
+    assert again.resumed and "forced" not in again.manifest and again.manifest["seed"] == 2
+    again.lock.close()
+    BEGUN[how](again.path)
+    with pytest.raises(BadInput, match="seed: 2 -> 3"):
+        begin(seed=3)
+    begin(seed=3, until_done=("seed",)).lock.close()
+    end(begin(seed=3))
+    with pytest.raises(BadInput, match="seed: 3 -> 4"):
+        begin(seed=4, until_done=("seed",))
+
+
+def test_calls_that_failed_are_not_paid(here):
+    begin().lock.close()
+    call = Call("key", "step", "row", 0, "m", "http://h/v1", "failed", "", "", "busy", 0, 0, None, 0.1, 1, "now")
+    with Ledger(here / "runs/a/data/ledger.sqlite") as ledger:
+        asyncio.run(ledger.record(call))
+    assert begin(seed=2).resumed
 
 
 @pytest.mark.parametrize("change", ["config", "input"])
