@@ -25,7 +25,7 @@ from launch.cli.entry import StageFailed, console, run_stage, show_plan
 from launch.frameworks import verl
 from launch.models.find import check_model
 from launch.models.local import load_tokenizer
-from launch.preflight import checks, gpu, memory, tracking
+from launch.preflight import checks, gpu, memory, reward_call, tracking
 from launch.preflight.batch_plan import GrpoPlan, plan_grpo
 from launch.running import checkpoints
 from launch.running.folder import finished_manifest, open_stage, read_manifest
@@ -62,10 +62,11 @@ def run(config: DictConfig, command: Command) -> None:
         console.print(f"grpo: {folder} is done already; nothing left to do")
         return
     checkpoint_folder = Path(config.trainer.default_local_dir)
-    lengths, told = prompt_lengths(rows, model, config.data.max_prompt_length)
-    for note in plan.notes() + judging(rows, plan) + notes + told + checkpoints.prepare_grpo(checkpoint_folder):
-        console.print(f"  {note}")
-    plan = plan_of_kept(plan, config, lengths)
+    with opened.before_start():
+        lengths, told = prompt_lengths(rows, model, config.data.max_prompt_length)
+        for note in plan.notes() + judging(rows, plan) + notes + told + checkpoints.prepare_grpo(checkpoint_folder):
+            console.print(f"  {note}")
+        plan = plan_of_kept(plan, config, lengths)
     metrics = folder / f"metrics.{len(list(folder.glob('metrics.*.jsonl'))) + 1}.jsonl"  # verl would overwrite one file
     env["VERL_FILE_LOGGER_PATH"] = str(metrics.resolve())
     settings = as_dict(verl.for_verl(as_dict(config)))
@@ -170,20 +171,18 @@ def inputs_of(config: DictConfig, train: Path, model: str) -> dict[str, Path]:
 
 
 def prompt_lengths(rows: list[dict], model: str, limit: int) -> tuple[list[int], list[str]]:
-    """Returns the tokens of each prompt, and lines on those that are longer than `limit`."""
+    """Returns the tokens of each prompt, and lines on those longer than `limit`; raises BadInput when all are."""
     lengths = checks.token_lengths(load_tokenizer(model), [row["prompt"] for row in rows], True)
     names = [str((row.get("extra_info") or {}).get("id", i)) for i, row in enumerate(rows)]
     return lengths, checks.cut_rows(lengths, limit, names, "data.max_prompt_length")
 
 
 def plan_of_kept(plan: GrpoPlan, config: DictConfig, lengths: list[int]) -> GrpoPlan:
-    """Returns the plan of the prompts that verl keeps, since it drops those that are too long; BadInput without any."""
+    """Returns the plan of the prompts that verl keeps, since it drops those that are too long."""
     limit = config.data.max_prompt_length
     kept = sum(length <= limit for length in lengths)
     if not config.data.filter_overlong_prompts or kept == len(lengths):
         return plan
-    if not kept:
-        raise BadInput(f"data.max_prompt_length={limit}: every prompt is longer (the shortest has {min(lengths)})")
     return plan_grpo(config, kept)
 
 
@@ -207,15 +206,22 @@ def judging(rows: list[dict], plan: GrpoPlan) -> list[str]:
 
 def check_reward(config: DictConfig, rows: list[dict]) -> None:
     """Raises BadInput for a file or function that is not there, a module that was moved, reward_kwargs that our reward
-    does not take, prompts that it cannot reward, and a judge without settings or key, or who does not answer.
+    does not take, prompts that it cannot reward, and a judge without settings or key, or who does not answer. A
+    function of somebody's own is called once, and refused as `reward_call.check` says.
     """
     function = config.reward.custom_reward_function
     path, kinds, asks, judges = Path(function.path), kinds_to_judge(rows), {}, []
     moved.check_imports(path, "reward.custom_reward_function.path")
     checks.check_defines(path, function.name, "reward.custom_reward_function")
-    if path.parent != Path("reward"):
-        return  # somebody's own function
     kwargs = as_dict(function.get("reward_kwargs") or OmegaConf.create({}))
+    manifest = read_manifest(config.run, "grpo")
+    done = manifest is not None and manifest["status"] == "finished"
+    if path.parent != Path("reward"):  # somebody's own function
+        asked = {"path": str(path), "name": function.name, "kwargs": kwargs}
+        env = {"PYTHONPATH": str(REPOSITORY), **config.psyforge.env}
+        for note in [] if done else reward_call.check(asked, rows[0], env, "reward.custom_reward_function"):
+            console.print(f"  {note}")
+        return
     if path.name == "judge.py":
         asks = {name: kwargs.pop(name) for name in ("judge", "judge_weight", "prompt") if name in kwargs}
         kwargs.pop("ledger", None)
@@ -236,8 +242,7 @@ def check_reward(config: DictConfig, rows: list[dict]) -> None:
         judges += [judge.prepare(kind, **asks) for kind in kinds]
     except (TypeError, ValueError) as error:
         raise BadInput(f"{KWARGS}: {error}") from None
-    manifest = read_manifest(config.run, "grpo")
-    if manifest is None or manifest["status"] != "finished":
+    if not done:
         check_judges(judges, config.trainer.v1.sampler.custom_sampler.path)
 
 

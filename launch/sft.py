@@ -8,6 +8,7 @@ checkpoints and trainer_log.jsonl). Called again it continues from the newest ch
 """
 
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -56,11 +57,13 @@ def run(config: DictConfig, command: Command) -> None:
     if opened.done:
         console.print(f"sft: {folder} is done already; nothing left to do")
         return
-    if config.model_name_or_path == tiny.RANDOM and not Path(base).exists():
-        texts = [m["content"] for _, row in rows for m in row["messages"]] + _grpo_prompts(data.parent)
-        tiny.make(Path(base), texts, config.seed, as_dict(config.psyforge.random_model))
-    lengths = checks.token_lengths(load_tokenizer(base), [row["messages"] for _, row in rows])
-    notes += checks.cut_rows(lengths, config.cutoff_len, [where for where, _ in rows], "cutoff_len")
+    with opened.before_start():
+        if config.model_name_or_path == tiny.RANDOM and not (opened.resumed and Path(base).exists()):
+            shutil.rmtree(base, ignore_errors=True)  # of a start that was refused
+            texts = [m["content"] for _, row in rows for m in row["messages"]] + _grpo_prompts(data.parent)
+            tiny.make(Path(base), texts, config.seed, as_dict(config.psyforge.random_model))
+        lengths = checks.token_lengths(load_tokenizer(base), [row["messages"] for _, row in rows])
+        notes += checks.cut_rows(lengths, config.cutoff_len, [where for where, _ in rows], "cutoff_len")
     for note in notes + checkpoints.prepare_sft(output):
         console.print(f"  {note}")
     write_settings(file, config, base)

@@ -142,12 +142,17 @@ def read_grpo_rows(path: Path) -> list[dict]:
 
 
 def cut_rows(lengths: list[int], limit: int, names: list[str], key: str) -> list[str]:
-    """Returns lines that say how long the rows are and which ones `limit` would cut."""
+    """Returns lines that say how long the rows are and which ones `limit` would cut; BadInput when it cuts them all."""
     if not lengths:
         return []
     longest = max(lengths)
     notes = [f"token lengths: mean {sum(lengths) / len(lengths):.0f}, longest {longest}, {key}={limit}"]
     cut = [name for name, length in zip(names, lengths, strict=True) if length > limit]
+    if len(cut) == len(lengths):
+        raise BadInput(
+            f"{key}={limit}: every row is longer (the shortest has {min(lengths)} tokens, the longest {longest}), and "
+            f"would lose its end; say {key}={longest}"
+        )
     if cut:
         shown = ", ".join(cut[:5]) + (f" and {len(cut) - 5} more" if len(cut) > 5 else "")
         notes.append(f"WARNING: {len(cut)} of {len(lengths)} rows are longer and lose their end: {shown}; raise {key}")

@@ -12,7 +12,8 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,6 +54,16 @@ class StageFolder:
             **more,
         )
         self.save()
+
+    @contextmanager
+    def before_start(self) -> Iterator[None]:
+        """A refusal inside leaves no manifest: a stage that never started protects nothing from what corrects it."""
+        try:
+            yield
+        except BadInput:
+            if not self.resumed:
+                (self.path / "manifest.json").unlink()
+            raise
 
     def save(self) -> None:
         self.manifest["manifest_sha256"] = _own_hash(self.manifest)
