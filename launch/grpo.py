@@ -25,7 +25,7 @@ from launch.cli.entry import StageFailed, console, run_stage, show_plan
 from launch.frameworks import verl
 from launch.models.find import check_model
 from launch.models.local import load_tokenizer
-from launch.preflight import checks, gpu, memory, reward_call, tracking
+from launch.preflight import checks, costs, gpu, memory, reward_call, tracking
 from launch.preflight.batch_plan import GrpoPlan, plan_grpo
 from launch.running import checkpoints
 from launch.running.folder import finished_manifest, open_stage, read_manifest
@@ -42,9 +42,11 @@ def run(config: DictConfig, command: Command) -> None:
     argv, env = verl.command(folder), {"PYTHONPATH": str(REPOSITORY), **config.psyforge.env}
     if config.dry_run:
         rows = checks.read_grpo_rows(train) if train.is_file() else None
-        plan = plan_grpo(config, None if rows is None else len(rows))
-        notes = plan.notes() + (["rows unknown: the data stage has not run"] if rows is None else judging(rows, plan))
-        notes += memory.for_grpo(config, shaped_as(model, config, command), plan.steps, longest(config), check=False)
+        plan = plan_grpo(config, config.psyforge.expected_rows if rows is None else len(rows))
+        notes = plan.notes() + (assumed(config) if rows is None else judging(rows, plan))
+        shaped = shaped_as(model, config, command)
+        notes += memory.for_grpo(config, shaped, plan.steps, longest(config), check=False)
+        notes += costs.for_grpo(config, memory.shape(shaped), plan, prompt_tokens(config, rows))
         settings = as_dict(config)
         show_plan({**verl.our_part(settings), **verl.changed_keys(settings)}, argv, env, notes)
         return
@@ -93,6 +95,20 @@ def run(config: DictConfig, command: Command) -> None:
         f"grpo: {counts['steps']} steps, mean reward {counts['reward_first5']:.2f} -> {counts['reward_last5']:.2f} "
         f"(first and last five); checkpoint {checkpoint}"
     )
+
+
+def assumed(config: DictConfig) -> list[str]:
+    """Returns a line on what a dry run counts with while there is no data."""
+    told, rows = "rows unknown: the data stage has not run", config.psyforge.expected_rows
+    return [told if rows is None else f"{told}; {rows} prompts are assumed (psyforge.expected_rows)"]
+
+
+def prompt_tokens(config: DictConfig, rows: list[dict] | None) -> float:
+    """Returns the tokens of a prompt in the mean, counted in bytes, or as the recipe assumes them without rows."""
+    if not rows:
+        return config.psyforge.expected_tokens
+    texts = (message["content"] for row in rows for message in row["prompt"])
+    return sum(len(text.encode()) for text in texts) / costs.BYTES_PER_TOKEN / len(rows)
 
 
 def shaped_as(model: str, config: DictConfig, command: Command) -> str:
