@@ -26,7 +26,7 @@ from launch.frameworks import verl
 from launch.models.find import check_model
 from launch.models.local import load_tokenizer
 from launch.preflight import checks, costs, gpu, memory, reward_call, tracking
-from launch.preflight.batch_plan import GrpoPlan, plan_grpo
+from launch.preflight.batch_plan import GrpoPlan, plan_grpo, scale_grpo
 from launch.running import checkpoints
 from launch.running.folder import finished_manifest, open_stage, read_manifest
 from launch.running.trainer import run_trainer
@@ -40,10 +40,11 @@ def run(config: DictConfig, command: Command) -> None:
     folder = Path("runs") / config.run / "grpo"
     train, model = Path(config.data.train_files), config.actor_rollout_ref.model.path
     argv, env = verl.command(folder), {"PYTHONPATH": str(REPOSITORY), **config.psyforge.env}
+    scaled = scale_grpo(config)
     if config.dry_run:
         rows = checks.read_grpo_rows(train) if train.is_file() else None
-        plan = plan_grpo(config, config.psyforge.expected_rows if rows is None else len(rows))
-        notes = plan.notes() + (assumed(config) if rows is None else judging(rows, plan))
+        plan = plan_grpo(config, config.grpo_prompts or config.psyforge.expected_rows if rows is None else len(rows))
+        notes = scaled + plan.notes() + (assumed(config) if rows is None else judging(rows, plan))
         shaped = shaped_as(model, config, command)
         notes += memory.for_grpo(config, shaped, plan.steps, longest(config), check=False)
         notes += costs.for_grpo(config, memory.shape(shaped), plan, prompt_tokens(config, rows))
@@ -66,7 +67,9 @@ def run(config: DictConfig, command: Command) -> None:
     checkpoint_folder = Path(config.trainer.default_local_dir)
     with opened.before_start():
         lengths, told = prompt_lengths(rows, model, config.data.max_prompt_length)
-        for note in plan.notes() + judging(rows, plan) + notes + told + checkpoints.prepare_grpo(checkpoint_folder):
+        for note in (
+            scaled + plan.notes() + judging(rows, plan) + notes + told + checkpoints.prepare_grpo(checkpoint_folder)
+        ):
             console.print(f"  {note}")
         plan = plan_of_kept(plan, config, lengths)
     metrics = folder / f"metrics.{len(list(folder.glob('metrics.*.jsonl'))) + 1}.jsonl"  # verl would overwrite one file
@@ -99,8 +102,10 @@ def run(config: DictConfig, command: Command) -> None:
 
 def assumed(config: DictConfig) -> list[str]:
     """Returns a line on what a dry run counts with while there is no data."""
-    told, rows = "rows unknown: the data stage has not run", config.psyforge.expected_rows
-    return [told if rows is None else f"{told}; {rows} prompts are assumed (psyforge.expected_rows)"]
+    told, ours = "rows unknown: the data stage has not run", config.psyforge.expected_rows
+    if config.grpo_prompts:
+        return [f"{told}; grpo_prompts={config.grpo_prompts} is counted with"]
+    return [told if ours is None else f"{told}; {ours} prompts are assumed (psyforge.expected_rows)"]
 
 
 def prompt_tokens(config: DictConfig, rows: list[dict] | None) -> float:
