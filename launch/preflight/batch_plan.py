@@ -163,7 +163,8 @@ def check_grpo(plan: GrpoPlan) -> GrpoPlan:
             f"be no step (at most {plan.rows})"
         )
     if wrong:
-        raise BadInput("batch sizes: " + "; ".join(wrong))
+        prompts = f"grpo_prompts={plan.rows or 'N'} (prompts of the set) takes the nearest batches that divide"
+        raise BadInput(f"batch sizes: {'; '.join(wrong)}; {prompts}")
     return plan
 
 
