@@ -45,7 +45,7 @@ def fold(base: str, adapter: Path, target: Path, prompts: list[list[dict]]) -> d
     try:
         dtype = AutoConfig.from_pretrained(base).dtype or torch.float32
         network: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-        with_adapter = PeftModel.from_pretrained(network, str(adapter))
+        with_adapter: Any = PeftModel.from_pretrained(network, str(adapter))
         tokenizer = AutoTokenizer.from_pretrained(adapter)
     except Exception as error:  # peft, transformers and the hub have many; the message is what helps
         raise BadInput(

@@ -96,7 +96,7 @@ def zero_stage(file: str | None) -> int:
     if not file:
         return 0
     stage = json.loads((REPOSITORY / file).read_text(encoding="utf-8")).get("zero_optimization", {}).get("stage", 0)
-    return {1: 2}.get(stage, stage)
+    return 2 if stage == 1 else stage
 
 
 def grpo_memory(model: Shape, tokens: int, world: int, lora: bool, logit_bytes: int, dense_mask: bool) -> Memory:

@@ -73,8 +73,8 @@ def test_an_adapter_where_a_whole_model_is_wanted_is_told_with_a_cure_that_works
     trained = f"runs/{run_name}/sft/adapter"
     words = ("recipe=demo", "hardware=cpu", f"run={run_name}-again", f"base_model={trained}")
     shutil.copytree(Path("runs", run_name, "data"), Path("runs", f"{run_name}-again", "data"))
-    for stage in ("sft", "grpo"):
-        message = refused(launch(stage, *words), f"base_model={trained}: holds a LoRA adapter")
+    for stage, more in (("sft", ()), ("grpo", ("grpo_prompts=8",))):
+        message = refused(launch(stage, *words, *more), f"base_model={trained}: holds a LoRA adapter")
     cure = message.split("`python ")[1].split("`")[0].replace("NEW_FOLDER", str(tmp_path / "whole"))
     done = subprocess.run([sys.executable, *cure.split()], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0 and "a whole model" in done.stdout, done.stderr

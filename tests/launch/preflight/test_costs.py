@@ -46,6 +46,7 @@ def test_what_check_gpu_measured_takes_the_place_of_our_share_on_such_cards_only
 
 def test_hours_follow_from_parameters_tokens_and_cards(here):
     shape = memory.shape(MODEL)
+    assert shape is not None
     here("NVIDIA H100 80GB HBM3")
     one, eight = costs.machine(1), costs.machine(8)
     seconds = costs.seconds_of(6, shape, 1e9, one, 0.2)
