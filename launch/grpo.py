@@ -58,6 +58,7 @@ def run(config: DictConfig, command: Command) -> None:
     check_model(model, "base_model")
     check_sampler(config)
     check_reward(config, rows)
+    checks.check_inputs(verl.changed_keys(as_dict(config)))
     address = check_machine(config, model)
     notes = memory.for_grpo(config, model, plan.steps, longest(config), check=True)
     opened = open_stage(GRPO, config, inputs_of(config, train, model), command)

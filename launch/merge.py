@@ -47,18 +47,18 @@ def run(config: DictConfig, command: Command) -> None:
         merged = subprocess.run(argv, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
     if merged.returncode:
         raise StageFailed(f"verl's merger ended with {merged.returncode}; see {log}")
-    full = checkpoints.load_shards(actor)
-    adapters = adapter.of_checkpoint(full)
-    with opened.before_start():
-        alpha = adapter.alpha_of(actor, adapters, config.lora_alpha) if adapters else 0.0
-    if adapters:
+    alpha = 0.0
+    if (model / "lora_adapter").is_dir():  # verl's merger leaves it beside its base
+        full = checkpoints.load_shards(actor)
+        with opened.before_start():
+            alpha = adapter.alpha_of(actor, adapter.of_checkpoint(full), config.lora_alpha)
         write_folded(model, adapter.folded(full, alpha))
     if not (model / "chat_template.jinja").exists() and (Path(grpo["model"]) / "chat_template.jinja").exists():
         shutil.copy(Path(grpo["model"]) / "chat_template.jinja", model)
     check_model(str(model), "merged model")
 
     prompts = checks.read_grpo_rows(Path(grpo["inputs"]["prompts"]["path"]))[: config.probes]
-    found = compare(model, full, [row["prompt"] for row in prompts], alpha)
+    found = compare(model, actor, [row["prompt"] for row in prompts], alpha)
     worst = max(found["max_logprob_diff"], found.get("fold_logprob_diff", 0.0))
     if not worst <= config.tolerance:
         raise StageFailed(
@@ -68,7 +68,7 @@ def run(config: DictConfig, command: Command) -> None:
     (model / "README.md").write_text(model_card(config.run, grpo, found), encoding="utf-8")
     outputs = {p.name: p for p in sorted(model.iterdir()) if p.is_file()}
     opened.finish(outputs, found, model=str(model))
-    lora = f"; the adapter folded in, equal to {found['fold_logprob_diff']:.1e}" if adapters else ""
+    lora = f"; the adapter folded in, equal to {found['fold_logprob_diff']:.1e}" if alpha else ""
     console.print(
         f"merge: {model}; log-probabilities equal the checkpoint's to {found['max_logprob_diff']:.1e} "
         f"({found['rounding_logprob_diff']:.1e} before rounding to {found['dtype']}){lora}"
@@ -101,10 +101,10 @@ def write_folded(model: Path, state: dict) -> None:
     shutil.rmtree(model / "lora_adapter")
 
 
-def compare(model: Path, full: dict, prompts: list[list[dict]], alpha: float = 0.0) -> dict:
+def compare(model: Path, actor: Path, prompts: list[list[dict]], alpha: float = 0.0) -> dict:
     """Returns the largest differences of the log-probabilities of the prompts' own tokens.
 
-    `full` are the checkpoint's tensors, `alpha` that of its adapter. `max_logprob_diff` is against the checkpoint at
+    `actor` is the checkpoint's folder, `alpha` that of its adapter. `max_logprob_diff` is against the checkpoint at
     the merged precision, `rounding_logprob_diff` against its full one; `fold_logprob_diff` is between the folded
     adapter and the one that peft runs beside its base, both in full precision.
     """
@@ -114,7 +114,8 @@ def compare(model: Path, full: dict, prompts: list[list[dict]], alpha: float = 0
     logging.disable_progress_bar()
     tokenizer = local.load_tokenizer(str(model))
     merged = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
-    dtype, whole = merged.dtype, adapter.folded(full, alpha)
+    dtype, full = merged.dtype, checkpoints.load_shards(actor)
+    whole = adapter.folded(full, alpha)
     ours = parity.log_probs(merged, tokenizer, prompts)
     if absent := sorted(set(whole) - set(merged.state_dict())):
         raise StageFailed(f"the merged model lacks {len(absent)} tensors of the checkpoint, such as {absent[0]}")

@@ -126,6 +126,7 @@ def check_plan_and_machine(config: DictConfig, base: str, rows: int) -> list[str
         raise BadInput(f"output_dir={config.output_dir}: is where the whole model goes; name another for the adapter")
     if config.model_name_or_path != tiny.RANDOM:
         check_model(base, "base_model")
+    checks.check_inputs(as_dict(config))
     if not config.get("use_cpu"):
         gpu.check_gpus(config.cards, "cards")
         gpu.check_build()

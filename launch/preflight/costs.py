@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from data_pipeline.errors import BadInput
 from launch.cli.arguments import RECIPES, SFT, parse
 from launch.cli.configuration import compose_stage
 from launch.preflight import gpu, memory
@@ -58,7 +59,10 @@ def machine(cards: int) -> Machine:
     card = known[name]
     doubt = f" (assumed: of {seen[0]} we know no figures)" if seen else " (assumed: no card is here)"
     if MEASURED.is_file():
-        measured = json.loads(MEASURED.read_text(encoding="utf-8"))
+        try:
+            measured = json.loads(MEASURED.read_text(encoding="utf-8"))
+        except ValueError:
+            raise BadInput(f"{MEASURED}: not what check_gpu writes; delete it, or run check_gpu again") from None
     mfu = (measured.get("sft") or {}).get("mfu") if here and here in str(measured.get("card")) else None
     return Machine(cards, name, card["tflops"] * 1e12, card["gb_s"] * 1e9, "" if here else doubt, mfu)
 
@@ -133,7 +137,9 @@ def for_eval(config, words: dict[str, str], asked: dict[str, int], unknown: list
     """Returns lines on what evaluating one checkpoint costs on GPUs; `asked` are the responses to each set, `words` the
     command's. The model is the one given, else that of the recipe's SFT; the cards are those of the hardware.
     """
-    if not (RECIPES / words["recipe"] / "sft.yaml").is_file():
+    if not all(
+        (RECIPES / place / "sft.yaml").is_file() for place in (words["recipe"], f"hardware/{words['hardware']}")
+    ):
         return unknown
     sft = compose_stage(SFT, parse(SFT, [f"recipe={words['recipe']}", f"hardware={words['hardware']}"]))
     shape, cards = memory.shape(config.base_model or sft.model_name_or_path), 0 if sft.get("use_cpu") else sft.cards

@@ -92,11 +92,18 @@ def sft_memory(model: Shape, tokens: int, world: int, zero: int, lora: bool, fus
 
 
 def zero_stage(file: str | None) -> int:
-    """Returns the stage of a DeepSpeed file, 0 without one; 1 counts as 2, which has smaller gradients."""
+    """Returns the stage of a DeepSpeed file, 0 without one; 1 counts as 2, which has smaller gradients. Raises BadInput
+    for a file that is not there, or is none.
+    """
     if not file:
         return 0
-    stage = json.loads((REPOSITORY / file).read_text(encoding="utf-8")).get("zero_optimization", {}).get("stage", 0)
-    return 2 if stage == 1 else stage
+    try:
+        stage = json.loads((REPOSITORY / file).read_text(encoding="utf-8"))["zero_optimization"]["stage"]
+    except OSError as error:
+        raise BadInput(f"deepspeed={file}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"deepspeed={file}: not a DeepSpeed file with a zero_optimization.stage ({error})") from None
+    return {1: 2, 2: 2, 3: 3}.get(stage, 0)
 
 
 def grpo_memory(model: Shape, tokens: int, world: int, lora: bool, logit_bytes: int, dense_mask: bool) -> Memory:

@@ -13,6 +13,7 @@ from errno import EACCES, EADDRINUSE, EEXIST, EISDIR, ENOENT, ENOMEM, ENOSPC, EN
 from pathlib import Path
 
 SHOWN = 25  # lines of a log in a message
+TOLD = 200  # characters of the second line of an exception's message
 
 
 @dataclass(frozen=True)
@@ -123,13 +124,24 @@ class Cause:
     before: str = ""  # the exception that came most often before it: of workers whose failure the trainer gathers
     times: int = 0  # how often
     place: str = ""  # FILE line N of a person's own code that raised one of the two
+    ended_by: int = 0  # the signal that ended the process, if one has
 
-    def more(self, ended_by: int = 0) -> str:
+    @property
+    def more(self) -> str:
         """Returns the exception before it, where it was raised and what helps, each on a line of its own."""
-        cure = cure_of([line for line in (self.line, self.before) if line], ended_by)
+        cure = cure_of([line for line in (self.line, self.before) if line], self.ended_by)
         lines = [f"before it: {self.before} ({self.times} times)"] if self.before else []
         lines += [f"raised in {self.place}" + ("" if cure else f": mend it there; {AGAIN}")] if self.place else []
         return "".join(f"\n{line}" for line in lines + [cure] * bool(cure))
+
+
+def with_detail(said: list[str], number: int) -> str:
+    """Returns an exception's line with its message's second one, where there is one: Ray names the dead actor there."""
+    match = _WORKER.match(said[number])
+    worker = match[0] if match else ""
+    line = said[number][len(worker) :]
+    after = next((one[len(worker) :] for one in said[number + 1 : number + SHOWN] if one.startswith(worker)), "")
+    return f"{line} {after.strip()[:TOLD]}" if after.startswith(("\t", "  ")) and after.strip() else line
 
 
 def own_place(said: list[str], end: int) -> str:
@@ -148,7 +160,7 @@ def own_place(said: list[str], end: int) -> str:
     return ""
 
 
-def cause(log: Path, start: int = 0) -> Cause:
+def cause(log: Path, start: int = 0, ended_by: int = 0) -> Cause:
     """Returns the exception that ended a trainer, and the lines around it, from the log's byte `start` on.
 
     That is the last one that has a message: wrappers, such as torchrun's, end without one. Warnings that name an
@@ -173,11 +185,14 @@ def cause(log: Path, start: int = 0) -> Cause:
     told = [number for number in ends if ": " in plain[number].rstrip()]
     if not told and not ends:
         last = next((line for line in reversed(plain) if line.strip()), "its log says nothing")
-        return Cause(last, "\n".join(said[-SHOWN:]).strip())
+        return Cause(last, "\n".join(said[-SHOWN:]).strip(), ended_by=ended_by)
     end = (told or ends)[-1]
     earlier = [n for n in told[:-1] if plain[n] != plain[end] and not _WRAPPER.match(plain[n])]
     counted = Counter(plain[number] for number in earlier).most_common(1)
     context = "\n".join(said[max(0, end - SHOWN + 5) : end + 5]).rstrip()
     before, times = counted[0] if counted else ("", 0)
-    places = [own_place(said, number) for number in [n for n in earlier if plain[n] == before] + [end]]
-    return Cause(plain[end], context, before, times, next(filter(None, places), ""))
+    of_before = [n for n in earlier if plain[n] == before]
+    place = next(filter(None, (own_place(said, number) for number in [*of_before, end])), "")
+    return Cause(
+        with_detail(said, end), context, with_detail(said, of_before[0]) if before else "", times, place, ended_by
+    )

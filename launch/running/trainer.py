@@ -55,10 +55,8 @@ def run_trainer(
     if process.returncode != 0:
         code = process.returncode
         how = f"exit code {code}" if code > 0 else f"signal {-code} ({signal.Signals(-code).name})"
-        failure = cause(log, start)
-        raise StageFailed(
-            f"{failure.context}\n\n{title} ended with {how}: {failure.line}{failure.more(max(0, -code))}\nlog: {log}"
-        )
+        failure = cause(log, start, max(0, -code))
+        raise StageFailed(f"{failure.context}\n\n{title} ended with {how}: {failure.line}{failure.more}\nlog: {log}")
 
 
 def _show_progress(process: subprocess.Popen, progress: Callable[[], tuple[int, int | None, str]], log: Path) -> None:

@@ -297,6 +297,9 @@ def test_what_is_refused_before_a_trainer_starts_protects_nothing(run_name, tmp_
     cure = shlex.split(message.split("leave the recipe's own out with ")[1])
     grpo = launch("grpo", *words, f"reward.custom_reward_function.path={reward}", *cure)
     refused(grpo, f"path={reward} line 2: KeyError: 'x', when it was called once")
+    agents = "actor_rollout_ref.rollout.agent.agent_loop_config_path=/nowhere/l.yaml"
+    refused(launch("grpo", *words, agents), f"{agents}: no such file")
+    refused(launch("sft", *words[:3], "deepspeed=/nowhere/z.json"), "deepspeed=/nowhere/z.json: no such file")
     for limit in (8, 9):
         refused(
             launch("grpo", *words, f"data.max_prompt_length={limit}"), "every row is longer (the shortest has", "say"

@@ -77,7 +77,22 @@ def test_what_many_workers_ran_into_is_told_with_what_the_trainer_made_of_it(tmp
     assert cause(path).place == "b.py line 4"
     path.write_text(NOISE + ended, encoding="utf-8")
     assert cause(path).before == ""
-    assert cause(path).more() == "\nraised in c.py line 8: mend it there; the same command continues"
+    assert cause(path).more == "\nraised in c.py line 8: mend it there; the same command continues"
+
+
+def test_the_second_line_of_a_message_is_shown_where_ray_says_which_actor_died(tmp_path):
+    died = """(Loop pid=7) Traceback (most recent call last):
+(Loop pid=7)   File "a.py", line 3, in run
+(Loop pid=7) ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.
+(Other pid=8) between
+(Loop pid=7) \tclass_name: HFServer
+(Loop pid=7) \tactor_id: 5d2f
+"""
+    path = tmp_path / "train.log"
+    path.write_text(
+        died * 3 + "Traceback (most recent call last):\nRuntimeError: no group was left\n", encoding="utf-8"
+    )
+    assert cause(path).before.endswith("before finishing this task. class_name: HFServer") and cause(path).times == 3
 
 
 def test_an_earlier_attempts_exception_is_not_shown(tmp_path):
@@ -129,7 +144,7 @@ def test_the_cure_of_what_workers_met_comes_before_that_of_their_loss(tmp_path):
     full = "(W pid=7) Traceback (most recent call last):\n(W pid=7) torch.OutOfMemoryError: CUDA out of memory.\n"
     path = tmp_path / "train.log"
     path.write_text(full + lost, encoding="utf-8")
-    assert "the GPU is full" in cause(path).more()
+    assert "the GPU is full" in cause(path).more
 
 
 def test_silence_is_told_and_ends_nothing(tmp_path, monkeypatch, capsys):
