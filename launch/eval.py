@@ -37,7 +37,7 @@ from launch.cli.entry import StageFailed, console, print_table, run_stage, show_
 from launch.models import local
 from launch.models.find import CHECKPOINTS, find_models, parameters
 from launch.models.reasoning import Sampling
-from launch.preflight import gpu, memory
+from launch.preflight import costs, gpu, memory
 from launch.reports import judging
 from launch.running.folder import StageFolder, finished_manifest, open_stage
 
@@ -57,6 +57,8 @@ def run(config: DictConfig, command: Command) -> None:
     if config.dry_run:
         notes += [f"{name}: {one.file or one.path}, {one.samples} samples" for name, one in sets.items()]
         notes += [line for name in sets for line in plan.calls(name, asked, data)]
+        if not asked.endpoint:
+            notes += costs.for_eval(config, command.words, *costs.responses(data, sets))
         show_plan(as_dict(config), in_earnest(EVAL, command), {}, notes)
         return
     if not sets:

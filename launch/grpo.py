@@ -25,8 +25,8 @@ from launch.cli.entry import StageFailed, console, run_stage, show_plan
 from launch.frameworks import verl
 from launch.models.find import check_model
 from launch.models.local import load_tokenizer
-from launch.preflight import checks, gpu, memory, tracking
-from launch.preflight.batch_plan import GrpoPlan, plan_grpo
+from launch.preflight import checks, costs, gpu, memory, reward_call, tracking
+from launch.preflight.batch_plan import GrpoPlan, plan_grpo, scale_grpo
 from launch.running import checkpoints
 from launch.running.folder import finished_manifest, open_stage, read_manifest
 from launch.running.trainer import run_trainer
@@ -40,11 +40,14 @@ def run(config: DictConfig, command: Command) -> None:
     folder = Path("runs") / config.run / "grpo"
     train, model = Path(config.data.train_files), config.actor_rollout_ref.model.path
     argv, env = verl.command(folder), {"PYTHONPATH": str(REPOSITORY), **config.psyforge.env}
+    scaled = scale_grpo(config)
     if config.dry_run:
         rows = checks.read_grpo_rows(train) if train.is_file() else None
-        plan = plan_grpo(config, None if rows is None else len(rows))
-        notes = plan.notes() + (["rows unknown: the data stage has not run"] if rows is None else judging(rows, plan))
-        notes += memory.for_grpo(config, shaped_as(model, config, command), plan.steps, longest(config), check=False)
+        plan = plan_grpo(config, config.grpo_prompts or config.psyforge.expected_rows if rows is None else len(rows))
+        notes = scaled + plan.notes() + (assumed(config) if rows is None else judging(rows, plan))
+        shaped = shaped_as(model, config, command)
+        notes += memory.for_grpo(config, shaped, plan.steps, longest(config), check=False)
+        notes += costs.for_grpo(config, memory.shape(shaped), plan, prompt_tokens(config, rows))
         settings = as_dict(config)
         show_plan({**verl.our_part(settings), **verl.changed_keys(settings)}, argv, env, notes)
         return
@@ -55,6 +58,7 @@ def run(config: DictConfig, command: Command) -> None:
     check_model(model, "base_model")
     check_sampler(config)
     check_reward(config, rows)
+    checks.check_inputs(verl.changed_keys(as_dict(config)))
     address = check_machine(config, model)
     notes = memory.for_grpo(config, model, plan.steps, longest(config), check=True)
     opened = open_stage(GRPO, config, inputs_of(config, train, model), command)
@@ -63,7 +67,9 @@ def run(config: DictConfig, command: Command) -> None:
         return
     checkpoint_folder = Path(config.trainer.default_local_dir)
     lengths, told = prompt_lengths(rows, model, config.data.max_prompt_length)
-    for note in plan.notes() + judging(rows, plan) + notes + told + checkpoints.prepare_grpo(checkpoint_folder):
+    for note in (
+        scaled + plan.notes() + judging(rows, plan) + notes + told + checkpoints.prepare_grpo(checkpoint_folder)
+    ):
         console.print(f"  {note}")
     plan = plan_of_kept(plan, config, lengths)
     metrics = folder / f"metrics.{len(list(folder.glob('metrics.*.jsonl'))) + 1}.jsonl"  # verl would overwrite one file
@@ -92,6 +98,22 @@ def run(config: DictConfig, command: Command) -> None:
         f"grpo: {counts['steps']} steps, mean reward {counts['reward_first5']:.2f} -> {counts['reward_last5']:.2f} "
         f"(first and last five); checkpoint {checkpoint}"
     )
+
+
+def assumed(config: DictConfig) -> list[str]:
+    """Returns a line on what a dry run counts with while there is no data."""
+    told, ours = "rows unknown: the data stage has not run", config.psyforge.expected_rows
+    if config.grpo_prompts:
+        return [f"{told}; grpo_prompts={config.grpo_prompts} is counted with"]
+    return [told if ours is None else f"{told}; {ours} prompts are assumed (psyforge.expected_rows)"]
+
+
+def prompt_tokens(config: DictConfig, rows: list[dict] | None) -> float:
+    """Returns the tokens of a prompt in the mean, counted in bytes, or as the recipe assumes them without rows."""
+    if not rows:
+        return config.psyforge.expected_tokens
+    texts = (message["content"] for row in rows for message in row["prompt"])
+    return sum(len(text.encode()) for text in texts) / costs.BYTES_PER_TOKEN / len(rows)
 
 
 def shaped_as(model: str, config: DictConfig, command: Command) -> str:
@@ -170,20 +192,18 @@ def inputs_of(config: DictConfig, train: Path, model: str) -> dict[str, Path]:
 
 
 def prompt_lengths(rows: list[dict], model: str, limit: int) -> tuple[list[int], list[str]]:
-    """Returns the tokens of each prompt, and lines on those that are longer than `limit`."""
+    """Returns the tokens of each prompt, and lines on those longer than `limit`; raises BadInput when all are."""
     lengths = checks.token_lengths(load_tokenizer(model), [row["prompt"] for row in rows], True)
     names = [str((row.get("extra_info") or {}).get("id", i)) for i, row in enumerate(rows)]
     return lengths, checks.cut_rows(lengths, limit, names, "data.max_prompt_length")
 
 
 def plan_of_kept(plan: GrpoPlan, config: DictConfig, lengths: list[int]) -> GrpoPlan:
-    """Returns the plan of the prompts that verl keeps, since it drops those that are too long; BadInput without any."""
+    """Returns the plan of the prompts that verl keeps, since it drops those that are too long."""
     limit = config.data.max_prompt_length
     kept = sum(length <= limit for length in lengths)
     if not config.data.filter_overlong_prompts or kept == len(lengths):
         return plan
-    if not kept:
-        raise BadInput(f"data.max_prompt_length={limit}: every prompt is longer (the shortest has {min(lengths)})")
     return plan_grpo(config, kept)
 
 
@@ -207,15 +227,22 @@ def judging(rows: list[dict], plan: GrpoPlan) -> list[str]:
 
 def check_reward(config: DictConfig, rows: list[dict]) -> None:
     """Raises BadInput for a file or function that is not there, a module that was moved, reward_kwargs that our reward
-    does not take, prompts that it cannot reward, and a judge without settings or key, or who does not answer.
+    does not take, prompts that it cannot reward, and a judge without settings or key, or who does not answer. A
+    function of somebody's own is called once, and refused as `reward_call.check` says.
     """
     function = config.reward.custom_reward_function
     path, kinds, asks, judges = Path(function.path), kinds_to_judge(rows), {}, []
     moved.check_imports(path, "reward.custom_reward_function.path")
     checks.check_defines(path, function.name, "reward.custom_reward_function")
-    if path.parent != Path("reward"):
-        return  # somebody's own function
     kwargs = as_dict(function.get("reward_kwargs") or OmegaConf.create({}))
+    manifest = read_manifest(config.run, "grpo")
+    done = manifest is not None and manifest["status"] == "finished"
+    if path.parent != Path("reward"):  # somebody's own function
+        asked = {"path": str(path), "name": function.name, "kwargs": kwargs}
+        env = {"PYTHONPATH": str(REPOSITORY), **config.psyforge.env}
+        for note in [] if done else reward_call.check(asked, rows[0], env, "reward.custom_reward_function"):
+            console.print(f"  {note}")
+        return
     if path.name == "judge.py":
         asks = {name: kwargs.pop(name) for name in ("judge", "judge_weight", "prompt") if name in kwargs}
         kwargs.pop("ledger", None)
@@ -236,8 +263,7 @@ def check_reward(config: DictConfig, rows: list[dict]) -> None:
         judges += [judge.prepare(kind, **asks) for kind in kinds]
     except (TypeError, ValueError) as error:
         raise BadInput(f"{KWARGS}: {error}") from None
-    manifest = read_manifest(config.run, "grpo")
-    if manifest is None or manifest["status"] != "finished":
+    if not done:
         check_judges(judges, config.trainer.v1.sampler.custom_sampler.path)
 
 

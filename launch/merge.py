@@ -4,7 +4,8 @@
     python -m launch.merge run=NAME step=16
 
 Writes runs/NAME/merge/model/. verl's own merger writes bf16; the parity check puts the checkpoint's shards together on
-its own, rounds them to the merged precision, and compares log-probabilities on a few prompts.
+its own, rounds them to the merged precision, and compares log-probabilities on a few prompts. The adapter of a LoRA
+checkpoint, which verl's merger leaves beside its base, is folded in.
 """
 
 import json
@@ -19,7 +20,7 @@ from data_pipeline.errors import BadInput
 from launch.cli.arguments import MERGE, Command
 from launch.cli.configuration import as_dict
 from launch.cli.entry import StageFailed, console, run_stage, show_plan
-from launch.models import local
+from launch.models import adapter, local, parity
 from launch.models.find import check_model
 from launch.preflight import checks
 from launch.running import checkpoints
@@ -50,23 +51,30 @@ def run(config: DictConfig, command: Command) -> None:
         merged = subprocess.run(argv, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
     if merged.returncode:
         raise StageFailed(f"verl's merger ended with {merged.returncode}; see {log}")
+    alpha = 0.0
+    if (model / "lora_adapter").is_dir():  # verl's merger leaves it beside its base
+        full = checkpoints.load_shards(actor)
+        alpha = adapter.alpha_of(actor, adapter.of_checkpoint(full), config.lora_alpha)
+        write_folded(model, adapter.folded(full, alpha))
     if not (model / "chat_template.jinja").exists() and (Path(grpo["model"]) / "chat_template.jinja").exists():
         shutil.copy(Path(grpo["model"]) / "chat_template.jinja", model)
     check_model(str(model), "merged model")
 
     prompts = checks.read_grpo_rows(Path(grpo["inputs"]["prompts"]["path"]))[: config.probes]
-    parity = compare(model, actor, [row["prompt"] for row in prompts])
-    if parity["max_logprob_diff"] > config.tolerance:
+    found = compare(model, actor, [row["prompt"] for row in prompts], alpha)
+    worst = max(found["max_logprob_diff"], found.get("fold_logprob_diff", 0.0))
+    if not worst <= config.tolerance:
         raise StageFailed(
-            f"the merged model differs from the checkpoint: log-probability by {parity['max_logprob_diff']:.2g} "
+            f"the merged model differs from the checkpoint: log-probability by {worst:.2g} "
             f"(tolerance {config.tolerance:g}); {model} is not to be used"
         )
-    (model / "README.md").write_text(model_card(config.run, grpo, parity), encoding="utf-8")
+    (model / "README.md").write_text(model_card(config.run, grpo, found), encoding="utf-8")
     outputs = {p.name: p for p in sorted(model.iterdir()) if p.is_file()}
-    opened.finish(outputs, parity, model=str(model))
+    opened.finish(outputs, found, model=str(model))
+    lora = f"; the adapter folded in, equal to {found['fold_logprob_diff']:.1e}" if alpha else ""
     console.print(
-        f"merge: {model}; log-probabilities equal the checkpoint's to {parity['max_logprob_diff']:.1e} "
-        f"({parity['rounding_logprob_diff']:.1e} before rounding to {parity['dtype']})"
+        f"merge: {model}; log-probabilities equal the checkpoint's to {found['max_logprob_diff']:.1e} "
+        f"({found['rounding_logprob_diff']:.1e} before rounding to {found['dtype']}){lora}"
     )
 
 
@@ -86,56 +94,54 @@ def find_checkpoint(grpo: dict, step: str | int) -> Path:
     return actor
 
 
-def compare(model: Path, actor: Path, prompts: list[list[dict]]) -> dict:
+def write_folded(model: Path, state: dict) -> None:
+    """Puts the folded weights in the place of the base's, and takes away the adapter that stood beside them."""
+    from transformers import AutoModelForCausalLM
+
+    network = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
+    network.load_state_dict(state, strict=False)  # names are compared by `compare`
+    network.save_pretrained(model)
+    shutil.rmtree(model / "lora_adapter")
+
+
+def compare(model: Path, actor: Path, prompts: list[list[dict]], alpha: float = 0.0) -> dict:
     """Returns the largest differences of the log-probabilities of the prompts' own tokens.
 
-    `max_logprob_diff` against the checkpoint at the merged precision, `rounding_logprob_diff` against its full one.
+    `actor` is the checkpoint's folder, `alpha` that of its adapter. `max_logprob_diff` is against the checkpoint at
+    the merged precision, `rounding_logprob_diff` against its full one; `fold_logprob_diff` is between the folded
+    adapter and the one that peft runs beside its base, both in full precision.
     """
-    import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     tokenizer = local.load_tokenizer(str(model))
     merged = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
-    dtype = merged.dtype
-    full = checkpoints.load_shards(actor)
-
-    def log_probs(state: dict | None) -> list:
-        network = merged.float().eval()
-        if state is not None:
-            network.load_state_dict(state, strict=False)
-        by_prompt = []
-        for prompt in prompts:
-            ids = tokenizer.apply_chat_template(
-                prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True
-            )
-            ids = ids["input_ids"]
-            with torch.inference_mode():
-                scores = torch.log_softmax(network(ids).logits[0, :-1].double(), -1)
-            by_prompt.append(scores.gather(-1, ids[0, 1:, None])[:, 0])
-        return by_prompt
-
-    ours = log_probs(None)
-    names = set(merged.state_dict())
-    if absent := sorted(set(full) - names):
+    dtype, full = merged.dtype, checkpoints.load_shards(actor)
+    whole = adapter.folded(full, alpha)
+    ours = parity.log_probs(merged, tokenizer, prompts)
+    if absent := sorted(set(whole) - set(merged.state_dict())):
         raise StageFailed(f"the merged model lacks {len(absent)} tensors of the checkpoint, such as {absent[0]}")
-    rounded = log_probs({k: v.to(dtype).float() for k, v in full.items()})
-    exact = log_probs(full)
 
-    def difference(other: list) -> float:
-        return max(float((a - b).abs().max()) for a, b in zip(ours, other, strict=True))
+    def of(state: dict) -> parity.Probabilities:
+        merged.load_state_dict(state, strict=False)
+        return parity.log_probs(merged, tokenizer, prompts)
 
-    return {
-        "max_logprob_diff": difference(rounded),
-        "rounding_logprob_diff": difference(exact),
+    rounded, exact = of({k: v.to(dtype).float() for k, v in whole.items()}), of(whole)
+    found = {
+        "max_logprob_diff": parity.difference(ours, rounded),
+        "rounding_logprob_diff": parity.difference(ours, exact),
         "dtype": str(dtype).removeprefix("torch."),
         "probes": len(prompts),
         "tensors": len(full),
     }
+    if alpha:
+        beside = parity.log_probs(adapter.with_adapters(merged, full, alpha), tokenizer, prompts)
+        found["fold_logprob_diff"] = parity.difference(exact, beside)
+    return found
 
 
-def model_card(run: str, grpo: dict, parity: dict) -> str:
+def model_card(run: str, grpo: dict, found: dict) -> str:
     """Returns the README.md of the merged model."""
     counts, packages = grpo["counts"], grpo["packages"]
     return f"""---
@@ -155,8 +161,8 @@ Trained with PsyForge: SFT with LLaMA-Factory {packages.get("llamafactory")}, GR
 | mean reward, first and last five steps | {counts["reward_first5"]:.3f}, {counts["reward_last5"]:.3f} |
 | seed | {grpo["seed"]} |
 | code | {grpo["code"]["commit"]}{" with local changes" if grpo["code"]["changed"] else ""} |
-| merged precision | {parity["dtype"]} |
-| largest difference of log-probabilities to the checkpoint | {parity["max_logprob_diff"]:.1e} |
+| merged precision | {found["dtype"]} |
+| largest difference of log-probabilities to the checkpoint | {found["max_logprob_diff"]:.1e} |
 
 A research artefact: not a medical device, not for diagnosis or treatment, not for people in crisis.
 """

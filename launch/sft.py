@@ -8,6 +8,7 @@ checkpoints and trainer_log.jsonl). Called again it continues from the newest ch
 """
 
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -16,13 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from data_pipeline.errors import BadInput
 from launch.cli.arguments import SFT, Command
+from launch.cli.arithmetic import ADAPTERS
 from launch.cli.configuration import as_dict
-from launch.cli.entry import console, run_stage, show_plan
+from launch.cli.entry import StageFailed, console, run_stage, show_plan
 from launch.frameworks import llama_factory
-from launch.models import tiny
+from launch.models import adapter, tiny
 from launch.models.find import check_model
 from launch.models.local import load_tokenizer
-from launch.preflight import checks, gpu, memory, tracking
+from launch.preflight import checks, costs, gpu, memory, tracking
 from launch.preflight.batch_plan import plan_sft
 from launch.running import checkpoints
 from launch.running.folder import finished_manifest, open_stage, read_manifest
@@ -32,16 +34,18 @@ from launch.running.trainer import run_trainer
 def run(config: DictConfig, command: Command) -> None:
     """Runs the stage; raises BadInput before anything is written, StageFailed when the trainer fails."""
     folder, output = Path("runs") / config.run / "sft", Path(config.output_dir)
+    model = folder / "model" if config.finetuning_type in ADAPTERS else output  # which comes whole in either case
     base = f"runs/{config.run}/base" if config.model_name_or_path == tiny.RANDOM else config.model_name_or_path
     file = folder / "llama_factory.yaml"
     toolkit = {} if config.get("use_cpu") else gpu.toolkit()
     argv, env = trainer_command(config, file), {"PYTHONPATH": str(Path.cwd()), **toolkit, **config.psyforge.env}
     data = Path(config.dataset_dir) / f"{config.dataset}.jsonl"
     if config.dry_run:
-        rows = sum(1 for _ in data.open("rb")) if data.is_file() else None
+        rows, tokens, assumed = expected(config, data)
         plan = plan_sft(config, rows)
-        notes = plan.notes() + ["rows unknown: the data stage has not run"] * (rows is None)
+        notes = plan.notes() + assumed
         notes += memory.for_sft(config, base, plan.steps, config.cutoff_len, check=False)
+        notes += costs.for_sft(config, memory.shape(base), plan, tokens)
         show_plan(as_dict(config), argv, env, notes)
         return
 
@@ -56,7 +60,8 @@ def run(config: DictConfig, command: Command) -> None:
     if opened.done:
         console.print(f"sft: {folder} is done already; nothing left to do")
         return
-    if config.model_name_or_path == tiny.RANDOM and not Path(base).exists():
+    if config.model_name_or_path == tiny.RANDOM and not (opened.resumed and Path(base).exists()):
+        shutil.rmtree(base, ignore_errors=True)  # of a start that was refused
         texts = [m["content"] for _, row in rows for m in row["messages"]] + _grpo_prompts(data.parent)
         tiny.make(Path(base), texts, config.seed, as_dict(config.psyforge.random_model))
     lengths = checks.token_lengths(load_tokenizer(base), [row["messages"] for _, row in rows])
@@ -67,10 +72,36 @@ def run(config: DictConfig, command: Command) -> None:
     run_trainer(argv, env, folder / "train.log", lambda: llama_factory.progress(output), "SFT", (opened.lock.fileno(),))
 
     counts = summarise(llama_factory.log_history(output), lengths, config.cutoff_len)
-    outputs = {p.name: p for p in sorted(output.iterdir()) if p.is_file() and not p.name.startswith("train")}
-    opened.finish(outputs, counts, base_model=base, model=config.output_dir)
+    if config.finetuning_type in ADAPTERS:
+        counts |= fold(base, output, model, [row["messages"] for _, row in rows[: adapter.PROBES]])
+        console.print(f"  {model}: {output} folded in, equal to {counts['fold_logprob_diff']:.1e} nats")
+    outputs = {p.name: p for p in sorted(model.iterdir()) if p.is_file() and not p.name.startswith("train")}
+    opened.finish(outputs, counts, base_model=base, model=str(model))
     first, last = counts["loss_first"], counts["loss_last"]
-    console.print(f"sft: {counts['steps']} steps, loss {first} -> {last}; model in {config.output_dir}")
+    console.print(f"sft: {counts['steps']} steps, loss {first} -> {last}; model in {model}")
+
+
+def fold(base: str, trained: Path, model: Path, conversations: list[list[dict]]) -> dict:
+    """Folds the trained adapter into its base, since the next stages take whole models; raises StageFailed."""
+    try:
+        return adapter.fold(base, trained, model, conversations)
+    except (BadInput, ValueError) as error:
+        raise StageFailed(
+            f"{error}; the adapter is whole: python -m launch.models.adapter {trained} NEW_FOLDER"
+        ) from None
+
+
+def expected(config: DictConfig, data: Path) -> tuple[int | None, float, list[str]]:
+    """Returns (rows, tokens of a row, notes) that a dry run counts with: of the data, else the recipe's assumption."""
+    if data.is_file():
+        rows = sum(1 for _ in data.open("rb"))
+        tokens = min(config.cutoff_len, data.stat().st_size / costs.BYTES_PER_TOKEN / max(1, rows))
+        return rows, tokens, [f"tokens of a row: {tokens:.0f} in the mean, {costs.BYTES_PER_TOKEN} bytes each (ours)"]
+    ours = config.psyforge
+    if ours.expected_rows is None:
+        return None, ours.expected_tokens, ["rows unknown: the data stage has not run"]
+    told = f"{ours.expected_rows} rows of {ours.expected_tokens} tokens are assumed (psyforge.expected_rows)"
+    return ours.expected_rows, ours.expected_tokens, [f"rows unknown: the data stage has not run; {told}"]
 
 
 def read_rows(config: DictConfig, command: Command, data: Path) -> list[tuple[str, dict]]:
@@ -90,8 +121,11 @@ def read_rows(config: DictConfig, command: Command, data: Path) -> list[tuple[st
 def check_plan_and_machine(config: DictConfig, base: str, rows: int) -> list[str]:
     """Returns lines on batches, memory and disk; raises BadInput for what this model and machine cannot do."""
     plan = plan_sft(config, rows)
+    if config.finetuning_type in ADAPTERS and Path(config.output_dir).name == "model":
+        raise BadInput(f"output_dir={config.output_dir}: is where the whole model goes; name another for the adapter")
     if config.model_name_or_path != tiny.RANDOM:
         check_model(base, "base_model")
+    checks.check_inputs(as_dict(config))
     if not config.get("use_cpu"):
         gpu.check_gpus(config.cards, "cards")
         gpu.check_build()

@@ -21,7 +21,7 @@ from launch.frameworks import llama_factory, verl
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECIPES = REPOSITORY / "recipes"
-NOT_RECIPES = {"hardware", "llm", "deepspeed", "published"}
+NOT_RECIPES = {"hardware", "llm", "published"}
 DEFAULT_RECIPE = "psyche_r1"
 FLAGS_WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--info", "-i", "--config-dir", "-cd"}
 

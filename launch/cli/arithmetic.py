@@ -1,6 +1,7 @@
 """Arithmetic in recipes: ${mul:3,${cards}}, ${add:...}, ${accumulation:TOTAL,DEVICE,PROCESSES}.
 
-${gpus:} is the number of GPUs here; ${one_card:${cards},${nodes},A,B} is A for one card in all, else B.
+${gpus:} is the number of GPUs here; ${one_card:${cards},${nodes},A,B} is A for one card in all, else B; ${trained:KIND}
+is the folder that LLaMA-Factory fills: adapter where one is trained, else model.
 """
 
 import math
@@ -10,6 +11,8 @@ from omegaconf import OmegaConf
 
 from data_pipeline.errors import BadInput
 from launch.cli.arguments import count_gpus
+
+ADAPTERS = ("lora", "oft")  # LLaMA-Factory's finetuning_type that leaves an adapter
 
 
 def accumulation(total: int | None, per_device: int, processes: int) -> int:
@@ -45,4 +48,5 @@ OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=Tr
 OmegaConf.register_new_resolver("accumulation", accumulation, replace=True)
 OmegaConf.register_new_resolver("gpus", count_gpus, replace=True)
 OmegaConf.register_new_resolver("one_card", lambda cards, nodes, a, b: a if cards * nodes == 1 else b, replace=True)
+OmegaConf.register_new_resolver("trained", lambda kind: "adapter" if kind in ADAPTERS else "model", replace=True)
 OmegaConf.register_new_resolver("mul", lambda *numbers: math.prod(numbers), replace=True)

@@ -192,4 +192,8 @@ def _readable(error: Exception, stage: Stage, reference: DictConfig) -> str:
         override = re.search(r"Could not override '([^']+)'", text)
         key = (override and override[1]) or (full and full[1]) or missing[1]
         return _unknown(key, stage.name, [k for k, _ in _leaves(reference, containers=True)])
+    below: BaseException | None = error
+    while below := below.__cause__ or below.__context__:
+        if isinstance(below, BadInput):  # of a resolver of ours
+            return str(below)
     return "configuration: " + " ".join(text.split("\n")[:3])

@@ -12,6 +12,8 @@ import sys
 import types
 from pathlib import Path
 
+import yaml
+
 BASE_MODEL = "model_name_or_path"  # how it spells base_model
 KEYS = Path(__file__).parent.parent / "conf" / "llama_factory_keys.txt"
 
@@ -31,6 +33,18 @@ def without_torchaudio() -> None:
         module.__dict__["__version__"] = "0.0.0"
         module.__spec__ = importlib.machinery.ModuleSpec("torchaudio", None)
         sys.modules["torchaudio"] = module
+
+
+def meet_on_the_cpu(file: Path) -> None:
+    """Joins DeepSpeed's process group where the settings name it and the CPU.
+
+    On GPUs accelerate does so. On a CPU it leaves every rank a world of its own, whose batch is silently smaller.
+    """
+    settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if settings.get("use_cpu") and settings.get("deepspeed"):
+        import deepspeed
+
+        deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)
 
 
 def keys() -> list[str]:
@@ -67,6 +81,8 @@ def _main(argv: list[str]) -> None:
         KEYS.write_text("\n".join(accepted_keys()) + "\n", encoding="utf-8")
         return
     without_torchaudio()
+    if argv and Path(argv[0]).is_file():
+        meet_on_the_cpu(Path(argv[0]))
     from llamafactory.train.tuner import run_exp
 
     run_exp()

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from data_pipeline.errors import BadInput
 
 BASE_MODEL = "actor_rollout_ref.model.path"  # how it spells base_model
-OURS = ("run", "cards", "nodes", "seed", "dry_run", "resume", "psyforge")
+OURS = ("run", "cards", "nodes", "grpo_prompts", "seed", "dry_run", "resume", "psyforge")
 # verl's workers start in folders of their own, so these have to be absolute when they get there.
 PATHS = (
     "data.train_files",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from data_pipeline.errors import BadInput
+from launch.models.adapter import check_whole
 from launch.running.folder import read_manifest
 
 Checkpoint = Literal["base", "sft", "grpo"]
@@ -47,12 +48,13 @@ def find_model(run: str, base_model: str | None, checkpoint: str | None) -> str:
 
 
 def check_model(model: str, key: str) -> None:
-    """Raises BadInput unless `model` is a Hugging Face folder with tokenizer and chat template, or looks like an ID."""
+    """Raises BadInput unless `model` is a whole model's folder with tokenizer and chat template, or an ID."""
     path = Path(model)
     if not path.is_dir():
         if path.is_absolute() or model.startswith((".", "runs/")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
             raise BadInput(f"{key}={model}: no such folder, and not the ID of a model (owner/name)")
         return
+    check_whole(model, key)
     if not (path / "config.json").is_file():
         raise BadInput(f"{key}={model}: no config.json in it; is it a Hugging Face model folder?")
     if not any((path / name).is_file() for name in TOKENIZER_FILES):

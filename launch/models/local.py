@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -35,7 +36,22 @@ def load_tokenizer(model: str):
     try:
         return AutoTokenizer.from_pretrained(model)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError... ; the message is what helps
-        raise BadInput(f"{model}: its tokenizer cannot be loaded: {str(error)[:SHOWN]}") from None
+        raise BadInput(f"{model}: its tokenizer cannot be loaded: {_told(error)}{elsewhere(model)}") from None
+
+
+def elsewhere(model: str) -> str:
+    """Returns how an ID of the hub comes to a machine that does not reach it, nothing for a folder."""
+    if Path(model).is_dir():
+        return ""
+    name = model.rpartition("/")[2]
+    return (
+        f" Where there is a network: .venv/bin/hf download {model} --local-dir {name}; copy the folder here, "
+        f"and say base_model={name}"
+    )
+
+
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split())[:SHOWN]
 
 
 def load(model: str, key: str) -> Loaded:
@@ -61,7 +77,7 @@ def load(model: str, key: str) -> Loaded:
         network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
         network = network.to(device).eval()
     except Exception as error:  # as load_tokenizer: many kinds, the message is what helps
-        raise BadInput(f"{key}={model}: cannot be loaded: {str(error)[:SHOWN]}") from None
+        raise BadInput(f"{key}={model}: cannot be loaded: {_told(error)}{elsewhere(model)}") from None
     ends = network.generation_config.eos_token_id or tokenizer.eos_token_id
     ends = set(ends if isinstance(ends, list) else [ends])
     network.generation_config = GenerationConfig()  # transformers would fill what is not asked for from the model's own

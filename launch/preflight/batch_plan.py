@@ -5,7 +5,7 @@ the data-parallel size; every micro batch is per GPU and has to divide what reac
 """
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, gcd
 
 from omegaconf import DictConfig
 
@@ -163,8 +163,51 @@ def check_grpo(plan: GrpoPlan) -> GrpoPlan:
             f"be no step (at most {plan.rows})"
         )
     if wrong:
-        raise BadInput("batch sizes: " + "; ".join(wrong))
+        prompts = f"grpo_prompts={plan.rows or 'N'} (prompts of the set) takes the nearest batches that divide"
+        raise BadInput(f"batch sizes: {'; '.join(wrong)}; {prompts}")
     return plan
+
+
+def scale_grpo(config: DictConfig) -> list[str]:
+    """Scales the recipe's batch numbers in `config` to a set of `grpo_prompts`, and returns a line on what they became.
+
+    The batch is to `grpo_prompts` as the recipe's is to its psyforge.expected_rows, so that an epoch keeps its steps,
+    as near as divides; without expected_rows it is only cut to the set. Raises BadInput for a set that no batch fits.
+    """
+    prompts, data, part = config.grpo_prompts, config.data, config.actor_rollout_ref
+    if prompts is None:
+        return []
+    actor, n = part.actor, part.rollout.n
+    world = max(1, config.trainer.n_gpus_per_node * config.trainer.nnodes // actor.ulysses_sequence_parallel_size)
+    if not isinstance(prompts, int) or isinstance(prompts, bool) or prompts <= 0:
+        raise BadInput(f"grpo_prompts={prompts}: must be a positive whole number")
+    most, updates = min(data.train_batch_size, prompts), max(1, data.train_batch_size // actor.ppo_mini_batch_size)
+    usual = config.psyforge.expected_rows
+    target = most if usual is None else data.train_batch_size * prompts / max(prompts, usual)
+    fitting = {}  # {prompts of a batch: those of a mini batch}
+    for minis in range(updates, 0, -1):
+        for mini in range(1, most // minis + 1):
+            if mini * n % world == 0:
+                fitting.setdefault(mini * minis, mini)
+    if not fitting:
+        raise BadInput(
+            f"grpo_prompts={prompts}: no batch of so few prompts x {n} rollouts divides by {world} GPUs; "
+            f"{world // gcd(n, world)} prompts are the least, or say cards="
+        )
+    batch = min(sorted(fitting, reverse=True), key=lambda size: abs(size - target))
+    before = (data.train_batch_size, actor.ppo_mini_batch_size, actor.ppo_micro_batch_size_per_gpu)
+    data.train_batch_size, actor.ppo_mini_batch_size = batch, fitting[batch]
+    for place, key, rows in (
+        (actor, "ppo_micro_batch_size_per_gpu", fitting[batch] * n // world),
+        (part.rollout, "log_prob_micro_batch_size_per_gpu", batch * n // world),
+        (part.ref, "log_prob_micro_batch_size_per_gpu", batch * n // world),
+    ):
+        if place[key]:
+            place[key] = max(size for size in range(1, min(rows, place[key]) + 1) if rows % size == 0)
+    after = (data.train_batch_size, actor.ppo_mini_batch_size, actor.ppo_micro_batch_size_per_gpu)
+    names = ("batch", "mini batch", "micro batch")
+    told = ", ".join(f"{name} {a} -> {b}" for name, a, b in zip(names, before, after, strict=True))
+    return [f"grpo_prompts={prompts}: {told}"]
 
 
 def _number(value: int | None) -> str:

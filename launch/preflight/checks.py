@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 from omegaconf import DictConfig
@@ -16,6 +17,9 @@ from data_pipeline.records import read_jsonl
 from launch.cli import arguments
 from launch.cli.moved import python_tree
 from launch.models.find import parameters
+
+INPUTS = (".yaml", ".yml", ".json", ".jinja", ".py", ".parquet")  # endings of files that trainers read
+NOT_THE_TRAINERS = ("psyforge", "reward_kwargs")  # ours, and what a reward makes of its own
 
 
 def check_memory_on_cpu(model: str, key: str) -> None:
@@ -142,16 +146,33 @@ def read_grpo_rows(path: Path) -> list[dict]:
 
 
 def cut_rows(lengths: list[int], limit: int, names: list[str], key: str) -> list[str]:
-    """Returns lines that say how long the rows are and which ones `limit` would cut."""
+    """Returns lines that say how long the rows are and which ones `limit` would cut; BadInput when it cuts them all."""
     if not lengths:
         return []
     longest = max(lengths)
     notes = [f"token lengths: mean {sum(lengths) / len(lengths):.0f}, longest {longest}, {key}={limit}"]
     cut = [name for name, length in zip(names, lengths, strict=True) if length > limit]
+    if len(cut) == len(lengths):
+        raise BadInput(
+            f"{key}={limit}: every row is longer (the shortest has {min(lengths)} tokens, the longest {longest}), and "
+            f"would lose its end; say {key}={longest}"
+        )
     if cut:
         shown = ", ".join(cut[:5]) + (f" and {len(cut) - 5} more" if len(cut) > 5 else "")
         notes.append(f"WARNING: {len(cut)} of {len(lengths)} rows are longer and lose their end: {shown}; raise {key}")
     return notes
+
+
+def check_inputs(settings: dict[str, Any], prefix: str = "") -> None:
+    """Raises BadInput for a setting of the trainer that names a file to be read, by its ending, which is not there."""
+    for name, value in settings.items():
+        if name in NOT_THE_TRAINERS:
+            continue
+        if isinstance(value, dict):
+            check_inputs(value, f"{prefix}{name}.")
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str) and "://" not in one and Path(one).suffix in INPUTS and not Path(one).exists():
+                raise BadInput(f"{prefix}{name}={one}: no such file")
 
 
 def check_defines(file: Path, name: str, key: str) -> None:

@@ -37,7 +37,7 @@ def ask_nvidia_smi(what: str) -> list[str]:
         listed = subprocess.run(query, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return listed.stdout.split() if listed.returncode == 0 else []
+    return [line.strip() for line in listed.stdout.splitlines()] if listed.returncode == 0 else []
 
 
 def cuda_of_torch() -> str | None:

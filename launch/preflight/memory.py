@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from data_pipeline.errors import BadInput
-from launch.cli.arguments import RECIPES
+from launch.cli.arguments import RECIPES, REPOSITORY
 from launch.preflight import gpu
 
 GIB = 2**30
@@ -79,13 +79,31 @@ def activations(model: Shape, tokens: int, logit_bytes: int) -> float:
     return layers + inside + logit_bytes * tokens * model.vocab_size
 
 
-def sft_memory(model: Shape, tokens: int, world: int, sharded: bool, lora: bool, fused_loss: bool) -> Memory:
-    """Returns what one GPU holds in SFT; `tokens` are a device's batch times the longest row."""
+def sft_memory(model: Shape, tokens: int, world: int, zero: int, lora: bool, fused_loss: bool) -> Memory:
+    """Returns what one GPU holds in SFT; `tokens` are a device's batch times the longest row, `zero` DeepSpeed's stage:
+    3 shards all states, 2 all but the weights in bf16, 0 none.
+    """
     if lora:
         states = 2 * model.parameters  # frozen in bf16; the adapters are below 1 %
     else:  # fp32 weights, gradients and two moments, or bf16 ones with an fp32 copy: 16 bytes either way
-        states = 16 * model.parameters / (world if sharded else 1)
+        whole = {0: 16, 2: 2, 3: 0}[zero]
+        states = whole * model.parameters + (16 - whole) * model.parameters / world
     return Memory(states, activations(model, tokens, 0 if fused_loss else 10))  # logits: bf16, fp32 copy, gradient
+
+
+def zero_stage(file: str | None) -> int:
+    """Returns the stage of a DeepSpeed file, 0 without one; 1 counts as 2, which has smaller gradients. Raises BadInput
+    for a file that is not there, or is none.
+    """
+    if not file:
+        return 0
+    try:
+        stage = json.loads((REPOSITORY / file).read_text(encoding="utf-8"))["zero_optimization"]["stage"]
+    except OSError as error:
+        raise BadInput(f"deepspeed={file}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"deepspeed={file}: not a DeepSpeed file with a zero_optimization.stage ({error})") from None
+    return {1: 2, 2: 2, 3: 3}.get(stage, 0)
 
 
 def grpo_memory(model: Shape, tokens: int, world: int, lora: bool, logit_bytes: int, dense_mask: bool) -> Memory:
@@ -116,14 +134,45 @@ def gpu_memory() -> list[int]:
     return [int(line) * 2**20 for line in gpu.ask_nvidia_smi("memory.total") if line.isdigit()]
 
 
-def check_gpu_memory(memory: Memory, gpus: list[int], cure: str) -> list[str]:
-    """Returns the estimate, with a warning when it exceeds the smallest GPU; BadInput when the states alone do."""
-    notes = [memory.note()]
-    if gpus and memory.states > min(gpus):
-        raise BadInput(f"{notes[0]}, and the smallest GPU has {min(gpus) / GIB:.0f} GiB; {cure}")
-    if gpus and memory.states + memory.activations > min(gpus):
-        notes.append(f"WARNING: the smallest GPU has {min(gpus) / GIB:.0f} GiB; {cure}")
-    return notes
+@dataclass(frozen=True)
+class Ways:
+    """What may be changed where a GPU is too small: rows of a micro batch (`key`, where there is one), cards, LoRA."""
+
+    key: str
+    rows: int
+    world: int
+    lora: str
+
+
+def what_fits(of: Callable[..., Memory], ways: Ways, card: int) -> str:
+    """Returns the settings that fit into `card` bytes, each alone, as words of the command line."""
+
+    def fits(**changed) -> bool:
+        memory = of(**changed)
+        return memory.states + memory.activations <= card
+
+    smaller = [n for n in range(ways.rows - 1, 0, -1) if ways.rows % n == 0 and fits(rows=n)] if ways.key else []
+    more = [n for n in (2, 4, 8, 16, 32, 64) if n > ways.world and fits(world=n)]
+    found = [f"{ways.key}={smaller[0]}"] if smaller else []
+    found += [f"{more[0]} cards (cards= x nodes=)"] if more else []
+    found += [f"{ways.lora} (recipe=psyche_r1_lora)"] if fits(lora=True) else []
+    if not found and smaller == [] and ways.key and fits(lora=True, rows=1):
+        found = [f"{ways.lora} {ways.key}=1"]
+    return "what fits: " + "; or ".join(found) if found else "a smaller base_model= fits, or cards with more memory"
+
+
+def gpu_notes(of: Callable[..., Memory], ways: Ways, gpus: list[int]) -> list[str]:
+    """Returns the estimate, and where it exceeds the smallest GPU a warning with what fits; raises BadInput when the
+    states alone do. Without a GPU here it is held against CARD, and told.
+    """
+    memory, card = of(), min(gpus, default=CARD)
+    if memory.states + memory.activations <= card:
+        return [memory.note()]
+    told = f"the smallest GPU has {card / GIB:.0f} GiB" if gpus else f"a GPU of {card / GIB:.0f} GiB is too small"
+    told += f"; {what_fits(of, ways, card)}"
+    if gpus and memory.states > card:
+        raise BadInput(f"{memory.note()}, and {told}")
+    return [memory.note(), f"WARNING: {told}"]
 
 
 def checkpoint_bytes(model: Shape, optimizer: bool, weight_bytes: int) -> int:
@@ -132,17 +181,17 @@ def checkpoint_bytes(model: Shape, optimizer: bool, weight_bytes: int) -> int:
     return model.parameters * (weight_bytes + (states if optimizer else 0))
 
 
-def check_disk(folder: Path, needed: float, key: str) -> str:
-    """Returns a line with the disk a run takes and what is free; raises BadInput when it cannot fit."""
+def check_disk(folder: Path, needed: float, key: str, check: bool) -> str:
+    """Returns a line with the disk a run takes and what is free; with `check` BadInput when it cannot fit."""
     while not folder.exists():
         folder = folder.resolve().parent
     free = shutil.disk_usage(folder).free
-    if needed > free:
+    if check and needed > free:
         raise BadInput(
             f"{folder}: {free / GIB:.0f} GiB are free, and the checkpoints take about {needed / GIB:.0f} GiB; keep "
             f"fewer ({key}), save more rarely, or free the disk"
         )
-    return f"disk: checkpoints take about {needed / GIB:.1f} GiB, {free / GIB:.0f} GiB are free"
+    return f"disk: checkpoints and model take about {needed / GIB:.1f} GiB, {free / GIB:.0f} GiB are free"
 
 
 def for_sft(config, model: str, steps: int | None, longest: int, check: bool) -> list[str]:
@@ -152,20 +201,24 @@ def for_sft(config, model: str, steps: int | None, longest: int, check: bool) ->
         return []
     lora, notes = config.finetuning_type != "full", []
     if not config.get("use_cpu"):
-        tokens = config.per_device_train_batch_size * longest
-        world = config.cards * config.nodes
-        memory = sft_memory(
-            model_shape, tokens, world, bool(config.get("deepspeed")), lora, bool(config.get("enable_liger_kernel"))
-        )
-        cure = "use recipe=psyche_r1_lora, more GPUs with cards=, or a smaller base_model="
-        notes += check_gpu_memory(memory, gpu_memory() if check else [], cure)
-    if check and not lora:
+        zero, fused = zero_stage(config.get("deepspeed")), bool(config.get("enable_liger_kernel"))
+        rows, world = config.per_device_train_batch_size, config.cards * config.nodes
+
+        def of(rows: int = rows, world: int = world, lora: bool = lora) -> Memory:
+            return sft_memory(model_shape, rows * longest, world, zero or 3 * (world > 1), lora, fused)
+
+        ways = Ways("per_device_train_batch_size", rows, world, "finetuning_type=lora lora_rank=64")
+        notes += gpu_notes(of, ways, gpu_memory() if check else [])
+    width = 2 if config.get("bf16") else 4
+    needed = width * model_shape.parameters  # the model; an adapter's checkpoints are below 1 % of it
+    if not lora:
         per_epoch = config.get("save_strategy", "steps") == "epoch"
         saves = ceil(config.get("num_train_epochs", 3.0)) if per_epoch else (steps or 0) // config.save_steps + 1
         kept = min(saves, (config.get("save_total_limit") or saves)) + 1  # one more while it is written
-        width = 2 if config.get("bf16") else 4
-        needed = kept * checkpoint_bytes(model_shape, not config.get("save_only_model"), width)
-        notes.append(check_disk(Path(config.output_dir), needed, "save_total_limit=2, or save_only_model=true"))
+        needed += kept * checkpoint_bytes(model_shape, not config.get("save_only_model"), width)
+    notes.append(check_disk(Path(config.output_dir), needed, "save_total_limit=1, or save_only_model=true", check))
+    if not config.get("use_cpu"):
+        notes.append(host_note(model_shape, 8 if lora else 4, config.cards))
     return notes
 
 
@@ -177,34 +230,45 @@ def for_grpo(config, model: str, steps: int | None, longest: int, check: bool) -
     actor, notes = config.actor_rollout_ref.actor, []
     lora = config.actor_rollout_ref.model.lora_rank > 0
     if config.trainer.device == "cuda":
-        tokens = actor.ppo_max_token_len_per_gpu
-        if not actor.use_dynamic_bsz:
-            tokens = actor.ppo_micro_batch_size_per_gpu * longest
         world = config.trainer.n_gpus_per_node * config.trainer.nnodes
-        described = config.actor_rollout_ref.model
+        described, rows = config.actor_rollout_ref.model, actor.ppo_micro_batch_size_per_gpu
         attention = described.override_config.get("attn_implementation", "flash_attention_2")
-        of = partial(
+        tokens = partial(
             grpo_memory,
             model_shape,
-            world=world,
-            lora=lora,
             logit_bytes=grpo_logit_bytes(described.use_fused_kernels),
             dense_mask=described.use_remove_padding and not attention.startswith("flash"),
         )
-        cure = "use recipe=psyche_r1_lora or psyche_r1_fast, more GPUs with cards=, or a smaller base_model="
+
+        def of(rows: int = rows, world: int = world, lora: bool = lora) -> Memory:
+            most = actor.ppo_max_token_len_per_gpu if actor.use_dynamic_bsz else rows * longest
+            return tokens(tokens=most, world=world, lora=lora)
+
+        key = "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu"
+        ways = Ways("" if actor.use_dynamic_bsz else key, rows, world, "actor_rollout_ref.model.lora_rank=64")
         gpus = gpu_memory() if check else []
-        notes += check_gpu_memory(of(tokens), gpus, cure)
-        card, rows = min(gpus, default=CARD), actor.ppo_micro_batch_size_per_gpu
-        if not actor.use_dynamic_bsz and (fitting := most_tokens(of, card)) < tokens:
+        notes += gpu_notes(of, ways, gpus)
+        fitting = most_tokens(partial(tokens, world=world, lora=lora), card := min(gpus, default=CARD))
+        if not actor.use_dynamic_bsz and 0 < fitting < rows * longest:
             notes.append(
-                f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu={rows}: on {card / GIB:.0f} GiB it stands "
-                f"only while its rows have at most {max(0, fitting) // rows} tokens in the mean, of {longest} at most; "
-                "recipe=psyche_r1_fast fills micro batches by tokens"
+                f"{key}={rows}: on {card / GIB:.0f} GiB it stands only while its rows have at most {fitting // rows} "
+                f"tokens in the mean, of {longest} at most; recipe=psyche_r1_fast fills micro batches by tokens"
             )
-    if check and not lora:
-        saves = (steps or 0) // config.trainer.save_freq + 1 if config.trainer.save_freq > 0 else 1
-        kept = min(saves, config.trainer.max_actor_ckpt_to_keep or saves) + 1
-        needed = kept * checkpoint_bytes(model_shape, True, 4)
-        key = "trainer.max_actor_ckpt_to_keep=1"
-        notes.append(check_disk(Path(config.trainer.default_local_dir), needed, key))
+    saves = (steps or 0) // config.trainer.save_freq + 1 if config.trainer.save_freq > 0 else 1
+    kept = min(saves, config.trainer.max_actor_ckpt_to_keep or saves) + 1
+    needed = kept * checkpoint_bytes(model_shape, not lora, 4) + 2 * model_shape.parameters  # and the merged model
+    folder = Path(config.trainer.default_local_dir)
+    notes.append(check_disk(folder, needed, "trainer.max_actor_ckpt_to_keep=1", check))
+    if config.trainer.device == "cuda":  # weights while they are loaded, the reference, and all states of one card
+        offloaded = 16 if config.trainer.n_gpus_per_node * config.trainer.nnodes == 1 and not lora else 0
+        notes.append(host_note(model_shape, 8 + offloaded, config.trainer.n_gpus_per_node))
     return notes
+
+
+def host_note(model: Shape, bytes_a_parameter: int, processes: int) -> str:
+    """Returns a line on the memory of each machine: what of the model passes through it, and 6 GiB a process (ours)."""
+    needed = bytes_a_parameter * model.parameters + 6 * GIB * processes
+    return (
+        f"memory of each machine, estimated: {needed / GIB:.0f} GiB = {bytes_a_parameter} bytes a parameter + 6 GiB "
+        f"for each of {processes} processes; launch.merge takes {12 * model.parameters / GIB:.0f} GiB"
+    )

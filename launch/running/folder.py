@@ -40,7 +40,7 @@ class StageFolder:
     manifest: dict
     lock: TextIO
     done: bool = False
-    resumed: bool = False
+    resumed: bool = False  # it has begun before
     started: float = field(default_factory=time.monotonic)
 
     def finish(self, outputs: dict[str, Path], counts: dict, **more) -> None:
@@ -99,7 +99,8 @@ def open_stage(
         finished = manifest["status"] == "finished"
         may_change = free if finished else [*free, *until_done]
         differences = [told for key, told in changed if not any(f"{key}.".startswith(f"{one}.") for one in may_change)]
-        if not finished and not has_begun(path):
+        folder.resumed = finished or has_begun(path)
+        if not folder.resumed:
             differences = []
         if differences and config.resume != "force":
             shown = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
@@ -112,7 +113,6 @@ def open_stage(
         elif finished and not changed:
             folder.done = True
             return folder
-        folder.resumed = True
     folder.manifest = {
         **folder.manifest,
         "layout": LAYOUT,

@@ -2,45 +2,19 @@
 
 import ctypes
 import os
-import re
 import shlex
 import signal
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from launch.cli.entry import StageFailed, console
+from launch.running.failure import cause
 
-SHOWN = 25  # lines of a log in a message
-_CONTROL = re.compile(r"\x1b\[[0-9;]*m")
-_WORKER = re.compile(
-    r"^(?:\([\w.:-]+ (?:pid|ip)=[^)]*\) |\[rank\d+\]: ?)+"
-)  # what Ray and torch put before a worker's line
-# of an exception that is shown below it
-_WRAPPER = re.compile(r"ray\.exceptions\.(RayTaskError\(|ActorDiedError: The actor died because of an error raised)")
 SILENT = 600  # seconds without a line in the log after which that is told
-# What people meet most, and what helps; of the exception's own line
-CURES = (
-    (r"CUDA out of memory", "the GPU is full: a smaller micro batch, or more cards= (dry_run=true estimates)"),
-    (r"OutOfMemoryError|MemoryError", "the machine's memory is full: fewer workers, or a smaller base_model="),
-    (r"[Aa]ddress already in use|EADDRINUSE", "another process listens at that port: end it, or name another port"),
-    (
-        r"ModuleNotFoundError|ImportError",
-        "install it into .venv; what the locks have comes with bash launch/install.sh",
-    ),
-    (
-        r"ActorDiedError|WorkerCrashedError|NodeDiedError",
-        "a process or node of Ray's was lost, as when the system kills for memory (dmesg); the same command continues",
-    ),
-    (r"NCCL", "NCCL_DEBUG=INFO in psyforge.env tells more; NCCL_SOCKET_IFNAME names the network between nodes"),
-    (r"No space left", "free the disk, or keep fewer checkpoints; the same command continues"),
-)
-_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)(?:\(\w+\))?(?::|$)")
 
 
 def run_trainer(
@@ -81,7 +55,7 @@ def run_trainer(
     if process.returncode != 0:
         code = process.returncode
         how = f"exit code {code}" if code > 0 else f"signal {-code} ({signal.Signals(-code).name})"
-        failure = cause(log, start)
+        failure = cause(log, start, max(0, -code))
         raise StageFailed(f"{failure.context}\n\n{title} ended with {how}: {failure.line}{failure.more}\nlog: {log}")
 
 
@@ -116,50 +90,3 @@ def _end_with_parent() -> None:
 
 def _interrupt(*_) -> None:
     raise KeyboardInterrupt
-
-
-@dataclass(frozen=True)
-class Cause:
-    line: str  # the exception that ended a trainer
-    context: str  # the lines around it, of the log
-    before: str = ""  # the exception that came most often before it: of workers whose failure the trainer gathers
-
-    @property
-    def more(self) -> str:
-        """The exception before it and what helps, each on a line of its own, where there is one."""
-        text = f"{self.line}\n{self.before}"
-        cures = [cure for pattern, cure in CURES if re.search(pattern, text)]
-        return "".join(f"\n{line}" for line in ([f"before it: {self.before}"] if self.before else []) + cures[:1])
-
-
-def cause(log: Path, start: int = 0) -> Cause:
-    """Returns the exception that ended a trainer, and the lines around it, from the log's byte `start` on.
-
-    That is the last one that has a message: wrappers, such as torchrun's, end without one. Warnings that name an
-    exception, and those of destructors ("Exception ignored in"), are none. Without any, the log's last lines.
-    """
-    with log.open("rb") as file:
-        file.seek(start)
-        text = file.read().decode("utf-8", "replace")
-    said = [_CONTROL.sub("", line) for line in re.split(r"[\r\n]+", text)]
-    plain = [_WORKER.sub("", line) for line in said]
-    ends, opened = [], {}  # lines that end a traceback; the worker whose traceback is open, and whether it is ignored
-    for number, (line, whole) in enumerate(zip(plain, said, strict=True)):
-        worker = whole[: len(whole) - len(line)]
-        if line.startswith("Exception ignored in"):
-            opened[worker] = True
-        elif line.startswith("Traceback (most recent call last)"):
-            opened[worker] = opened.get(worker, False)
-        elif line.strip() and not line.startswith((" ", "\t")):
-            ignored = opened.pop(worker, None)
-            if ignored is False or (ignored is None and _EXCEPTION.match(line)):
-                ends.append(number)
-    told = [number for number in ends if ": " in plain[number].rstrip()]
-    if not told and not ends:
-        last = next((line for line in reversed(plain) if line.strip()), "its log says nothing")
-        return Cause(last, "\n".join(said[-SHOWN:]).strip())
-    end = (told or ends)[-1]
-    earlier = [plain[number] for number in told[:-1] if plain[number] != plain[end]]
-    counted = Counter(line for line in earlier if not _WRAPPER.match(line)).most_common(1)
-    context = "\n".join(said[max(0, end - SHOWN + 5) : end + 5]).rstrip()
-    return Cause(plain[end], context, f"{counted[0][0]} ({counted[0][1]} times)" if counted else "")

@@ -287,3 +287,33 @@ def test_more_gpus_than_there_are(run_name):
                              "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=10"))  # fmt: skip
     assert "cards=8" in message
     shutil.rmtree(Path("runs", run_name))
+
+
+def test_what_is_refused_before_a_trainer_starts_protects_nothing(run_name, tmp_path):
+    """A reward that raises, and a limit that cuts every row; the corrected command then goes on in the same folder."""
+    assert launch("data", "recipe=demo", *TABLE, f"run={run_name}").returncode == 0
+    model = tmp_path / "m"
+    tiny.make(model, ["心理学" * 9], 1, {**SHAPE, "vocab_size": 300})
+    reward = tmp_path / "mine.py"
+    reward.write_text(
+        "def compute_score(data_source, solution_str, ground_truth, extra_info):\n    return extra_info['x']\n"
+    )
+    words = ("recipe=demo", "hardware=cpu", f"run={run_name}", f"base_model={model}")
+    grpo = launch("grpo", *words, f"reward.custom_reward_function.path={reward}")
+    message = refused(grpo, f"path={reward}: TypeError: got an unexpected keyword argument 'format_weight'")
+    cure = shlex.split(message.split("leave the recipe's own out with ")[1])
+    grpo = launch("grpo", *words, f"reward.custom_reward_function.path={reward}", *cure)
+    refused(grpo, f"path={reward} line 2: KeyError: 'x', when it was called once")
+    agents = "actor_rollout_ref.rollout.agent.agent_loop_config_path=/nowhere/l.yaml"
+    refused(launch("grpo", *words, agents), f"{agents}: no such file")
+    refused(launch("sft", *words[:3], "deepspeed=/nowhere/z.json"), "deepspeed=/nowhere/z.json: no such file")
+    for limit in (8, 9):
+        refused(
+            launch("grpo", *words, f"data.max_prompt_length={limit}"), "every row is longer (the shortest has", "say"
+        )
+        sft = launch("sft", *words[:3], f"cutoff_len={limit}")
+        message = refused(sft, f"cutoff_len={limit}: every row is longer (the shortest has")
+    cure = message.split("say ")[1].strip()
+    done = launch("sft", *words[:3], cure, "dataset_dir=/nowhere")  # the right length; stops at the next thing
+    assert "exists with another configuration" not in done.stderr and done.returncode == 2
+    shutil.rmtree(Path("runs", run_name))

@@ -1,9 +1,13 @@
 """The batch arithmetic of both frameworks, as a truth table."""
 
+import copy
+
 import pytest
 
 from data_pipeline.errors import BadInput
-from launch.preflight.batch_plan import GrpoPlan, SftPlan, check_grpo, check_sft
+from launch.cli.arguments import GRPO, parse
+from launch.cli.configuration import compose_stage
+from launch.preflight.batch_plan import GrpoPlan, SftPlan, check_grpo, check_sft, plan_grpo, scale_grpo
 
 
 def grpo(**changes) -> GrpoPlan:
@@ -82,3 +86,39 @@ def test_an_sft_batch(rows, per_device, accumulation, world, epochs, effective, 
 def test_an_sft_batch_must_be_positive(value):
     with pytest.raises(BadInput, match="per_device_train_batch_size"):
         check_sft(SftPlan(10, value, 1, 1, 1.0))
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Returns (line, plan) of Psyche-R1's recipe on so many cards with a set of so many prompts."""
+    config = compose_stage(GRPO, parse(GRPO, ["recipe=psyche_r1", "hardware=gpu8", "run=x"]))
+
+    def scaled(cards: int, prompts) -> tuple[str, GrpoPlan]:
+        own = copy.deepcopy(config)
+        own.grpo_prompts, own.trainer.n_gpus_per_node = prompts, cards
+        (told,) = scale_grpo(own)
+        return told, plan_grpo(own, prompts)
+
+    return scaled
+
+
+@pytest.mark.parametrize("cards", [1, 2, 3, 4, 8, 16])
+@pytest.mark.parametrize("prompts", [16, 40, 200, 700, 2000, 5000])
+def test_a_small_set_has_a_batch_that_divides_on_any_number_of_cards(small, cards, prompts):
+    _, plan = small(cards, prompts)  # which raises for what does not
+    assert plan.train_batch <= min(prompts, 128) and plan.updates_per_step <= 4
+    assert plan.steps is not None and plan.steps >= 2
+
+
+def test_an_epoch_of_a_small_set_keeps_its_steps_as_near_as_divides(small):
+    told, plan = small(8, 200)  # the recipe: 2,000 prompts in batches of 128
+    assert told == "grpo_prompts=200: batch 128 -> 16, mini batch 32 -> 8, micro batch 20 -> 5"
+    assert plan.steps == 24 and plan.log_prob_micro_batches == {"rollout": 10, "ref": 10}
+    told, _ = small(8, 2000)
+    assert told == "grpo_prompts=2000: batch 128 -> 128, mini batch 32 -> 32, micro batch 20 -> 20"
+
+
+@pytest.mark.parametrize(("prompts", "says"), [(3, "8 prompts are the least"), (0, "positive"), ("many", "positive")])
+def test_a_set_that_no_batch_fits_is_refused(small, prompts, says):
+    with pytest.raises(BadInput, match=says):
+        small(8, prompts)

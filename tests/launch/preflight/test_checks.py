@@ -174,3 +174,14 @@ def test_fused_kernels_and_a_head_of_its_own_are_refused_under_fsdp2():
     checks.check_fused_kernels(part, "fsdp2", tied=True)
     checks.check_fused_kernels(part, "fsdp", tied=False)
     checks.check_fused_kernels(plain.actor_rollout_ref.model, "fsdp2", tied=False)
+
+
+def test_a_setting_that_names_a_file_which_is_not_there_is_told(tmp_path):
+    there = tmp_path / "a.yaml"
+    there.touch()
+    checks.check_inputs({"a": {"path": str(there)}, "b": "pkg://x.py", "c": None, "psyforge": {"t": "qwen3.jinja"}})
+    checks.check_inputs({"files": [str(there)], "name": "v1.5", "folder": "/nowhere", "reward_kwargs": {"x": "y.json"}})
+    with pytest.raises(BadInput, match=r"a\.path=/nowhere/z\.json: no such file"):
+        checks.check_inputs({"a": {"path": "/nowhere/z.json"}})
+    with pytest.raises(BadInput, match=r"files=no\.parquet: no such file"):
+        checks.check_inputs({"files": [str(there), "no.parquet"]})

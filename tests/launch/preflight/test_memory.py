@@ -46,30 +46,35 @@ def test_a_local_models_own_configuration_is_read(tmp_path):
 
 def test_states_are_sharded_and_frozen_weights_are_not_trained():
     model = shape("Qwen/Qwen2.5-7B-Instruct")
-    whole = memory.sft_memory(model, 1, 1, sharded=False, lora=False, fused_loss=False).states
+    whole = memory.sft_memory(model, 1, 1, zero=0, lora=False, fused_loss=False).states
     assert round(whole / 1e9) == 122  # "about 112 GB for 7B": 16 bytes each
-    assert memory.sft_memory(model, 1, 8, sharded=True, lora=False, fused_loss=False).states == whole / 8
-    assert memory.sft_memory(model, 1, 1, sharded=False, lora=True, fused_loss=False).states == whole / 8
+    assert memory.sft_memory(model, 1, 8, zero=3, lora=False, fused_loss=False).states == whole / 8
+    assert 1 / 8 < memory.sft_memory(model, 1, 8, zero=2, lora=False, fused_loss=False).states / whole < 1 / 4
+    assert memory.sft_memory(model, 1, 1, zero=0, lora=True, fused_loss=False).states == whole / 8
     one, two = (memory.activations(model, tokens, 4) for tokens in (1000, 2000))
     assert two == 2 * one
     assert memory.activations(model, 1000, 0) < one
 
 
 def test_a_gpu_that_cannot_hold_the_states_is_refused_and_a_tight_one_is_warned_of():
-    tight = memory.Memory(states=60 * 2**30, activations=30 * 2**30)
-    assert memory.check_gpu_memory(tight, [], "x") == [tight.note()]
-    assert len(memory.check_gpu_memory(tight, [141 * 2**30], "x")) == 1
-    assert "WARNING: the smallest GPU has 80 GiB; use less" in memory.check_gpu_memory(
-        tight, [141 * 2**30, 80 * 2**30], "use less"
-    )
-    with pytest.raises(BadInput, match="the smallest GPU has 24 GiB; use less"):
-        memory.check_gpu_memory(tight, [24 * 2**30], "use less")
+    def of(rows: int = 4, world: int = 1, lora: bool = False) -> memory.Memory:
+        return memory.Memory((6 if lora else 60 / world) * 2**30, 7.5 * rows * 2**30)
+
+    ways, here = memory.Ways("batch", 4, 1, "lora=64"), memory.gpu_notes
+    assert here(of, ways, [141 * 2**30]) == [of().note()]
+    fit = "what fits: batch=2; or 2 cards (cards= x nodes=); or lora=64 (recipe=psyche_r1_lora)"
+    assert here(of, ways, []) == [of().note(), f"WARNING: a GPU of 80 GiB is too small; {fit}"]
+    assert here(of, ways, [141 * 2**30, 80 * 2**30])[1] == f"WARNING: the smallest GPU has 80 GiB; {fit}"
+    with pytest.raises(BadInput, match="the smallest GPU has 24 GiB; what fits: lora=64 batch=1"):
+        here(of, ways, [24 * 2**30])
+    with pytest.raises(BadInput, match="the smallest GPU has 8 GiB; a smaller base_model= fits"):
+        here(of, ways, [8 * 2**30])
 
 
 def test_a_full_disk_is_refused_before_anything_is_written(tmp_path):
-    assert "GiB are free" in memory.check_disk(tmp_path / "not" / "yet", 1, "save_total_limit=1")
+    assert "GiB are free" in memory.check_disk(tmp_path / "not" / "yet", 1, "save_total_limit=1", True)
     with pytest.raises(BadInput, match="checkpoints take about 1073741824 GiB; keep fewer .save_total_limit=1"):
-        memory.check_disk(tmp_path, 2**60, "save_total_limit=1")
+        memory.check_disk(tmp_path, 2**60, "save_total_limit=1", True)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +86,8 @@ def test_paper_recipes_come_with_an_estimate(stage, key, of, monkeypatch):
     config = compose_stage(Stage(stage, base_model_key=key), command)
     line, *more = of(config, "Qwen/Qwen2.5-7B-Instruct", 100, 3072, check=False)
     assert "= 14 weights, gradients and optimizer" in line
-    assert len(more) == (stage == "grpo")  # the published micro batch
+    assert len(of_card(more)) == 2 * (stage == "grpo")  # the published micro batch
+    assert more[-2].startswith("disk: checkpoints and model take about ") and more[-1].startswith("memory of each mach")
     free = SimpleNamespace(free=10 * 2**30)
     monkeypatch.setattr(memory.shutil, "disk_usage", lambda folder: free)
     with pytest.raises(BadInput, match="10 GiB are free"):
@@ -111,22 +117,34 @@ def test_the_bytes_of_verls_loss_are_those_that_torch_takes():
     assert abs(peak / (tokens * vocabulary) - memory.grpo_logit_bytes(fused_kernels=False)) < 0.1
 
 
+def of_card(notes: list[str]) -> list[str]:
+    return [note for note in notes if not note.startswith(("disk", "memory of each machine"))]
+
+
 def grpo(*words: str):
     stage = Stage("grpo", base_model_key="actor_rollout_ref.model.path")
     return compose_stage(stage, parse(stage, ["recipe=psyche_r1", *words]))
 
 
 def test_a_micro_batch_that_cannot_stand_is_said_with_what_does(monkeypatch):
-    model, of = "Qwen/Qwen2.5-7B-Instruct", memory.for_grpo
-    _, line = of(grpo("hardware=gpu8"), model, None, 3072, check=False)
+    model = "Qwen/Qwen2.5-7B-Instruct"
+
+    def of(*given, check):
+        return of_card(memory.for_grpo(*given, check=check))
+
+    _, fits, line = of(grpo("hardware=gpu8"), model, None, 3072, check=False)
+    assert fits.endswith("what fits: actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=10")
     assert "ppo_micro_batch_size_per_gpu=20: on 80 GiB it stands only while its rows have at most 2572 tokens" in line
     rows = grpo("hardware=gpu8", "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=10")
     assert len(of(rows, model, None, 3072, check=False)) == 1
     assert len(of(grpo("hardware=gpu8"), model, None, 2000, check=False)) == 1
-    assert len(of(grpo("hardware=gpu8", "actor_rollout_ref.actor.use_dynamic_bsz=true"), model, None, 9999, False)) == 1
+    assert (
+        len(of(grpo("hardware=gpu8", "actor_rollout_ref.actor.use_dynamic_bsz=true"), model, None, 9999, check=False))
+        == 1
+    )
     monkeypatch.setattr(memory, "gpu_memory", lambda: [141 * 2**30] * 8)
     monkeypatch.setattr(memory, "check_disk", lambda *_: "disk")
-    assert len(of(grpo("hardware=gpu8"), model, None, 3072, check=True)) == 2  # the estimate and the disk
+    assert len(of(grpo("hardware=gpu8"), model, None, 3072, check=True)) == 1
     monkeypatch.setattr(memory, "gpu_memory", lambda: [48 * 2**30] * 8)
     notes = of(grpo("hardware=gpu8"), model, None, 3072, check=True)
     assert "WARNING: the smallest GPU has 48 GiB" in notes[1] and "on 48 GiB it stands only while" in notes[2]

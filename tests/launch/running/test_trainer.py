@@ -6,7 +6,8 @@ import pytest
 
 from launch.cli.entry import StageFailed
 from launch.running import trainer
-from launch.running.trainer import cause, run_trainer
+from launch.running.failure import cause
+from launch.running.trainer import run_trainer
 
 NOISE = """INFO: Platform override
 (TaskRunner pid=11) engine/__init__.py:32: UserWarning: not available: ModuleNotFoundError("No module named 'x'")
@@ -68,13 +69,30 @@ def test_what_many_workers_ran_into_is_told_with_what_the_trainer_made_of_it(tmp
 (Loop pid=7)   File "b.py", line 4, in compute_score
 (Loop pid=7) TypeError: the reward takes no 'weight'
 """
-    ended = "Traceback (most recent call last):\n  File 'c.py'\nRuntimeError: no group was left\n"
+    ended = 'Traceback (most recent call last):\n  File "c.py", line 8, in end\nRuntimeError: no group was left\n'
     path = tmp_path / "train.log"
     path.write_text(NOISE + RAY + failed * 4 + ended, encoding="utf-8")
     assert cause(path).line == "RuntimeError: no group was left"
-    assert cause(path).before == "TypeError: the reward takes no 'weight' (4 times)"
+    assert (cause(path).before, cause(path).times) == ("TypeError: the reward takes no 'weight'", 4)
+    assert cause(path).place == "b.py line 4"
     path.write_text(NOISE + ended, encoding="utf-8")
-    assert cause(path).before == cause(path).more == ""
+    assert cause(path).before == ""
+    assert cause(path).more == "\nraised in c.py line 8: mend it there; the same command continues"
+
+
+def test_the_second_line_of_a_message_is_shown_where_ray_says_which_actor_died(tmp_path):
+    died = """(Loop pid=7) Traceback (most recent call last):
+(Loop pid=7)   File "a.py", line 3, in run
+(Loop pid=7) ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.
+(Other pid=8) between
+(Loop pid=7) \tclass_name: HFServer
+(Loop pid=7) \tactor_id: 5d2f
+"""
+    path = tmp_path / "train.log"
+    path.write_text(
+        died * 3 + "Traceback (most recent call last):\nRuntimeError: no group was left\n", encoding="utf-8"
+    )
+    assert cause(path).before.endswith("before finishing this task. class_name: HFServer") and cause(path).times == 3
 
 
 def test_an_earlier_attempts_exception_is_not_shown(tmp_path):
@@ -88,7 +106,7 @@ def test_an_earlier_attempts_exception_is_not_shown(tmp_path):
 
 def test_a_trainer_that_was_killed_says_by_which_signal(tmp_path):
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    with pytest.raises(StageFailed, match=r"signal 9 \(SIGKILL\)"):
+    with pytest.raises(StageFailed, match=r"signal 9 \(SIGKILL\)[^\n]*\n.*the machine's memory is full"):
         run_trainer([sys.executable, "-c", code], {}, tmp_path / "train.log", lambda: (0, 1, ""), "test")
 
 
@@ -96,11 +114,18 @@ def test_a_trainer_that_was_killed_says_by_which_signal(tmp_path):
     ("line", "cure"),
     [
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", "the GPU is full"),
+        ("RuntimeError: CUDA error: out of memory", "the GPU is full"),
+        ("ValueError: No available memory for the cache blocks.", "gpu_memory_utilization"),
         ("ray.exceptions.OutOfMemoryError: 1 worker(s) were killed", "the machine's memory is full"),
+        ("RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory", "the machine's memory is full"),
+        ("OSError: [Errno 12] Cannot allocate memory", "the machine's memory is full"),
         ("OSError: [Errno 98] Address already in use", "another process listens at that port"),
+        ("torch.distributed.DistNetworkError: failed to bind, code: -98, name: EADDRINUSE", "another process listens"),
         ("ModuleNotFoundError: No module named 'x'", "bash launch/install.sh"),
         ("torch.distributed.DistBackendError: NCCL error in: x.cpp", "NCCL_DEBUG=INFO"),
-        ("OSError: [Errno 28] No space left on device", "free the disk"),
+        ("OSError: [Errno 28] No space left on device", "the disk is full"),
+        ("FileExistsError: [Errno 17] File exists: 'global_step_1'", "cannot be written"),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'x'", "mend the path"),
         ("ray.exceptions.ActorDiedError: The actor died unexpectedly", "of Ray's was lost"),
         ("KeyError: 'prompt'", ""),
     ],
@@ -112,6 +137,14 @@ def test_what_people_meet_most_comes_with_a_cure(tmp_path, line, cure):
     last_ten = str(failed.value).splitlines()[-10:]
     assert any(line in one for one in last_ten)
     assert cure in last_ten[-2]
+
+
+def test_the_cure_of_what_workers_met_comes_before_that_of_their_loss(tmp_path):
+    lost = "Traceback (most recent call last):\nray.exceptions.ActorDiedError: The actor died unexpectedly\n"
+    full = "(W pid=7) Traceback (most recent call last):\n(W pid=7) torch.OutOfMemoryError: CUDA out of memory.\n"
+    path = tmp_path / "train.log"
+    path.write_text(full + lost, encoding="utf-8")
+    assert "the GPU is full" in cause(path).more
 
 
 def test_silence_is_told_and_ends_nothing(tmp_path, monkeypatch, capsys):
