@@ -99,10 +99,14 @@ class Post:
     meta: dict = field(default_factory=dict)
 
 
+REFUSED, TOOL_CALLS = "refused", "tool_calls"
+NO_TEXT = {REFUSED: "the model refuses", TOOL_CALLS: "a call of a tool in place of a reply"}
+
+
 @dataclass(slots=True)
 class Response:
     text: str
-    finish: str  # "stop" | "length" | "failed"
+    finish: str  # "stop" | "length" | "failed", or one of NO_TEXT
     tokens: int  # of the completion
     reasoning: str = ""  # a thought that the server has split off
     prompt_tokens: int = 0
@@ -163,7 +167,8 @@ def check_question(kind: str, stem: str, options: dict[str, str], key: object) -
     """
     if not stem.strip():
         return Fault("no question text")
-    if odd := next((text for text in options.values() if not isinstance(text, str | None)), None):
+    if any([not isinstance(text, str | None) for text in options.values()]):
+        odd = next(text for text in options.values() if not isinstance(text, str | None))
         return Fault("an option that is no text", repr(odd)[:80])
     given = {letter.strip().upper(): text.strip() for letter, text in options.items() if text and text.strip()}
     letters = sorted(given)
@@ -174,9 +179,9 @@ def check_question(kind: str, stem: str, options: dict[str, str], key: object) -
     if not isinstance(key, str) or not key.strip():
         return Fault("no answer")
     answer = _SEPARATORS.sub("", key).upper()
-    if not re.fullmatch("[A-Z]+", answer):
+    if not (answer.isascii() and answer.isalpha()):
         return Fault("the answer is not letters alone", repr(key.strip()))
-    if beyond := sorted(set(answer) - set(letters)):
+    if beyond := sorted(set(answer).difference(letters)):
         detail = f"{''.join(beyond)} of {answer}, options A to {letters[-1]}"
         return Fault("the answer names a letter beyond the options", detail)
     if len(set(answer)) != len(answer):

@@ -7,6 +7,7 @@ that fails is a response with finish "failed", logged, and asked again by the ne
 import asyncio
 import hashlib
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -68,6 +69,7 @@ async def complete_all(
             outcome = await ask(connection, body)
             tracker.settle(price, outcome.cost)
             await ledger.record(_call(key, server, request, outcome))
+            served.tell(outcome.served)
             keep(key, outcome.response, outcome.cost)
             if outcome.refused:
                 refusals.append(outcome.response.error)
@@ -77,6 +79,7 @@ async def complete_all(
             for key, response in ledger.replies(places):
                 keep(key, response, None)
             left = [key for key in reversed(places) if key not in responses]
+            served = _Served(server, ledger)
             tracker = BudgetTracker(server, budget, ledger.spent() if budget else 0.0)
             if left and tracker.fits(tracker.price(request_body(server, requests[places[left[-1]][0]]))):
                 async with connect(server) as connection, asyncio.TaskGroup() as group:
@@ -116,6 +119,7 @@ async def connected(server: Server, ledger_path: Path) -> AsyncIterator[AskOne]:
         async with slots:
             outcome = await ask(connection, request_body(server, request))
         await ledger.record(_call(key, server, request, outcome))
+        served.tell(outcome.served)
         return outcome.response
 
     def forget(key: str, task: asyncio.Task) -> None:
@@ -130,6 +134,7 @@ async def connected(server: Server, ledger_path: Path) -> AsyncIterator[AskOne]:
         return await asyncio.shield(asked[key])  # one of several who ask the same may be cancelled
 
     with Ledger(ledger_path) as ledger:
+        served = _Served(server, ledger)
         async with connect(server) as connection:
             try:
                 yield ask_one
@@ -249,7 +254,24 @@ def _call(key: str, server: Server, request: Request, outcome: Outcome) -> Call:
         latency=round(outcome.latency, 4),
         attempts=outcome.attempts,
         at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        served=_storable(outcome.served),
     )
+
+
+class _Served:
+    """Warns when another model answers than the ledger's earlier calls had, as the server names them."""
+
+    def __init__(self, server: Server, ledger: Ledger) -> None:
+        self.server, self.names = server, ledger.served(server.model)
+
+    def tell(self, name: str) -> None:
+        if name and self.names and name not in self.names:
+            told = "%s: model=%s answers as %s, earlier calls of this run as %s; its replies are mixed from here on"
+            logging.getLogger(__name__).warning(
+                told, self.server.base_url, self.server.model, name, ", ".join(self.names)
+            )
+        if name and name not in self.names:
+            self.names.append(name)
 
 
 def _storable(text: str) -> str:

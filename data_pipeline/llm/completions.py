@@ -8,13 +8,14 @@ from typing import Any, cast
 
 from data_pipeline.errors import BadInput
 from data_pipeline.llm.server import Server
-from data_pipeline.records import Request, Response
+from data_pipeline.records import REFUSED, TOOL_CALLS, Request, Response
 from reward.thought import beginning
 
 SHOWN = 300  # characters of a server's message in an error
 Delta = tuple[str, str]  # ("text" or "reasoning", more of it): of a Response, the field and what has just come
 _OURS = {"messages", "model", "n", "stream"}  # of a request's body
 _BROKEN_OFF = ("abort", "error", "insufficient_system_resource")  # finish reasons of completions that are no result
+_MODEL = re.compile(r'"model"\s*:\s*"([^"\\]{1,200})"')  # within a text the quotes would be escaped
 _LONE = re.compile("[\ud800-\udfff]")
 _SECRET = 8  # characters; a shorter key is no secret, but may be a word
 
@@ -53,14 +54,24 @@ def read_reply(content: str, key: str) -> tuple[Response, bool]:
     if not isinstance(choices, list) or not choices:
         error = f"no choices: {hide(content, key)[:SHOWN]}"
         return Response("", "failed", tokens, "", prompt_tokens, error), True
-    text, thought = (_clean(part, key) for part in _said(_dict(choices[0]).get("message")))
+    message = _dict(choices[0]).get("message")
+    text, thought = (_clean(part, key) for part in _said(message))
     finish = _clean(_dict(choices[0]).get("finish_reason"), key) or "unknown"
+    finish = finish if text.strip() else _instead(message) or finish
     return judged(Response(text, finish, tokens, thought, prompt_tokens))
+
+
+def served_model(content: str) -> str:
+    """Returns the name that the server gives the model of a completion, "" where it gives none."""
+    match = _MODEL.search(content)
+    return match[1] if match else ""
 
 
 def judged(response: Response) -> tuple[Response, bool]:
     """Returns it, or in its place one with finish "failed" that keeps tokens and thought; and whether to ask again."""
     error, again = "", True
+    if response.finish in (REFUSED, TOOL_CALLS):
+        return response, False  # an answer, too: asked again it would cost the same
     if response.finish in _BROKEN_OFF:
         error = f"broken off by the server: {response.finish}"
     # Nothing but thoughts up to max_tokens is a result: asked again it would cost the same and end the same.
@@ -77,7 +88,7 @@ class Arriving:
     """
 
     def __init__(self, key: str) -> None:
-        self.key, self.finish, self.counts = key, "", (0, 0)
+        self.key, self.finish, self.counts, self.instead = key, "", (0, 0), ""
         self.whole, self.held = {"text": "", "reasoning": ""}, {"text": "", "reasoning": ""}
 
     def take(self, chunk: object) -> Iterator[Delta]:
@@ -87,6 +98,7 @@ class Arriving:
         choices = _dict(chunk).get("choices")
         choice = _dict(choices[0]) if isinstance(choices, list) and choices else {}
         text, thought = _said(choice.get("delta"))
+        self.instead = self.instead or _instead(choice.get("delta"))
         yield from self._give("reasoning", thought, last=bool(text))
         yield from self._give("text", text)
         self.finish = _clean(choice.get("finish_reason"), self.key) or self.finish
@@ -99,7 +111,8 @@ class Arriving:
     def response(self) -> tuple[Response, bool]:
         """Returns the whole as `judged` does; without a finish reason it was broken off."""
         prompt_tokens, tokens = self.counts
-        response = Response(self.whole["text"], self.finish, tokens, self.whole["reasoning"], prompt_tokens)
+        finish = self.finish if self.whole["text"].strip() else self.finish and (self.instead or self.finish)
+        response = Response(self.whole["text"], finish, tokens, self.whole["reasoning"], prompt_tokens)
         if self.finish:
             return judged(response)
         return self.broken("broken off by the server: no finish_reason"), True
@@ -122,10 +135,37 @@ class Arriving:
 
 
 def _said(message: object) -> tuple[str, str]:
-    """Returns (text, thought) of a message, or of the delta of one, as they stand there."""
+    """Returns (text, thought) of a message, or of the delta of one, as they stand there; parts of each are joined."""
     message = _dict(message)
-    text, thought = message.get("content"), message.get("reasoning_content") or message.get("reasoning")
-    return (text if isinstance(text, str) else ""), (thought if isinstance(thought, str) else "")
+    content, thought = message.get("content"), message.get("reasoning_content") or message.get("reasoning")
+    text, inner = _parts(content)
+    return text, thought if isinstance(thought, str) and thought else inner
+
+
+def _parts(content: object) -> tuple[str, str]:
+    """Returns (text, thought) of a message's content: a string, or parts of type text, thinking and reasoning."""
+    if isinstance(content, str):
+        return content, ""
+    texts, thoughts = [], []
+    for part in content if isinstance(content, list) else ():
+        part = {"text": part} if isinstance(part, str) else _dict(part)
+        kind = part.get("type", "text")
+        said = _parts(part.get(kind, part.get("text")))[0]
+        if kind in ("thinking", "reasoning"):
+            thoughts.append(said)
+        elif kind in ("text", "output_text"):
+            texts.append(said)
+    return "".join(texts), "".join(thoughts)
+
+
+def _instead(message: object) -> str:
+    """Returns the end of a message that holds a refusal or calls of tools, or ""."""
+    message = _dict(message)
+    content = message.get("content")
+    parts = [_dict(part).get("type") for part in content] if isinstance(content, list) else []
+    if message.get("refusal") or "refusal" in parts:
+        return REFUSED
+    return TOOL_CALLS if message.get("tool_calls") or message.get("function_call") or "tool_use" in parts else ""
 
 
 def _tokens(data: object) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Response
 
-_VERSION = 1  # of the table, kept in sqlite's user_version
+_VERSION = 2  # of the table, kept in sqlite's user_version; 1 had no `served`
 _PATIENCE = 60.0  # seconds to wait for another process that writes
 
 
@@ -40,6 +40,7 @@ class Call(NamedTuple):
     latency: float  # seconds of the last attempt
     attempts: int
     at: str  # UTC
+    served: str = ""  # the model that answered, as the server names it
 
 
 _TYPES = {str: "TEXT NOT NULL", int: "INTEGER NOT NULL", float: "REAL NOT NULL", float | None: "REAL"}
@@ -77,6 +78,9 @@ class Ledger:
             if version == 0 and tables == 0:
                 self._db.execute(f"CREATE TABLE calls (id INTEGER PRIMARY KEY, {_COLUMNS})")
                 self._db.execute("CREATE INDEX calls_by_key ON calls (key)")
+                self._db.execute(f"PRAGMA user_version = {_VERSION}")
+            elif version == 1:
+                self._db.execute("ALTER TABLE calls ADD COLUMN served TEXT NOT NULL DEFAULT ''")
                 self._db.execute(f"PRAGMA user_version = {_VERSION}")
             elif version != _VERSION:
                 raise sqlite3.DatabaseError(f"a database, but not a ledger of version {_VERSION}")
@@ -123,6 +127,12 @@ class Ledger:
         with self._told():
             rows = self._db.execute(f"SELECT {names} FROM calls WHERE {where} ORDER BY id", (step, step, row, sample))
             return [Call(*values) for values in rows]
+
+    def served(self, model: str) -> list[str]:
+        """Returns the names under which servers answered for a model, in the order in which they first came."""
+        query = "SELECT served FROM calls WHERE model = ? AND served != '' GROUP BY served ORDER BY MIN(id)"
+        with self._told():
+            return [name for (name,) in self._db.execute(query, (model,))]
 
     def spent(self) -> float:
         """Returns what all calls cost together, those without a price 0."""

@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from data_pipeline.prompts import render
-from data_pipeline.records import Ask, Request, Response
+from data_pipeline.records import NO_TEXT, Ask, Request, Response
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
+LONGEST = 20_000  # characters of an invalid reply, and of its error, that are shown for repair; ours
 _SHOWN = 5  # errors of one reply
 _CHINESE = re.compile("[\u3400-\u9fff]")
 
@@ -35,13 +36,14 @@ async def ask_json(ask: Ask, request: Request, shape: type[Shape], repairs: int 
 
     An invalid reply is asked again up to `repairs` times (1 is ours), with the reply and its error, as the request of
     the same row and sample in step "STEP.repair1", so that ledger and recorded replies know it. Not repaired are calls
-    that failed and replies cut off at max_tokens: asked again they end the same. Raises what `ask` raises.
+    that failed, replies cut off at max_tokens, refusals and calls of tools: asked again they end the same. Raises what
+    `ask` raises.
     """
     reply = (await ask([replace(request, shape=shape)]))[0]
     result, counts = _result(reply, shape), Counter(asked=1)
     counts["invalid"] = int(isinstance(result, Failure) and reply.finish != "failed")
     for number in range(1, repairs + 1):
-        if not isinstance(result, Failure) or reply.finish in ("failed", "length"):
+        if not isinstance(result, Failure) or reply.finish in ("failed", "length", *NO_TEXT):
             break
         reply = (await ask([_repair(request, result, shape, number)]))[0]
         result = _result(reply, shape)
@@ -141,6 +143,8 @@ def _told(error: Mapping[str, Any]) -> str:
 def _result(reply: Response, shape: type[Shape]) -> Shape | Failure:
     if reply.finish == "failed":
         return Failure(f"no reply: {reply.error}", passing=reply.passing)
+    if reply.finish in NO_TEXT:
+        return Failure(NO_TEXT[reply.finish])
     try:
         return parse(reply.text, shape)
     except ValueError as error:
@@ -154,8 +158,14 @@ def _repair(request: Request, failure: Failure, shape: type, number: int) -> Req
     """
     language = "zh" if _CHINESE.search(request.messages[-1]["content"]) else "en"
     shown = [
-        {"role": "assistant", "content": _content(failure.text)},
-        {"role": "user", "content": render(f"repair_json.{language}", error=failure.reason)},
+        {"role": "assistant", "content": _short(_content(failure.text))},
+        {"role": "user", "content": render(f"repair_json.{language}", error=_short(failure.reason))},
     ]
     step = f"{request.step}.repair{number}"
     return replace(request, step=step, messages=[*request.messages, *shown], shape=shape)
+
+
+def _short(text: str) -> str:
+    """Returns the text, one longer than LONGEST without its middle."""
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}"

@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from data_pipeline.errors import BadInput
-from data_pipeline.llm.completions import SHOWN, Arriving, Delta, count_tokens, hide, read_reply
+from data_pipeline.llm.completions import SHOWN, Arriving, Delta, count_tokens, hide, read_reply, served_model
 from data_pipeline.llm.server import Server, api_key, is_loopback
 from data_pipeline.records import Response
 
@@ -54,6 +54,7 @@ class Outcome:
     latency: float  # seconds of the last attempt
     cost: float | None  # of all attempts
     refused: bool  # the server will not take this request, whoever asks
+    served: str = ""  # the model that answered, as the server names it
 
 
 @asynccontextmanager
@@ -91,6 +92,7 @@ async def ask(connection: Connection, body: dict) -> Outcome:
                 # Its text: openai would build typed objects, in twice the time, of what we check ourselves.
                 content = await connection.client.post("/chat/completions", cast_to=str, body=body)
         response, again = read_reply(content, connection.key)
+        tries.served = served_model(content)
         spent[0] += response.prompt_tokens
         spent[1] += response.tokens
         if again:
@@ -103,7 +105,7 @@ async def ask(connection: Connection, body: dict) -> Outcome:
         response, refused = failure.response, failure.why == "refused"
         response.passing = failure.again or failure.why == "later"
     latency = time.monotonic() - tries.begun
-    return Outcome(response, tries.number, latency, connection.server.cost(*spent), refused)
+    return Outcome(response, tries.number, latency, connection.server.cost(*spent), refused, tries.served)
 
 
 async def stream(connection: Connection, body: dict) -> AsyncGenerator[Delta | Response, None]:
@@ -165,6 +167,7 @@ class _Failed(Exception):
 class _Tries:
     number: int = 0
     begun: float = field(default_factory=time.monotonic)  # of the last one
+    served: str = ""
 
 
 async def _persist(connection: Connection, once: Callable[[], Awaitable[Got]], tries: _Tries) -> Got:

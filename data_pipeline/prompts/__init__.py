@@ -24,16 +24,27 @@ _JINJA = jinja2.Environment(
     autoescape=False,
 )
 _JINJA.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # `tojson` leaves Chinese as it is
+_PLACE = re.compile(r"</(?!think>)([^<>/]+)>")  # the end of a place for foreign text
 
 
 @cache
 def _template(name: str) -> jinja2.Template:
-    return _JINJA.get_template(f"{name}.jinja")
+    return _template_of(Path(__file__).parent / f"{name}.jinja")
 
 
 @cache
 def _template_of(file: Path) -> jinja2.Template:
-    return _JINJA.from_string(file.read_text(encoding="utf-8"))
+    source = file.read_text(encoding="utf-8")
+    names = sorted(set(_PLACE.findall(source)))
+    return _JINJA.overlay(finalize=_quoting(names)).from_string(source)
+
+
+def _quoting(names: list[str]) -> Callable[[object], object]:
+    """Returns what a text becomes in a prompt with these places: none of them is opened or closed by it."""
+    if not names:
+        return lambda value: value
+    tag = re.compile(rf"<(\s*/?\s*(?:{'|'.join(map(re.escape, names))})\s*)>", re.IGNORECASE)
+    return lambda value: tag.sub(r"＜\1＞", value) if isinstance(value, str) else value
 
 
 def render(name: str, **variables) -> str:

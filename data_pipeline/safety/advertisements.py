@@ -1,64 +1,82 @@
 """Advertisements in posts and replies: sentences that sell something to whoever reads.
 
-No word decides: therapy and trade share attend, scan, free, course, contact, and people tell of what they bought. What
-holds a word of trade (`advertisements.yaml`) is weighed by a linear model of characters, pairs of characters and first
-characters of clauses, all numbers as one, and the number of those words.
-Its weights (`advertisement_weights.tsv`) are learned from written examples, and measured on those of another hand than
-it was fitted to, by `python -m tests.benchmarks.advertisements`.
+No word decides: therapy and trade share attend, scan, free, course, contact, and people tell of what they bought. A
+sentence in which a sign of trade stands (`advertisement_signs.txt`: words, and pairs of them, that stand in
+advertisements far more often than elsewhere) is weighed by a linear model of words and pairs of words; of Chinese each
+character is a word; numbers are one, and so are addresses. Signs and weights (`advertisement_weights.tsv`) are learned
+from written examples, in Chinese and English, by `python -m tests.benchmarks.advertisements fit`.
 """
 
 import re
+from bisect import bisect_right
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import accumulate
 from math import sqrt
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from data_pipeline.safety.screening import Span
 
 HERE = Path(__file__).parent
+SIGNS, WEIGHTS = HERE / "advertisement_signs.txt", HERE / "advertisement_weights.tsv"
 
 BIAS = "bias"  # the row of the weights that is no gram
 SHORT = 30  # grams below which a text tells less for being shorter; ours
 SHORTEST = 10  # characters of an advertisement; ours
-MOST = 4  # words of trade of a text that are counted; ours
-_NUMBER = re.compile(r"\d+(?:\.\d+)?|[一二两三四五六七八九十百千万几半]+")
-_FIRST = re.compile(r"(?:^|[，。！？、,!?\s])([^，。！？、,!?\s])")
-_SENTENCE = re.compile(r"[^。！？!?\n；;…]*[。！？!?\n；;…]*")
-
-
-def advertisement_needs() -> list[str]:
-    """Returns patterns for `screen`: a text without any of them has no advertisement."""
-    lines = yaml.safe_load((HERE / "advertisements.yaml").read_text(encoding="utf-8"))["words"].split("\n")
-    return ["|".join(lines)]
-
-
-@lru_cache(1)
-def _words() -> Any:
-    """Returns the pattern of the words of trade, RE2's."""
-    import re2
-
-    options = re2.Options()
-    options.case_sensitive = False
-    return re2.compile(advertisement_needs()[0], options)
+LEAST = 2  # signs of an advertisement; ours
+ADDRESS, NUMBER = "@", "0"  # stand for all of them
+_ADDRESS = re.compile(r"(?:https?://|www\.)\S+|[\w.+-]+@[\w.-]+|[a-z_]+-?\d[\w-]*|\d[\d -]{3,}\d", re.ASCII)
+_DIGITS = "一二两三四五六七八九十百千万几半"
+_NUMBER = re.compile(rf"\d+(?:[.,]\d+)*|[{_DIGITS}]+")
+_WORD = re.compile(r"[a-z']+|\S")
+_END = re.compile(r"[。！？!?\n；;…]+|\.(?!\S) *")
 
 
 @lru_cache(1)
 def _weights() -> dict[str, float]:
-    lines = (HERE / "advertisement_weights.tsv").read_text(encoding="utf-8").splitlines()
+    lines = WEIGHTS.read_text(encoding="utf-8").splitlines()
     return {gram: float(weight) for gram, weight in (line.rsplit("\t", 1) for line in lines)}
 
 
+@lru_cache(1)
+def _automaton() -> tuple[Callable[..., list[tuple[int, int, int]]], list[int]]:
+    """Returns what finds words in a text, and the sign of each word; one with a number has a word for each digit."""
+    from ahocorasick_rs import AhoCorasick, Implementation
+
+    words, sign_of = [], []
+    for number, sign in enumerate(SIGNS.read_text(encoding="utf-8").splitlines()):
+        parts = sign.split(" ")
+        spelled = [_joined([d if part == NUMBER else part for part in parts]) for d in f"{_DIGITS}0123456789"]
+        words += dict.fromkeys(spelled)
+        sign_of += [number] * (len(words) - len(sign_of))
+    return AhoCorasick(words, implementation=Implementation.DFA).find_matches_as_indexes, sign_of
+
+
+def signs_in(text: str) -> set[tuple[int, int]]:
+    """Returns (sign, its place) of the signs of trade in `text`; with fewer than LEAST it has no advertisement."""
+    find, sign_of = _automaton()
+    lower = text.lower()
+    lower = lower if len(lower) == len(text) else text
+    try:
+        found = find(lower, overlapping=True)
+    except UnicodeEncodeError:  # half of a character, as broken JSON escapes leave it
+        found = find(lower.encode("utf-8", "replace").decode(), overlapping=True)
+    return {(sign_of[word], place) for word, place, _ in found} if len(found) >= LEAST else set()
+
+
+def _joined(words: list[str]) -> str:
+    """Returns the words with a blank between two of Latin letters."""
+    text = words[0]
+    for word in words[1:]:
+        latin = text[-1].isascii() and text[-1].isalpha() and word[0].isascii() and word[0].isalpha()
+        text += f" {word}" if latin else word
+    return text
+
+
 def grams(text: str) -> set[str]:
-    """Returns what the model weighs in `text`: characters, pairs of them, the first of each clause with a ^, and words
-    of trade as counts, #1 to #4.
-    """
-    trade = len(set(_words().findall(text)))
-    text = _NUMBER.sub("0", text.lower())
-    weighed = {*text, *map("".join, zip(text, text[1:], strict=False)), *(f"^{char}" for char in _FIRST.findall(text))}
-    return weighed.union(f"#{count}" for count in range(1, min(trade, MOST) + 1))
+    """Returns what the model weighs in `text`: words, and pairs of words that stand side by side."""
+    words = _WORD.findall(_NUMBER.sub(NUMBER, _ADDRESS.sub(f" {ADDRESS} ", text.lower())))
+    return {*words, *map(" ".join, zip(words, words[1:], strict=False))}
 
 
 def score(text: str) -> float:
@@ -78,22 +96,31 @@ def _evidence(sentence: str) -> float:
 
 def find_advertisements(text: str) -> list[Span]:
     """Returns the advertisements in `text` in order, each a run of whole sentences that begins and ends with one that
-    holds a word of trade.
+    holds a sign of trade.
     """
-    given, text = text, text.encode("utf-8", "replace").decode()  # halves of a character, as broken JSON leaves them
-    places = [match.start() for match in _words().finditer(text)]
-    if not places:
+    signs = signs_in(text)
+    if len(signs) < LEAST:
         return []
-    sentences = [match.span() for match in _SENTENCE.finditer(text) if match[0]]
-    trading = [any(start <= place < end for place in places) for start, end in sentences]
-    sold = {number: _evidence(text[slice(*sentences[number])]) for number, trades in enumerate(trading) if trades}
+    ends = [match.end() for match in _END.finditer(text)]
+    ends += [len(text)] if not ends or ends[-1] < len(text) else []
+    sentences = list(zip([0, *ends], ends, strict=False))
+    trading = {bisect_right(ends, place) for _, place in signs}
+    sold = {number: _evidence(text[slice(*sentences[number])]) for number in trading}
     if max(sold.values()) <= 0:
         return []
-    evidence = [sold[n] if n in sold else _evidence(text[slice(*sentence)]) for n, sentence in enumerate(sentences)]
-    runs = _runs(evidence, trading)
-    spans = [(sentences[first][0], sentences[last][1]) for first, last in runs]
-    spans = [(start, end) for start, end in spans if end - start >= SHORTEST and score(text[start:end]) > 0]
-    return [Span(start, end, "ad", given[start:end], "advertisement") for start, end in spans]
+    first, last = min(trading), max(trading)
+    sentences = sentences[first : last + 1]  # of others none is part of a run
+    evidence = [
+        sold[n] if n in sold else _evidence(text[slice(*sentence)]) for n, sentence in enumerate(sentences, first)
+    ]
+    runs = _runs(evidence, [n in trading for n in range(first, last + 1)])
+    spans = []
+    for first, last in runs:
+        start, end = sentences[first][0], sentences[last][1]
+        held = {sign for sign, place in signs if start <= place < end}
+        if end - start >= SHORTEST and len(held) >= LEAST and (first == last or score(text[start:end]) > 0):
+            spans.append(Span(start, end, "ad", text[start:end], "advertisement"))
+    return spans
 
 
 def _runs(evidence: list[float], trading: list[bool], at: int = 0) -> list[tuple[int, int]]:

@@ -3,12 +3,12 @@
 Taken out: emoji and emoticons, repeated content, links, markup, page furniture and advertisements; contact data and
 names of authors are masked with a placeholder such as [电话已隐去]; punctuation is made consistent, control characters
 go. Psyche-R1 gives these aims (figure 2: clean); the rules are ours and are data: `clean_rules.yaml`,
-`page_furniture.yaml`, `advertisements.yaml`, `personal_data.yaml`.
+`page_furniture.yaml`, `advertisement_signs.txt`, `advertisement_weights.tsv`, `personal_data.yaml`.
 """
 
 import html
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from data_pipeline.records import Fault
-from data_pipeline.safety.advertisements import advertisement_needs, find_advertisements
+from data_pipeline.safety.advertisements import LEAST, find_advertisements, signs_in
 from data_pipeline.safety.crisis import crisis_flags
 from data_pipeline.safety.page_furniture import find_page_furniture, furniture_needs
 from data_pipeline.safety.personal_data import contact_needs, find_contacts, placeholder
@@ -30,12 +30,18 @@ _UNTIDY = (
     r"\x{e000}-\x{f8ff}\x{fe0f}\x{feff}\x{fff9}-\x{fffd}\x{61c}\x{e0000}-\x{e007f}\r\t\x00-\x08\x0b\x0c\x0e-\x1f]"
     r"|[。！？…，、；：～—\n -][。！？…，、；：～—\n -]"
 )
+# What is not seen and steers, and characters that HTML spells out (RE2).
+_UNSEEN = (
+    r"&[#a-zA-Z]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x{9f}\x{ad}\x{61c}\x{200b}-\x{200f}\x{2028}-\x{202e}\x{2060}-\x{2069}"
+    r"\x{e000}-\x{f8ff}\x{fe0f}\x{feff}\x{fff9}-\x{fffc}\x{e0000}-\x{e007f}]"
+)
+_NOTHING = r"[^\x00-\x{10ffff}]"
+WRITING = "writing"  # of `leave`
 _WIDE = {code: code - 0xFEE0 for first, last in ("０９", "ＡＺ", "ａｚ") for code in range(ord(first), ord(last) + 1)}
 _WIDE_SIGN = re.compile("[０-９Ａ-Ｚａ-ｚ]")
-# A character four times in a row, or two to four of them three times. The look ahead, which a third of the places pass,
-# makes it three times as fast as `(.)\1{3}|(.{2,4})\2{2}`.
-_REPEATED = re.compile(r"(.)(?=.{0,3}\1)(?:\1{3}|(.)\1\2\1\2|(..)\1\3\1\3|(...)\1\4\1\4)", re.S)
 _SENTENCE = re.compile(r"[^。！？!?\n；;…]*[。！？!?\n；;…]*")
+_PLAIN = re.compile("[\u4e00-\u9fff]{0,12}")  # short words in Chinese alone hold nothing to take out
+JOIN = "¶"  # between texts that are looked at together
 _LONE = "，。、；：,; \n"  # at the beginning, after what was taken out there
 
 
@@ -61,9 +67,8 @@ class _Rules:
     remove: list[dict]
     repeats: list[dict]  # those that need a repetition, which the screen cannot see
     write: list[dict]
-    screen: Callable[
-        [str], list[int]
-    ]  # gives places in [*remove, untidy, contacts, page furniture, advertisements] that it needs
+    signs: re.Pattern  # with which what a rule of writing needs begins
+    needs: list[tuple[str, str]]  # (kind, pattern without which nothing is found) of removing, writing and the rest
 
 
 @lru_cache(1)
@@ -77,22 +82,54 @@ def _rules() -> _Rules:
         rule["pattern"] = module.compile(rule["pattern"].replace("\n", ""))
     for rule in rules["write"]:
         rule["pattern"] = re.compile(rule["pattern"].replace("$C", _CJK))
+        rule["first"], rule["gives"] = {sign[0] for sign in rule["needs"]}, set(rule["put"])
+    signs = re.compile(f"[{re.escape(''.join(sorted(set().union(*(rule['first'] for rule in rules['write'])))))}]")
     remove = [rule for rule in rules["remove"] if "needs" in rule]
     repeats = [rule for rule in rules["remove"] if "needs" not in rule]
-    needs = [*(rule["needs"] for rule in remove), _UNTIDY, *contact_needs(), *furniture_needs(), *advertisement_needs()]
-    return _Rules(remove, repeats, rules["write"], screen(needs))
+    others = (("contact", contact_needs()), ("page", furniture_needs()))
+    needs = [(rule["kind"], rule["needs"]) for rule in remove]
+    needs += [(kind, pattern) for kind, patterns in others for pattern in patterns]
+    return _Rules(remove, repeats, rules["write"], signs, needs)
+
+
+@lru_cache(4)
+def _screen(leave: frozenset[str]) -> Callable[[str], list[int]]:
+    """Returns what gives the places, in `needs` and, behind them, untidy writing, that a text needs."""
+    patterns = [_NOTHING if kind in leave else pattern for kind, pattern in _rules().needs]
+    return screen([*patterns, _UNSEEN if WRITING in leave else _UNTIDY, f"{JOIN}[{_LONE}]"])
 
 
 def clean_text(text: str, leave: Collection[str] = (), flags: bool = True) -> Cleaned:
     """Returns the cleaned text, what was taken out of it, and the crisis flags of the text as it came in.
 
-    What is of a kind in `leave` stays; without `flags` no crisis is looked for.
+    What is of a kind in `leave` stays, with "writing" the punctuation of a text from which nothing is taken out, too;
+    without `flags` no crisis is looked for.
     """
     if not text:
         return Cleaned(text)
-    rules = _rules()
-    needed, untidy = rules.screen(text), len(rules.remove)
-    removed, cleaned = _find(text, needed, leave), text
+    leave, crisis = frozenset(leave), crisis_flags(text) if flags else None
+    cleaned = _clean(text, _screen(leave)(text), leave, crisis)
+    cleaned.crisis = crisis or []
+    return cleaned
+
+
+def clean_texts(texts: Iterable[str], leave: frozenset[str]) -> list[Cleaned] | None:
+    """Returns each text as `clean_text(text, leave, flags=False)` does, None where all of them are clean: one look at
+    the texts of a record together finds the rules that any of them may need. "repeat" is in `leave`.
+    """
+    whole = JOIN + JOIN.join(texts)
+    needed, sells = _screen(leave)(whole), len(signs_in(whole)) >= LEAST
+    if not needed and not sells:
+        return None
+    leave = leave if sells else leave | {"ad"}
+    return [Cleaned(text) if _PLAIN.fullmatch(text) else _clean(text, needed, leave) for text in texts]
+
+
+def _clean(text: str, needed: list[int], leave: Collection[str], crisis: list[str] | None = None) -> Cleaned:
+    """Returns as `clean_text`, without flags; `needed` are the places that the screen gave, `crisis` the text's flags
+    where they are known.
+    """
+    removed, cleaned, untidy = _find(text, needed, leave, crisis), text, len(_rules().needs)
     if removed:
         kept, at = [], 0
         for span in removed:
@@ -100,39 +137,54 @@ def clean_text(text: str, leave: Collection[str] = (), flags: bool = True) -> Cl
             at = span.end
         cleaned = "".join([*kept, text[at:]])
     if removed or untidy in needed:
-        cleaned = write_punctuation(cleaned)
-    crisis = crisis_flags(text) if flags else []
-    return Cleaned(cleaned.strip().lstrip(_LONE), removed, crisis)
+        cleaned = (
+            without_control(html.unescape(text)) if WRITING in leave and not removed else write_punctuation(cleaned)
+        )
+    return Cleaned(cleaned.strip().lstrip(_LONE), removed)
 
 
-def _find(text: str, needed: list[int], leave: Collection[str]) -> list[Removed]:
-    """Returns what is to be taken out, in order, without overlap; `needed` are the places that the screen gave, and
-    kinds in `leave` stay.
+def _find(text: str, needed: list[int], leave: Collection[str], crisis: list[str] | None) -> list[Removed]:
+    """Returns what is to be taken out, in order, without overlap: no sentence that speaks of a crisis. The rest as in
+    `_clean`.
     """
     rules, spans = _rules(), []
     count = len(rules.remove)
-    if count + 1 in needed and "contact" not in leave:
+    if count in needed and "contact" not in leave:
         for contact in find_contacts(text):
             shape, put = _shape(contact.text), placeholder(contact.kind)
             spans.append(Removed(contact.start, contact.end, "contact", contact.rule, shape, put))
     tried = [rules.remove[place] for place in needed if place < count and rules.remove[place]["kind"] not in leave]
-    if "repeat" not in leave and _REPEATED.search(text):
+    if "repeat" not in leave and _repeats_words(text):
         tried += rules.repeats
     for rule in tried:
         for match in rule["pattern"].finditer(text):
             start, end = match.span("x" if "x" in match.re.groupindex else 0)
             if rule.get("unit"):
                 start, end = _sentence(text, start, end)
-                if crisis_flags(text[start:end]):
+                if crisis != [] and crisis_flags(text[start:end]):
                     continue  # never lost, whatever else stands in the sentence
             spans.append(Removed(start, end, rule["kind"], rule["name"], text[start:end], rule.get("put", "")))
-    other = find_page_furniture(text) if count + 2 in needed and "page" not in leave else []
-    other += find_advertisements(text) if count + 3 in needed and "ad" not in leave else []
+    other = find_page_furniture(text) if count + 1 in needed and "page" not in leave else []
+    other += find_advertisements(text) if "ad" not in leave else []
     for span in other:
-        if not crisis_flags(span.text):  # as above
+        if crisis == [] or not crisis_flags(span.text):  # as above
             spans.append(Removed(span.start, span.end, span.kind, span.rule, span.text))
     spans += _repeats(text) if "repeat" not in leave else []
     return _without_overlap(spans, text) if spans else spans
+
+
+def _repeats_words(text: str) -> bool:
+    """Whether one character may stand four times in a row, or two to four of them three times.
+
+    A repetition equals itself moved by its period. The text is one long integer here, so that moving and comparing it
+    is one operation each: less than what back-references cost on texts without repetition, which nearly all are.
+    """
+    content = text.encode("utf-16-le", "surrogatepass")
+    number, size = int.from_bytes(content, "little"), len(content)
+    for period in (1, 2, 3, 4):
+        if bytes(2 * max(3, 2 * period)) in (number ^ (number >> 16 * period)).to_bytes(size, "little"):
+            return True
+    return False
 
 
 def _shape(datum: str) -> str:
@@ -204,11 +256,14 @@ def _repeats(text: str) -> list[Removed]:
 
 def write_punctuation(text: str) -> str:
     """Returns `text` with consistent punctuation, blanks and width; words and their order stay."""
+    rules = _rules()
     text = html.unescape(text) if "&" in text else text
     text = text.translate(_WIDE) if _WIDE_SIGN.search(text) else text
-    for rule in _rules().write:
-        if not rule["needs"] or any([sign in text for sign in rule["needs"]]):
+    signs = set(rules.signs.findall(text))
+    for rule in rules.write:
+        if not rule["first"] or not signs.isdisjoint(rule["first"]):
             text = rule["pattern"].sub(rule["put"], text)
+            signs |= rule["gives"]
     return text.strip().lstrip(_LONE)
 
 

@@ -4,7 +4,6 @@ An automaton of all patterns, as RE2's, would be built anew for every text, stat
 """
 
 import re
-from collections.abc import Callable
 from functools import cache
 
 from data_pipeline.safety.needed_words import ENDS, Alternative
@@ -30,43 +29,32 @@ class ManyPatterns:
         sets = list(sets)
         # Of many few are ever tried, so they are compiled when they are.
         self.pattern = cache(lambda place: re.compile(alternatives[place].pattern, re.IGNORECASE))
-        self.holds = cache(lambda number: _holds(sorted(sets[number])))
+        self.holds = cache(lambda number: re.compile("|".join(map(re.escape, sorted(sets[number])))).search)
 
     def found_in(self, text: str) -> list[int]:
         """Returns the places of the patterns that match in `text`, in order."""
-        lower, keys, tried, found, start = _lower(text), [], set(), set(), 0
+        lower, tried, found, start = _lower(text), [], set(), 0
         for word, _, end in self.words_of(lower + ENDS[-1], overlapping=True):
-            if self.by_word[word]:
-                keys.append(word)
+            tried += self.by_word[word]
             if word < len(ENDS):
-                if keys:
-                    self._try(keys, text, lower, slice(max(0, start - BORDER), end + BORDER), tried, found)
-                keys, start = [], end
+                if tried:
+                    self._try(tried, text, lower, slice(max(0, start - BORDER), end + BORDER), found)
+                    tried = []
+                start = end
         return sorted(found)
 
-    def _try(self, keys: list[int], text: str, lower: str, sentence: slice, tried: set, found: set[int]) -> None:
-        """Adds to `found` the places of the patterns of `keys` that match in the sentence, or across its borders."""
+    def _try(self, tried: list, text: str, lower: str, sentence: slice, found: set[int]) -> None:
+        """Adds to `found` the places of the patterns that match in the sentence, or across its borders."""
         part = lower[sentence]
-        for key in keys:
-            for place, others, across in self.by_word[key]:
-                once = place if across else (place, sentence.stop)
-                if place in found or once in tried:
-                    continue
-                tried.add(once)
-                for other in others:
-                    if not self.holds(other)(lower if across else part):
-                        break
-                else:
+        for place, others, across in tried:
+            for other in others:
+                if not self.holds(other)(lower if across else part):
+                    break
+            else:
+                if place not in found:
                     pattern = self.pattern(place)  # in the whole text, too: a sentence is not where it begins or ends
                     if (across or pattern.search(text[sentence])) and pattern.search(text):
                         found.add(place)
-
-
-def _holds(words: list[str]) -> Callable[[str], object]:
-    """Returns what tells whether a text holds one of `words`."""
-    if len(words) <= 10:  # else a pattern is faster
-        return lambda text: any([word in text for word in words])
-    return re.compile("|".join(map(re.escape, words))).search
 
 
 def _lower(text: str) -> str:

@@ -60,11 +60,12 @@ _DIGIT = f"[0-9{_HIGH}]"
 _SOUNDS = re.compile(f"[0-9{_HIGH}{''.join(_HOMOPHONES)}]{{8,}}")
 _SIGNS = r"(?:[^\w\n]|[_杠横空格减])"  # may stand between the digits of one number
 _BETWEEN = rf"{_SIGNS}{{0,4}}?"
-_LATIN = re.compile("[a-zA-Z@＠ａ-ｚＡ-Ｚ]")
-# A text can hold a contact only with letters in a row or an @, several digits, sounds of digits, styled letters, or the
-# label of an author.
+# A text can hold a contact only with a letter among four letters and digits, seven words of Latin letters or an @, five
+# digits, sounds of digits, styled letters, or the label of an author.
+_LATIN_LETTER, _SIGN = "[a-zA-Zａ-ｚＡ-Ｚ_]", "[a-zA-Z0-9ａ-ｚＡ-Ｚ_.-]"
 _WORTH = (
-    r"[a-zA-Z0-9ａ-ｚＡ-Ｚ][a-zA-Z0-9ａ-ｚＡ-Ｚ_.-]{2}|[@＠]"
+    rf"{_LATIN_LETTER}{_SIGN}{{3}}|\d{_LATIN_LETTER}{_SIGN}{{2}}|\d\d{_LATIN_LETTER}{_SIGN}|\d{{3}}{_LATIN_LETTER}|[@＠]"
+    r"|(?:[a-zA-Z]+[\s,.-]+){6}[a-zA-Z]"
     rf"|{_DIGIT}(?:[\W_杠横空格减]{{0,4}}{_DIGIT}){{4}}|[0-9{_HIGH}{''.join(_HOMOPHONES)}]{{8}}"
     "|[\U0001d400-\U0001d7ff\U0001f100-\U0001f1ff]|(?:作者|[楼答题博]主|发帖人|[回提][答问]者|昵称|用户名|网名|笔名)\\s?[:：]"
 )

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline import dialogues
-from data_pipeline.records import Dialogue, Fault, Reject, json_or_fault
+from data_pipeline.encodings import read_text
+from data_pipeline.records import Dialogue, Fault, Reject
 from data_pipeline.tables import conversations
 
 LICENCE = "CC BY 4.0"
@@ -24,17 +25,20 @@ _TURN = re.compile(
 _PREFIX = re.compile(r"\s*([^：:\n]{1,10}?)\s*[：:]")
 
 
-def read(path: str | Path, merge: bool = False, roles: Mapping[str, str] | None = None) -> Iterator[Dialogue | Reject]:
+def read(
+    path: str | Path, merge: bool = False, roles: Mapping[str, str] | None = None, encoding: str = ""
+) -> Iterator[Dialogue | Reject]:
     """Yields a Dialogue or Reject for every file, paths sorted; `path` is a folder of .txt and .json files, or a file.
 
-    `merge` joins turns of one speaker in a row. `roles` maps further speakers, {督导师: counselor}; null maps none. A
-    file that is neither UTF-8 nor JSON is rejected; raises BadInput for a path without such files.
+    `merge` joins turns of one speaker in a row. `roles` maps further speakers, {督导师: counselor}; null maps none.
+    `encoding` is that of the files; "" finds it. A file that is no text of one encoding, or not JSON, is rejected;
+    raises BadInput for a path without such files.
     """
-    root, form = Path(path), conversations.Form(merge, roles or {})
+    root, form = Path(path), conversations.Form(merge, roles or {}, encoding=encoding)
     for file in conversations.files(root, ".txt", ".json"):
         name = file.relative_to(root) if root.is_dir() else Path(file.name)
         id, where = f"cpsycoun/{name.with_suffix('').as_posix()}", str(file)
-        turns = _text(file.read_bytes()) if file.suffix == ".txt" else _list(file.read_bytes())
+        turns = _text(file, encoding) if file.suffix == ".txt" else _list(conversations.json_file(file, form))
         if isinstance(turns, Fault):
             yield Reject(id, where, *turns)
             continue
@@ -42,21 +46,20 @@ def read(path: str | Path, merge: bool = False, roles: Mapping[str, str] | None 
         yield conversations.dialogue(id, "cpsycoun", where, turns, form, **meta)
 
 
-def _text(content: bytes) -> list[tuple] | Fault:
-    """Returns the turns of a text, or the Fault of another encoding or of text before the first speaker."""
-    try:
-        pieces = _TURN.split(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        return Fault("not UTF-8", f"{error.reason} at byte {error.start}")
+def _text(file: Path, encoding: str) -> list[tuple] | Fault:
+    """Returns the turns of a text, or the Fault of its encoding or of text before the first speaker."""
+    text = read_text(file, encoding)
+    if isinstance(text, Fault):
+        return text
+    pieces = _TURN.split(text)
     if pieces[0].strip():
         speakers = ", ".join(_SPEAKERS)
         return Fault("text before the first speaker", f"{pieces[0].strip()[:20]!r}; speakers are {speakers}")
     return [(name, text, None) for name, text in zip(pieces[1::2], pieces[2::2], strict=True)]
 
 
-def _list(content: bytes) -> list[tuple] | Fault:
+def _list(strings: object) -> list[tuple] | Fault:
     """Returns the turns of a JSON list, or the Fault for which there are none."""
-    strings = json_or_fault(content)
     if isinstance(strings, Fault):
         return strings
     if not isinstance(strings, list) or not all(isinstance(s, str) for s in strings):

@@ -18,16 +18,20 @@ ROUND = ("patient", "counselor_content", "counselor_think")
 
 
 def read(
-    path: str | Path, merge: bool = False, split: str = "train", ignore: Collection[str] = ()
+    path: str | Path,
+    merge: bool = False,
+    split: str = "train",
+    ignore: Collection[str] = (),
+    encoding: str = "",
 ) -> Iterator[Dialogue | Reject]:
     """Yields a Dialogue or Reject for every row, in order.
 
     `path` is a file, a folder saved by `datasets`, or the data set's name on the hub. `merge` is taken for the sake
     of one form of all readers: rounds cannot be split. `split` is the part of a data set that is read, not of a
     file. `ignore` names fields to leave out; a row with another one that carries meaning and is not known is
-    rejected. Raises BadInput for what cannot be read.
+    rejected. `encoding` is that of a text file; "" finds it. Raises BadInput for what cannot be read.
     """
-    form = conversations.Form(merge, ignore=ignore)
+    form = conversations.Form(merge, ignore=ignore, encoding=encoding)
     for row in conversations.rows(path, form, split):
         id = f"openr1_psy/{row.table}/{row.number}"
         if isinstance(row.values, Fault):

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
+from data_pipeline.encodings import check_encoding
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Fault, Passage, Reject
 from data_pipeline.texts import epub, pdf, plain
@@ -29,11 +30,11 @@ KINDS = {
 _LOST = ("\ufffd", "锟斤拷")  # what earlier conversions put in the place of characters
 
 
-def read(path: str | Path, size: int = SIZE, subject: str = "") -> Iterator[Passage | Reject]:
+def read(path: str | Path, size: int = SIZE, subject: str = "", encoding: str = "") -> Iterator[Passage | Reject]:
     """Yields Passages, in path order; and Rejects of files and parts without a text.
 
     `size` is the most characters of a passage, 100 or more; ours. `subject` is that of all passages; "" finds each
-    passage's own.
+    passage's own. `encoding` is that of texts and of the pages of EPUBs; "" finds it, of each file.
 
     Paragraphs are kept whole where they fit; a longer one is cut behind a sentence. `meta` holds where (file and
     number of the passage), file, and encoding and heading where known. Raises BadInput for a missing path, a
@@ -44,6 +45,7 @@ def read(path: str | Path, size: int = SIZE, subject: str = "") -> Iterator[Pass
         raise BadInput(f"{path}: no such file or folder (passages: {', '.join(KINDS)})")
     if not isinstance(size, int) or size < SMALLEST:
         raise BadInput(f"passages: size={size}; characters per passage, {SMALLEST} or more ({SIZE} is the default)")
+    check_encoding(encoding, "passages: encoding")
     root = path if path.is_dir() else path.parent
     files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
     files = [f for f in files if not any(part.startswith(".") for part in f.relative_to(root).parts)]
@@ -53,7 +55,7 @@ def read(path: str | Path, size: int = SIZE, subject: str = "") -> Iterator[Pass
         name = file.relative_to(root).as_posix()
         id = f"passages/{name}"
         try:
-            text = _open(file)
+            text = _open(file, encoding)
         except Unreadable as error:
             yield Reject(id, str(file), *error.fault)
             continue
@@ -66,13 +68,13 @@ def read(path: str | Path, size: int = SIZE, subject: str = "") -> Iterator[Pass
         yield from (Reject(id, str(file), *fault) for fault in text.left_out)
 
 
-def _open(file: Path) -> Text:
+def _open(file: Path, encoding: str) -> Text:
     suffix = file.suffix.lower()
     if suffix not in KINDS:
         raise Unreadable("cannot read files of this kind", f"{suffix or 'no suffix'}; passages are {', '.join(KINDS)}")
     if not file.stat().st_size:
         raise Unreadable("the file is empty")
-    return KINDS[suffix](file)
+    return KINDS[suffix](file, encoding)
 
 
 def _passages(text: Text, id: str, file: str, name: str, theme: str, size: int) -> Iterator[Passage | Reject]:

@@ -15,13 +15,16 @@ from data_pipeline.tables import conversations
 LICENCE = "to be had of its publisher, whose permission it needs"
 
 
-def read(path: str | Path, merge: bool = False, ignore: Collection[str] = ()) -> Iterator[Dialogue | Reject]:
+def read(
+    path: str | Path, merge: bool = False, ignore: Collection[str] = (), encoding: str = ""
+) -> Iterator[Dialogue | Reject]:
     """Yields a Dialogue or Reject for every row of the JSON or JSONL file, in order.
 
     `merge` joins turns of one speaker in a row. `ignore` names fields to leave out; a row with another one that
-    carries meaning and is not known is rejected. Raises BadInput for a missing or broken file.
+    carries meaning and is not known is rejected. `encoding` is the file's; "" finds it. Raises BadInput for a missing
+    or broken file.
     """
-    form = conversations.Form(merge, ignore=ignore)
+    form = conversations.Form(merge, ignore=ignore, encoding=encoding)
     for row in conversations.rows(path, form):
         id = f"psydt/{row.table}/{row.number}"
         if isinstance(row.values, Fault):

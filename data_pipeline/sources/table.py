@@ -10,11 +10,12 @@ or `answer_from_1` in place of `answer`. Without a kind a question is multi-answ
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline.errors import BadInput
 from data_pipeline.records import LETTERS, Fault, Question, Reject, check_question, note
-from data_pipeline.safety.cleaning import Cleaned, clean_text
+from data_pipeline.safety.cleaning import WRITING, Cleaned, clean_texts
 from data_pipeline.tables.columns import Columns, Fields, beyond, say
 from data_pipeline.tables.keys import read_key, read_kind, true_or_false
 from data_pipeline.tables.options import is_empty, read_options, text_of
@@ -32,13 +33,13 @@ USUAL = {
     "answer_from_1": (),
     "rationale": ("解析", "答案解析", "试题解析", "explanation", "analysis"),
 }
+TEXTS: tuple[str, ...] = ("subject", "kind", "context", "stem", "rationale")
 FIELDS = Fields(
     USUAL, required=(("stem",), ("options",), ("answer", "answer_from_0", "answer_from_1")), several=("options",)
 )
-_LOST = re.compile("\ufffd")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
-_PLAIN = re.compile("[\u4e00-\u9fff]{0,12}")  # short words in Chinese alone hold nothing to take out
-LEAVE = ("emoticon", "repeat")  # kinds of cleaning that questions do without: in them 233 is a number
+# Kinds of cleaning that questions do without: in them 233 is a number, and ( ) a gap.
+LEAVE = frozenset(("emoticon", "repeat", WRITING))
 MEANS = ("single", "multi", "true_false")
 OPTION = "source_options={columns: COLUMNS}"
 
@@ -56,10 +57,11 @@ def read(
 
     `columns` maps our fields to the table's columns, {stem: 题目}; null takes our names and the usual ones. `kinds`
     explains words of the kind column, {word: single, multi or true_false}; null explains none. `clean` takes out of
-    texts what is taken out of posts (`data_pipeline/safety/cleaning.py`), but for emoticons and repetitions. `encoding`
-    is that of a text file; "" finds it. `sheet` is that of a workbook; "" asks where there are several. `split` is
-    the part of a data set that is read; "" asks where there are several. Raises BadInput for an option that cannot
-    be, now; and for what is no table, while it is read.
+    texts what is taken out of posts (`data_pipeline/safety/cleaning.py`), but for emoticons and repetitions; the
+    punctuation of a question from which nothing is taken stays. `encoding` is that of a text file; "" finds it. `sheet`
+    is that of a workbook; "" asks where there are several. `split` is the part of a data set that is read; "" asks
+    where there are several. Raises BadInput for an option that cannot be, now; and for what is no table, while it is
+    read.
     """
     columns, kinds = dict(columns or {}), {str(word): kind for word, kind in (kinds or {}).items()}
     FIELDS.check(columns, "source_options.columns")
@@ -68,22 +70,46 @@ def read(
     return _records(path, columns, kinds, clean, Layout(encoding, sheet, split))
 
 
+@dataclass
+class _Table:
+    """What holds for all rows of a table."""
+
+    texts: list[tuple[str, str]]  # (field, its column)
+    options: str | list[str]
+    more: list[str]  # columns that go on with the options and are not mapped
+    key: str
+    first: int | None  # from which the key counts the options; None: it names them
+    kind: str  # its column, for messages
+    kinds: dict[str, str]
+    hint: str
+
+
+def _table(given: Mapping[str, object], columns: Columns, names: list[str], kinds: dict[str, str]) -> _Table:
+    options = columns["options"]
+    key = next(field for field in ("answer_from_0", "answer_from_1", "answer") if field in columns)
+    return _Table(
+        [(field, str(columns[field])) for field in TEXTS if field in columns],
+        options,
+        beyond(options, names) if isinstance(options, list) else [],
+        str(columns[key]),
+        {"answer_from_0": 0, "answer_from_1": 1}.get(key),
+        str(columns.get("kind")),
+        kinds,
+        _counts(given, columns),
+    )
+
+
 def _records(path: str | Path, given: dict, kinds: dict, clean: bool, layout: Layout) -> Iterator[Question | Reject]:
-    mapped, more, hint = None, [], ""
+    mapped, table = None, None
     for row, columns, names in FIELDS.rows(path, layout, given, OPTION):
         if columns is not mapped and columns:
-            mapped, options = columns, columns["options"]
-            more = beyond(options, names) if isinstance(options, list) else []
-            hint = _counts(given, columns)
+            mapped, table = columns, _table(given, columns, names, kinds)
         question = row.values
         if not isinstance(question, Fault):
-            question = _question(question, columns, more, kinds, hint)
-        if isinstance(question, Question):  # before the cleaning, which would take it out
-            question = _without(_LOST, "lost when the table was saved", question)
-        if clean and isinstance(question, Question):
-            question = cleaned(question)
+            assert table is not None  # a row with values has columns
+            question = _question(question, table)
         if isinstance(question, Question):
-            question = _without(_CONTROL, "a control character or a mark of direction", question)
+            question = _checked(question, clean)
         if isinstance(question, Fault):
             yield Reject(_id(row, columns), row.where, *question)
         else:
@@ -92,9 +118,11 @@ def _records(path: str | Path, given: dict, kinds: dict, clean: bool, layout: La
 
 
 def _id(row: Row, columns: Columns) -> str:
-    value = row.values.get(str(columns.get("id"))) if isinstance(row.values, dict) else None
-    text = text_of(value)
-    return text.strip() if isinstance(text, str) and text.strip() else f"{row.table}/{row.number}"
+    if "id" in columns and isinstance(row.values, dict):
+        text = text_of(row.values.get(str(columns["id"])))
+        if isinstance(text, str) and text.strip():
+            return text.strip()
+    return f"{row.table}/{row.number}"
 
 
 def _counts(given: Mapping[str, object], columns: Columns) -> str:
@@ -104,59 +132,61 @@ def _counts(given: Mapping[str, object], columns: Columns) -> str:
     return f"{ways[0]} if it counts from 0, {ways[1]} if from 1"
 
 
-def _question(values: Mapping, columns: Columns, more: list[str], kinds: dict[str, str], hint: str) -> Question | Fault:
+def _question(values: Mapping, table: _Table) -> Question | Fault:
     """Returns the question of a row, without id and place, or the Fault for which it is not trusted."""
-    texts = {}
-    for field in ("subject", "kind", "context", "stem", "rationale"):
-        text = text_of(values.get(str(columns[field]))) if field in columns else ""
+    texts = dict.fromkeys(TEXTS, "")
+    for field, column in table.texts:
+        text = values.get(column)
+        text = text if type(text) is str else text_of(text)
         if isinstance(text, Fault):
             return Fault(f"a {field} that is no text", text.reason)
         texts[field] = text.strip()
-    if left := next((name for name in more if str(values.get(name) or "").strip()), None):
+    if table.more and (left := next((name for name in table.more if str(values.get(name) or "").strip()), None)):
         return Fault("an option in a column that is not mapped", f"{left}: {str(values[left])[:40]!r}")
-    where = columns["options"]
-    cell = [values.get(name) for name in where] if isinstance(where, list) else values.get(where)
-    field = next((field for field in ("answer_from_0", "answer_from_1") if field in columns), "answer")
-    key = values.get(str(columns[field]))
-    kind = read_kind(texts["kind"], kinds) if texts["kind"] or "" in kinds else "any"
+    cell = [*map(values.get, table.options)] if isinstance(table.options, list) else values.get(table.options)
+    key, stem, word = values.get(table.key), texts["stem"], texts["kind"]
+    kind = read_kind(word, table.kinds) if word or "" in table.kinds else "any"
     if not kind:
-        how = f'"source_options={{kinds: {{{texts["kind"]!r}: single}}}}"'
-        return Fault(
-            "a kind that is not known",
-            f"{columns['kind']} is {texts['kind']!r}; explain it: {how}, multi or true_false",
-        )
+        how = f'"source_options={{kinds: {{{word!r}: single}}}}"'
+        return Fault("a kind that is not known", f"{table.kind} is {word!r}; explain it: {how}, multi or true_false")
     options = read_options(cell)
     if kind == "true_false":
-        read = true_or_false(key, texts["stem"], None if is_empty(cell) else options, hint)
+        read = true_or_false(key, stem, None if is_empty(cell) else options, table.hint)
     else:
-        read = read_key(key, options, {"answer_from_0": 0, "answer_from_1": 1}.get(field), hint)
+        read = read_key(key, options, table.first, table.hint)
     if isinstance(read, Fault):
         return read
     options, letters = read
-    kind = {"any": "multi" if len(set(letters)) > 1 else "single", "true_false": "single"}.get(kind, kind)
-    checked = check_question(kind, texts["stem"], dict(zip(LETTERS, options.texts, strict=False)), letters)
+    if kind in ("any", "true_false"):
+        kind = "multi" if kind == "any" and len(set(letters)) > 1 else "single"
+    checked = check_question(kind, stem, dict(zip(LETTERS, options.texts, strict=False)), letters)
     if isinstance(checked, Fault):
         return checked
-    return Question(
-        "", "table", texts["subject"], kind, texts["stem"], *checked, texts["context"], "", texts["rationale"]
-    )
+    return Question("", "table", texts["subject"], kind, stem, *checked, texts["context"], "", texts["rationale"])
 
 
-def _without(characters: re.Pattern, what: str, question: Question) -> Question | Fault:
-    """Returns the question, or the Fault of a text that holds one of the characters."""
-    whole = "\n".join((question.subject, question.context, question.stem, question.rationale, *question.options))
-    if not (bad := characters.search(whole)):
-        return question
-    around = whole[max(0, bad.start() - 20) : bad.end() + 20]
-    return Fault("a character that is no text", f"U+{ord(bad[0]):04X}, {what}, in {around!r}")
+def _checked(question: Question, clean: bool) -> Question | Fault:
+    """Returns the question, cleaned with `clean`, or the Fault of characters that are no text."""
+    texts = (question.subject, question.context, question.stem, question.rationale, *question.options)
+    whole = "".join(texts)
+    if "\ufffd" in whole:  # before the cleaning, which would take it out
+        return _no_text("lost when the table was saved", whole, whole.index("\ufffd"))
+    if clean and (results := clean_texts(texts, LEAVE)):
+        return _cleaned(question, results)
+    if not whole.isprintable() and (bad := _CONTROL.search(whole)):
+        return _no_text("a control character or a mark of direction", whole, bad.start())
+    return question
 
 
-def cleaned(question: Question) -> Question | Fault:
-    """Returns the question with its texts cleaned as posts are, the removed spans counted in its trail; a Fault when
-    cleaning leaves nothing of the stem or an option, or makes two options one.
+def _no_text(what: str, whole: str, at: int) -> Fault:
+    around = whole[max(0, at - 20) : at + 21]
+    return Fault("a character that is no text", f"U+{ord(whole[at]):04X}, {what}, in {around!r}")
+
+
+def _cleaned(question: Question, results: list[Cleaned]) -> Question | Fault:
+    """Returns the question with its cleaned texts, the removed spans counted in its trail; a Fault when cleaning leaves
+    nothing of the stem or an option, or makes two options one.
     """
-    parts = [question.subject, question.context, question.stem, question.rationale, *question.options]
-    results = [Cleaned(part) if _PLAIN.fullmatch(part) else clean_text(part, LEAVE, flags=False) for part in parts]
     texts = [result.text for result in results]
     question.subject, question.context, question.stem, question.rationale, *question.options = texts
     if not question.stem or not all(question.options):

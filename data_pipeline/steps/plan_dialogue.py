@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field, model_validator
 
 from data_pipeline.llm.structured import Failure, ask_again, calls_report, under
 from data_pipeline.prompts import prompt_hash, render
-from data_pipeline.records import Ask, Post, Reject, Request, note
+from data_pipeline.records import Ask, Fault, Post, Reject, Request, note
+from data_pipeline.safety.cleaning import checked_reply, without_control
 from data_pipeline.safety.guidance import add_flags, crisis_entry, post_text
 from data_pipeline.steps import Calls, Outcome, Size, Step, StepSettings, counts_under, tidy
 
@@ -54,7 +55,8 @@ async def row(post: Post, settings: Settings, ask: Ask) -> Outcome:
         reject = Reject(post.id, post.meta.get("where", post.id), "no plan", plan.reason)
         post.meta["plan"] = None
     else:
-        post.meta["plan"] = plan.model_dump()
+        themes = list(map(without_control, plan.themes))
+        post.meta["plan"] = plan.model_dump() | {"emotion": without_control(plan.emotion), "themes": themes}
         note(post, NAME, row=post.id, sample=sample, prompt=prompt_hash(f"{NAME}.{settings.language}"))
         outcome.counts["rounds", plan.rounds] += 1
     if post.meta.get("crisis"):
@@ -111,7 +113,8 @@ def _fault(plan: Plan, settings: Settings) -> str:
         return f"{len(plan.themes)} themes for {plan.rounds} rounds"
     if not plan.emotion.strip() or not all(theme.strip() for theme in plan.themes):
         return "an empty emotion or theme"
-    return ""
+    checked = map(checked_reply, (plan.emotion, *plan.themes))
+    return next((fault.reason for fault in checked if isinstance(fault, Fault)), "")
 
 
 STEP = Step(takes=(Post,), settings=Settings, row=row, asks="model", calls=calls, report=report, files=("crisis",))

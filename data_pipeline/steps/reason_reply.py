@@ -19,7 +19,7 @@ from pydantic import Field
 from data_pipeline import dialogues
 from data_pipeline.llm.structured import once_more
 from data_pipeline.prompts import prompt_hash, render
-from data_pipeline.records import Ask, Dialogue, Fault, Reject, Request, Response, Turn, note
+from data_pipeline.records import NO_TEXT, Ask, Dialogue, Fault, Reject, Request, Response, Turn, note
 from data_pipeline.safety.cleaning import checked_reply
 from data_pipeline.safety.crisis import crisis_flags
 from data_pipeline.safety.guidance import Helplines, add_flags, crisis_entry, guidance, guided_turns, note_guidance
@@ -152,7 +152,8 @@ async def _reason(turn: _Next, settings: Settings, ask: Ask, counts: Counter) ->
             counts["turns"] += 1
             return read, request.sample
         counts["fault", f"{read.fault.code}: {read.rule}" if read.rule else read.fault.code] += 1
-        if reply.finish == "failed" or request.sample:  # a failed call was tried often enough; the next run asks it
+        # A failed call was tried often enough, the next run asks it; what refuses refuses again.
+        if reply.finish in ("failed", *NO_TEXT) or request.sample:
             return read, request.sample
         request = once_more(request)
 
@@ -187,6 +188,8 @@ def _read(reply: Response, turn: _Next) -> _Read:
     """Returns thought and reply; without a fault both can be used."""
     if reply.finish == "failed":
         return _Read(fault=Fault("no reply", reply.error))
+    if reply.finish in NO_TEXT:
+        return _Read(fault=Fault(NO_TEXT[reply.finish]))
     if reply.finish == "length":
         return _Read(fault=Fault("cut off at max_tokens"))
     if reply.finish == "content_filter":

@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field
 from data_pipeline.llm.structured import Failure, ask_json, calls_report, under
 from data_pipeline.prompts import prompt_hash, question_messages, render
 from data_pipeline.records import LETTERS, Ask, Fault, Question, Reject, Request, Response, note
+from data_pipeline.safety.cleaning import checked_reply
 from data_pipeline.steps import Calls, Outcome, Size, Step, StepSettings, counts_under, open_question, tidy
 from reward.answer import read_answer
 from reward.thought import split_thought, template_opened
@@ -168,8 +169,10 @@ def read_rationale(response: Response, question: Question) -> _Answer:
         fault = Fault("no thought")
     elif "<think>" in rationale or "</think>" in rationale:
         fault = Fault("a tag inside the thought")
+    elif isinstance(checked := checked_reply(rationale), Fault):
+        fault = checked
     else:
-        fault = None
+        rationale, fault = checked, None
     return _Answer(rationale, letters, fault)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.dialogues import MESSAGE_ROLES, ROLES, fault
+from data_pipeline.encodings import check_encoding, read_text
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Dialogue, Fault, Reject, Turn
+from data_pipeline.records import Dialogue, Fault, Reject, Turn, json_or_fault
 from data_pipeline.tables.rows import Layout, Row, table_rows
 from reward.thought import leading_thought
 
@@ -43,6 +44,8 @@ class Form:
                 raise BadInput(f"options.roles: {name}={role!r}; a role is {', '.join(MESSAGE_ROLES)}")
         if isinstance(self.ignore, str):
             raise BadInput(f"options.ignore={self.ignore}: takes a list, [{self.ignore}]")
+
+        check_encoding(self.encoding, "options.encoding")
 
     def role(self, name: object) -> str | None:
         """Returns system, client or counselor; None for a name that is not understood."""
@@ -180,6 +183,12 @@ def files(path: str | Path, *suffixes: str) -> list[Path]:
     if not there:
         raise BadInput(f"{path}: {'no ' + ' or '.join(suffixes) + ' file in it' if path.is_dir() else 'no such file'}")
     return there
+
+
+def json_file(file: Path, form: Form) -> object:
+    """Returns the JSON value of a file in the form's encoding, or the Fault for which there is none."""
+    text = read_text(file, form.encoding)
+    return text if isinstance(text, Fault) else json_or_fault(text.encode("utf-8", "surrogatepass"))
 
 
 def rows(path: str | Path, form: Form, split: str = "", columns: Collection[str] = ()) -> Iterator[Row]:

@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
+from data_pipeline.encodings import other_encoding
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Fault
-from data_pipeline.tables.encodings import other_encoding
 
 SEPARATORS = ",\t;|"
 HEADER_WITHIN = 20  # rows at the top among which the header is looked for; ours
@@ -17,12 +17,13 @@ Cells = list[str]
 Fits = Callable[[list[str]], float]  # which share of the wanted columns a header has, 0 to 1
 
 
-def delimited_rows(path: Path, encoding: str, fits: Fits) -> Iterator[tuple[int, dict | Fault]]:
+def delimited_rows(path: Path, encoding: str, sure: bool, fits: Fits) -> Iterator[tuple[int, dict | Fault]]:
     """Yields (number, {column: cell} or Fault) of every row that holds something, the header's aside.
 
     The number is the spreadsheet's: the first row is 1, empty ones count, and a cell may hold line breaks. The header
-    is the row near the top that `fits` best, under the separator that makes it so; a row above it is a Fault. Raises
-    BadInput for a file without a header or with a column name twice.
+    is the row near the top that `fits` best, under the separator that makes it so; a row above it is a Fault. With
+    `sure` every row stands in the encoding; without it those that do not are Faults. Raises BadInput for a file without
+    a header or with a column name twice.
     """
     csv.field_size_limit(sys.maxsize)
     separator, header_at, names = _header(path, encoding, fits)
@@ -32,16 +33,17 @@ def delimited_rows(path: Path, encoding: str, fits: Fits) -> Iterator[tuple[int,
                 yield number, cells
             elif number == header_at or not any(map(str.strip, cells)):
                 continue
-            elif other := other_encoding(separator.join(cells), encoding):
+            elif not sure and (other := other_encoding(separator.join(cells), encoding)):
                 yield number, Fault("not in the encoding of the file", f"{encoding}; {other[:40]!r}")
             elif number < header_at:
                 if not cells[0].startswith("sep="):  # Excel's hint
                     yield number, Fault("above the header", f"which is row {header_at}; {separator.join(cells)[:40]!r}")
-            elif any(map(str.strip, cells[len(names) :])):
+            elif len(cells) > len(names) and any(map(str.strip, cells[len(names) :])):
                 detail = f"{len(cells)}, the header has {len(names)}; the last is {cells[-1][:40]!r}"
                 yield number, Fault("more cells than columns", detail)
             else:
-                cells += [""] * (len(names) - len(cells))
+                if len(cells) < len(names):
+                    cells += [""] * (len(names) - len(cells))
                 yield number, dict(zip(names, cells, strict=False))
 
 

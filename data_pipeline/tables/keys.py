@@ -40,9 +40,9 @@ def read_key(value: object, options: Options | Fault, index: int | None, hint: s
         return options
     if isinstance(value, Fault):
         return value
-    value = as_json(value)
     if isinstance(value, str):
-        value = as_python(value)
+        value = as_json(value)
+        value = as_python(value) if isinstance(value, str) else value
     items = value if isinstance(value, list) else [value]
     if not items or all(item is None or item == "" for item in items):
         return Fault("no answer")
@@ -74,8 +74,10 @@ def _by_index(text: str, options: Options, index: int) -> str | Fault:
 
 def _by_name(text: str, options: Options, alone: bool, hint: str) -> str | Fault:
     """Returns the letters for letters, for a label, for the text of an option, or for a letter and its text."""
-    folded = text if text.isascii() else unicodedata.normalize("NFKC", text).strip()
-    there, compared = LETTERS[: len(options.texts)], plain(text)
+    there = LETTERS[: len(options.texts)]
+    if len(text) == 1 and text in there and not options.labels and text.casefold() not in options.plain:
+        return text  # nearly all
+    folded, compared = text if text.isascii() else unicodedata.normalize("NFKC", text).strip(), plain(text)
     by_text = LETTERS[options.plain.index(compared)] if compared and compared in options.plain else ""
     if folded.isupper() and folded.isascii() and folded.isalpha():
         letters = folded

@@ -16,6 +16,7 @@ _LABELS, _TEXTS = ("key", "label", "letter", "id", "option_key"), ("value", "tex
 OWN_LETTER = r"\s*(?:[（(【\[]\s*{0}\s*[)）】\]]\s*[.．、:：,，]?|{0}\s*[.．、:：)）]|{0}(?=\s))\s*"
 _OWN = [re.compile(OWN_LETTER.format(f"[{a}{a.lower()}{chr(ord(a) + 0xFEE0)}{chr(ord(a) + 0xFF00)}]")) for a in LETTERS]
 _ANY_LETTER = re.compile(OWN_LETTER.format("[A-Za-zＡ-Ｚａ-ｚ]"))
+_ALIKE = re.compile("[\u4e00-\u9fff]+")  # as they are compared already
 _LETTER_AND_SIGN = re.compile(r"\s*([A-Za-z])\s*[.．、:：)）]")
 _MARKED = re.compile(
     r"(?:^|(?<=[\s|;；,，。]))(?:[（(【\[]([A-Za-zＡ-Ｚ])[)）】\]]|([A-Za-zＡ-Ｚ])\s*[.．、:：)）])\s*"
@@ -23,7 +24,7 @@ _MARKED = re.compile(
 _LINE = re.compile(r"\s*(?:[（(【\[]?([A-Za-zＡ-Ｚ])\s*[.．、:：)）】\]]|([A-Za-zＡ-Ｚ])(?=\s))\s*")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Options:
     texts: list[str]
     plain: list[str]  # the texts as they are compared
@@ -39,9 +40,9 @@ def read_options(value: object) -> Options | Fault:
     """
     if isinstance(value, Fault):
         return value
-    value = as_json(value)
     if isinstance(value, str):
-        value = as_python(value)
+        value = as_json(value)
+        value = as_python(value) if isinstance(value, str) else value
     labels: list[str] = []
     if isinstance(value, dict) and len(value) == 2 and all(isinstance(part, list) for part in value.values()):
         value = _pairs_of_lists(value)
@@ -54,22 +55,25 @@ def read_options(value: object) -> Options | Fault:
         labels, value = [str(key).strip() for key in value], list(value.values())
     if not isinstance(value, list):
         return Fault("options that are neither a list nor an object nor lettered lines", short(value))
-    if any(isinstance(item, dict) for item in value):
+    if any([isinstance(item, dict) for item in value]):
         pairs = [_pair(item) for item in value]
         if isinstance(fault := next((pair for pair in pairs if isinstance(pair, Fault)), None), Fault):
             return fault
         labels, value = [label for label, _ in pairs], [text for _, text in pairs]
     if len(value) > len(LETTERS):
         return Fault("more than 26 options", str(len(value)))
-    texts = [text_of(item) for item in value]
-    if isinstance(fault := next((text for text in texts if isinstance(text, Fault)), None), Fault):
-        return Fault("an option that is no text", fault.reason)
-    return _in_order([str(text) for text in texts], labels)
+    texts = []
+    for item in value:
+        text = item if type(item) is str else text_of(item)
+        if isinstance(text, Fault):
+            return Fault("an option that is no text", text.reason)
+        texts.append(text.strip())
+    return _in_order(texts, labels)
 
 
 def _in_order(texts: list[str], labels: list[str]) -> Options | Fault:
     """Returns the options by their letters, without their own; gaps stay, for the caller to see."""
-    letters = [letter_of(label) for label in labels]
+    letters = [label if len(label) == 1 and label in LETTERS else letter_of(label) for label in labels]
     if labels and all(letters):
         if len(set(letters)) < len(letters):
             return Fault("two options with one letter", "".join(letters))
@@ -78,14 +82,13 @@ def _in_order(texts: list[str], labels: list[str]) -> Options | Fault:
         labels = []
     elif labels and labels not in ([str(n) for n in range(1, len(labels) + 1)], [str(n) for n in range(len(labels))]):
         return Fault("labels of options that are neither letters nor numbers in a row", " ".join(labels)[:80])
-    texts = [text.strip() for text in texts]
     while texts and not texts[-1]:
         texts.pop()
     bare = _without_letters(texts)
     if isinstance(bare, Fault):
         return bare
-    compared = [plain(text) for text in bare]
-    filled = list(filter(None, compared))
+    compared = bare if _ALIKE.fullmatch("".join(bare)) else [plain(text) for text in bare]
+    filled = [text for text in compared if text]
     if len(set(filled)) < len(filled):
         return Fault("two options are the same", " | ".join(bare)[:120])
     return Options(bare, compared, labels)
@@ -95,6 +98,8 @@ def _without_letters(texts: list[str]) -> list[str] | Fault:
     """Returns the texts without the letters that they bear, where every one bears that of its place; a Fault where all
     bear letters and these stand at other places.
     """
+    if not texts or texts[0] and not _ANY_LETTER.match(texts[0]):
+        return texts
     filled = [(place, text) for place, text in enumerate(texts) if text]
     if not filled or not _ANY_LETTER.match(filled[0][1]):
         return texts

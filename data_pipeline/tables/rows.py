@@ -5,6 +5,7 @@ saved by `datasets`, or the name of a data set on the hub.
 """
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any, cast
 
 import orjson
 
+from data_pipeline.encodings import check_encoding, find_encoding, is_utf8, other_encoding
 from data_pipeline.errors import BadInput, did_you_mean
 from data_pipeline.records import Fault, json_or_fault
 from data_pipeline.tables.delimited import Fits, delimited_rows
-from data_pipeline.tables.encodings import find_encoding, other_encoding
 
 _SPLIT = re.compile(r"(?:^|[-_./])(train|validation|valid|val|dev|test)(?=[-_./])")
+BATCH = 10_000  # rows of Parquet that are held at once; ours
 LARGEST = 500_000_000  # bytes of a file that has to be read from its beginning to its end; ours
 
 
@@ -34,7 +36,7 @@ class Layout:
         return '"' + self.option.replace("KEY", key).replace("VALUE", value) + '"'
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Row:
     """A row of a table: its values by column, or the Fault for which it cannot be read."""
 
@@ -110,9 +112,10 @@ def _file(path: Path, table: str, layout: Layout, fits: Fits) -> Iterator[Row]:
         return
     else:
         rows = _text(path, layout, fits)
+    where = f"{path} row "
     try:
         for number, values in rows:
-            yield Row(table, number, f"{path} row {number}", values)
+            yield Row(table, number, f"{where}{number}", values)
     except UnicodeDecodeError as error:  # of UTF-16; other encodings tell the row
         raise BadInput(f"{path}: not {error.encoding} ({error.reason} at byte {error.start})") from None
 
@@ -129,22 +132,21 @@ def _too_large(path: Path, size: int) -> str:
 
 
 def _text(path: Path, layout: Layout, fits: Fits) -> Iterator[tuple[int, dict | Fault]]:
-    encoding = layout.encoding or _encoding(path, layout)
+    sure = layout.encoding in ("", "utf-8") and is_utf8(path)
+    encoding = "utf-8-sig" if sure else check_encoding(layout.encoding, f"{path}: encoding") or _encoding(path, layout)
     try:
         with path.open(encoding=encoding, errors="surrogateescape") as file:
             first = next((line for line in file if line.strip()), "").lstrip()
-    except LookupError:
-        raise BadInput(f"{path}: encoding={encoding}: no such encoding, such as utf-8, gb18030, big5") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: not {encoding} ({error.reason} at byte {error.start})") from None
     if first.startswith("["):
         return _json(path, encoding)
     if first.startswith("{"):
         one = not isinstance(json_or_fault(first.encode("utf-8", "replace")), Fault)
-        return _lines(path, encoding) if one else _json(path, encoding)
+        return (_utf8_lines(path) if sure else _lines(path, encoding)) if one else _json(path, encoding)
     if not first:
         raise BadInput(f"{path}: an empty file")
-    return delimited_rows(path, encoding, fits)
+    return delimited_rows(path, encoding, sure, fits)
 
 
 def _encoding(path: Path, layout: Layout) -> str:
@@ -168,6 +170,15 @@ def _lines(path: Path, encoding: str) -> Iterator[tuple[int, dict | Fault]]:
                 yield number, Fault("not in the encoding of the file", f"{encoding}; {other.strip()[:40]!r}")
             else:
                 yield number, _object(json_or_fault(line.strip().encode("utf-8")))
+
+
+def _utf8_lines(path: Path) -> Iterator[tuple[int, dict | Fault]]:
+    """Yields as `_lines`, of a file that is UTF-8 throughout."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            line = (line.removeprefix(BOM_UTF8) if number == 1 else line).strip()
+            if line:
+                yield number, _object(json_or_fault(line))
 
 
 def _json(path: Path, encoding: str) -> Iterator[tuple[int, dict | Fault]]:
@@ -197,7 +208,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict]]:
 
     number = 0
     try:
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1000):
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=BATCH):
             for values in batch.to_pylist():
                 number += 1
                 yield number, values

@@ -8,17 +8,17 @@ from urllib.parse import unquote
 
 from data_pipeline.records import Fault
 from data_pipeline.texts import hypertext
-from data_pipeline.texts.encodings import decode
-from data_pipeline.texts.text import Paragraph, Text, Unreadable, under_headings
+from data_pipeline.texts.text import Paragraph, Text, Unreadable, decoded, under_headings
 
 LARGEST = 32 << 20  # bytes of a page, unpacked, that are held at once; ours
 _DECLARED = re.compile(rb"""(?i)(?:encoding\s*=\s*["']|charset\s*=\s*["']?)([a-z0-9_:.-]+)""")
 _BROKEN = (zipfile.BadZipFile, KeyError, ValueError, RuntimeError, NotImplementedError, EOFError, OSError)
 
 
-def read(file: Path) -> Text:
+def read(file: Path, encoding: str = "") -> Text:
     """Returns the book's text, its pages read one after the other as they are taken; a page that cannot be read is
-    told in `left_out`. Raises Unreadable for a file that is no EPUB.
+    told in `left_out`. `encoding` is that of all pages; "" takes what each declares, or finds it. Raises Unreadable for
+    a file that is no EPUB.
     """
     from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]  # lxml has no stubs
 
@@ -35,18 +35,18 @@ def read(file: Path) -> Text:
         raise Unreadable("not an EPUB that can be read", str(error)) from None
     pages = list(dict.fromkeys(str(package.parent / place.partition("#")[0]) for place in spine if place))
     text = Text(iter(()), title=title)
-    text.paragraphs = _paragraphs(file, pages, text)
+    text.paragraphs = _paragraphs(file, pages, text, encoding)
     return text
 
 
-def _paragraphs(file: Path, pages: list[str], text: Text) -> Iterator[Paragraph]:
+def _paragraphs(file: Path, pages: list[str], text: Text, given: str) -> Iterator[Paragraph]:
     section = 0
     with zipfile.ZipFile(file) as book:
         for page in pages:
             try:
                 content = _bytes(book, page)
                 declared = _DECLARED.search(content[:2000])
-                plain, encoding = decode(content, declared[1].decode() if declared else "")
+                plain, encoding = decoded(content, given, declared[1].decode() if declared else "")
             except Unreadable as error:
                 text.left_out.append(Fault(error.fault.code, f"{page}: {error.fault.detail}".removesuffix(": ")))
                 continue

@@ -16,11 +16,12 @@ _NUMBER = re.compile(r"\d{1,4}")
 _PAGE_NUMBER = re.compile(r"[-—–·.|\s]*(?:\d{1,4}|(?=[ivxlc])(?:xc|xl|l?x{0,3})(?:ix|iv|v?i{0,3}))[-—–·.|\s]*")
 
 
-def read(file: Path) -> Text:
+def read(file: Path, encoding: str = "") -> Text:
     """Returns the text in paragraphs, which end with a line that ends a sentence, or before an empty one.
 
     What stands at the head or foot of page after page, alike or but for the page's number, is no part of it, and is
-    told in `left_out`; so are pages without text. Raises Unreadable for what cannot be read, and for scans.
+    told in `left_out`; so are pages without text. A PDF says itself in which `encoding` it stands. Raises Unreadable
+    for what cannot be read, and for scans.
     """
     import logging
 

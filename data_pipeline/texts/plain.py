@@ -5,20 +5,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipeline.texts import hypertext
-from data_pipeline.texts.encodings import decode
 from data_pipeline.texts.splitting import SIZE
-from data_pipeline.texts.text import Paragraph, Text, join_lines, under_headings
+from data_pipeline.texts.text import Paragraph, Text, decoded, join_lines, under_headings
 
 _FRONT = re.compile(r"\A---\s*\n(.*?)\n(?:---|\.\.\.)\s*(?:\n|\Z)", re.S)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 
 
-def read(file: Path) -> Text:
+def read(file: Path, encoding: str = "") -> Text:
     """Returns the paragraphs of a text: parted by empty lines where there are some in most of it, else the lines.
 
-    Raises Unreadable for what is not a text of one encoding.
+    `encoding` is the file's; "" finds it. Raises Unreadable for what is not a text of one encoding.
     """
-    text, encoding = decode(file.read_bytes())
+    text, encoding = decoded(file.read_bytes(), encoding)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     parts, blocks = text.split("\n"), re.split(r"\n\s*\n", text)
     if len(blocks) > 1 and max(map(len, blocks)) < 5 * SIZE and any("\n" in b.strip() for b in blocks):
@@ -26,14 +25,14 @@ def read(file: Path) -> Text:
     return Text((Paragraph(0, "", part) for part in parts), encoding=encoding)
 
 
-def read_markdown(file: Path) -> Text:
+def read_markdown(file: Path, encoding: str = "") -> Text:
     """Returns the text without its marks; subject and title of the front matter, or else the first heading's.
 
-    Raises Unreadable for what is not a text of one encoding.
+    `encoding` is the file's; "" finds it. Raises Unreadable for what is not a text of one encoding.
     """
     import yaml
 
-    text, encoding = decode(file.read_bytes())
+    text, encoding = decoded(file.read_bytes(), encoding)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     values = None
     if front := _FRONT.match(text):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from data_pipeline.encodings import decode
 from data_pipeline.records import Fault
 
 LONGEST_HEADING = 100  # characters; ours
@@ -15,6 +16,14 @@ class Unreadable(Exception):
     def __init__(self, code: str, detail: str = "") -> None:
         super().__init__(code, detail)
         self.fault = Fault(code, detail)
+
+
+def decoded(content: bytes, encoding: str = "", declared: str = "") -> tuple[str, str]:
+    """Returns (text, name of its encoding) as `decode` does; raises Unreadable for what is no text of one encoding."""
+    found = decode(content, encoding, declared)
+    if isinstance(found, Fault):
+        raise Unreadable(*found)
+    return found
 
 
 class Paragraph(NamedTuple):

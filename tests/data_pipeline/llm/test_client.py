@@ -12,6 +12,7 @@ import pytest
 from data_pipeline import llm
 from data_pipeline.errors import BadInput
 from data_pipeline.llm import Server
+from data_pipeline.llm.ledger import Ledger
 from data_pipeline.records import Request, Response
 from tests.data_pipeline.llm.conftest import KEY, requests, rows
 from tests.model_server import Answer, ModelServer, completion
@@ -256,3 +257,37 @@ def test_strange_unicode_is_kept_and_half_a_character_is_a_failure(ask, ledger):
     assert replies[1].finish == "failed" and "lone surrogate" in replies[1].error
     assert (replies[2].text, replies[2].reasoning) == ("pair 😀 half \ufffd end", "\ufffd")
     assert len(server.calls) == 2 and llm.totals(ledger)[0]["failures"] == 1
+
+
+PARTS = [{"type": "thinking", "thinking": [{"type": "text", "text": "想"}]}, {"type": "text", "text": "你"}, "好"]
+
+
+@pytest.mark.parametrize(
+    ("message", "read"),
+    [
+        ({"content": PARTS}, ("你好", "stop", "想")),
+        ({"content": None, "refusal": "I can't help with that."}, ("", "refused", "")),
+        ({"content": [{"type": "refusal", "refusal": "no"}]}, ("", "refused", "")),
+        ({"content": None, "tool_calls": [{"id": "1", "type": "function"}]}, ("", "tool_calls", "")),
+        ({"content": "好", "tool_calls": []}, ("好", "stop", "")),
+    ],
+)
+def test_what_is_no_plain_text_is_an_answer_and_asked_once(message, read, ledger):
+    with ModelServer(plan={"said": [Answer(completion(message.pop("content"), **message))]}) as server:
+        for _ in range(2):
+            (reply,) = llm.run_all(Server(server.url, "tiny", attempts=8), requests("said"), ledger, "parts")
+            assert (reply.text, reply.finish, reply.reasoning) == read
+        assert server.counts()["said"] == 1
+
+
+def test_the_model_that_answers_is_recorded_and_a_change_told(ledger, caplog):
+    plan = {name: [Answer(completion('"model": "x"') | {"model": name})] for name in ("tiny-0901", "tiny-1001")}
+    with ModelServer(plan=plan) as server:
+        settings = Server(server.url, "tiny")
+        llm.run_all(settings, requests("tiny-0901"), ledger, "first")
+        assert not caplog.records
+        llm.run_all(settings, requests("tiny-0901", "tiny-1001"), ledger, "again")
+    (told,) = caplog.records
+    assert "answers as tiny-1001, earlier calls of this run as tiny-0901" in told.getMessage()
+    with Ledger(ledger) as opened:
+        assert opened.served("tiny") == ["tiny-0901", "tiny-1001"] and opened.served("other") == []

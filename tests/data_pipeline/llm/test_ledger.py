@@ -28,7 +28,7 @@ def test_a_file_that_is_no_ledger_is_refused_and_left_alone(ask, ledger):
     with sqlite3.connect(ledger) as db:
         db.execute("CREATE TABLE notes (text)")
     db.close()
-    with pytest.raises(BadInput, match="not a ledger of version 1"):
+    with pytest.raises(BadInput, match="not a ledger of version 2"):
         llm.totals(ledger)
     with pytest.raises(BadInput, match="unable to open"):
         llm.totals(ledger.parent)
@@ -161,3 +161,16 @@ def test_a_ledger_that_another_process_holds_does_not_hold_up_the_event_loop(led
 
     with ModelServer() as server:
         assert asyncio.run(run(server.url)).text == "reply to a"
+
+
+def test_a_ledger_of_the_version_before_is_taken_on(ask, ledger):
+    with ModelServer() as server:
+        ask(server.url, "a")
+        with sqlite3.connect(ledger) as db:
+            db.execute("ALTER TABLE calls DROP COLUMN served")
+            db.execute("PRAGMA user_version = 1")
+        db.close()
+        ask(server.url, "a", "b")
+        assert server.counts() == {"a": 1, "b": 1}
+    with Ledger(ledger) as opened:
+        assert [call.row for call in opened.calls("step", "a", 0)] == ["a"] and opened.served("tiny") == ["tiny"]

@@ -1,5 +1,6 @@
 """Replies as objects: read strictly, repaired by asking again, counted; by the real client and recorded replies."""
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -10,7 +11,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from data_pipeline import llm, prompts
 from data_pipeline.llm import Server, recorded
-from data_pipeline.llm.structured import Failure, parse
+from data_pipeline.llm.structured import Failure, ask_json, parse
 from data_pipeline.records import Request, Response, write_jsonl
 from tests.data_pipeline.scripted import ask_all_json
 from tests.model_server import Answer, ModelServer, completion
@@ -204,3 +205,23 @@ def test_a_server_with_json_schema_gets_the_schema_and_others_do_not(tmp_path):
     assert schema["additionalProperties"] is False and schema["required"] == ["stem", "options", "answer", "score"]
     assert schema["$defs"]["Option"]["properties"]["letter"]["enum"] == ["A", "B", "C", "D"]
     assert "response_format" not in server.calls[1].body
+
+
+def test_a_refusal_is_not_repaired_and_a_long_reply_is_shown_in_part():
+    asked = []
+
+    def answering(*replies):
+        async def ask(requests):
+            asked.extend(requests)
+            return [replies[min(len(asked), len(replies)) - 1]]
+
+        return ask
+
+    request = Request("step", "row", 0, [{"role": "user", "content": "说"}])
+    result, counts = asyncio.run(ask_json(answering(Response("", "refused", 0)), request, Item))
+    assert isinstance(result, Failure) and result.reason == "the model refuses" and len(asked) == 1
+    asked.clear()
+    long = Response("{" + "坏" * 1_000_000, "stop", 0)
+    result, counts = asyncio.run(ask_json(answering(long, Response(TEXT, "stop", 0)), request, Item))
+    assert isinstance(result, Item) and counts["repaired"] == 1
+    assert len(asked[1].messages[1]["content"]) < 21_000

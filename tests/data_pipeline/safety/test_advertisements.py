@@ -28,15 +28,27 @@ def test_the_examples_are_told_apart():
     assert right / len(ADVERTISEMENTS) >= 0.9 and len(wrong) <= 2, wrong
 
 
-def test_blind_examples_are_told_apart_as_when_they_were_scored():
-    """150 of each, written by somebody who had not seen the rules and scored once (2026-11-29): 88 taken rightly, 1
-    wrongly; the weights alone: precision 0.989, recall 0.593, below the bar of 0.80; of 20 English ones none. What is
-    fitted on them from here is not blind.
+def test_examples_of_another_hand_are_told_apart():
+    """150 of each, written by somebody who had not seen the rules, and scored once (2026-11-29) by the weights of then:
+    precision 0.989, recall 0.593. They are for development since: the weights are fitted to them, too.
     """
     lines = (Path(__file__).parent / "advertisements_blind.txt").read_text("utf-8").splitlines()
     taken = [line for line in lines if is_taken(line[2:])]
     right = sum(line.startswith("+ ") for line in taken)
-    assert len(lines) == 300 and right >= 88 and len(taken) - right <= 1
+    assert len(lines) == 300 and right >= 140 and len(taken) - right <= 1
+
+
+def test_contact_data_alone_are_masked_and_sell_nothing():
+    for text in ("加我微信abc12345，想找人说说话。", "我的QQ是123456789，有同样经历的可以找我。"):
+        assert "已隐去" in clean_text(text).text and not is_taken(text)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_english_advertisements_go_and_what_people_tell_stays(whole):
+    own = "I pay $120 a session and I can't tell if it helps. My sister joined an MLM and I miss her."
+    ad = "DM me for my free anxiety workbook, then join my 6-week program for just $199!"
+    text = f"{own} {ad}" if whole else own
+    assert clean_text(text).text == own and [span.text for span in find_advertisements(text)] == [ad] * whole
 
 
 @pytest.mark.parametrize(

@@ -41,10 +41,10 @@ def test_the_name_of_an_author_is_masked_where_it_stands_alone():
 
 
 def test_long_lines_of_numbers_take_no_time():
-    started = time.perf_counter()
+    started = time.process_time()
     for line in ("1" * 190 + "x", "赞 1 " * 45 + "x", "收起评论" * 45 + "x", ("作者：" + "某" * 60 + "\n") * 300):
         find_page_furniture(line)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 REPLY = "听起来你这段时间很不容易，夜里睡不着，白天又要撑着上课。"

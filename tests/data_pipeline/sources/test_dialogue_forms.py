@@ -104,14 +104,14 @@ def test_smilechat_files_that_are_no_dialogue_are_rejected(tmp_path):
     write(tmp_path / "1.json", [{"role": "client", "content": "问"}, {"role": "counselor", "content": "答"}])
     write(tmp_path / "2.json", "[{")
     write(tmp_path / "3.json", {"role": "client"})
-    (tmp_path / "4.json").write_bytes('["问"]'.encode("gbk"))
-    kept, broken, other, gbk = smilechat.read(tmp_path)
+    (tmp_path / "4.json").write_bytes('["问"]\n'.encode("gbk") + '["第二个问题"]'.encode())
+    kept, broken, other, mixed = smilechat.read(tmp_path)
     assert isinstance(kept, Dialogue)
-    assert isinstance(broken, Reject) and isinstance(other, Reject) and isinstance(gbk, Reject)
+    assert isinstance(broken, Reject) and isinstance(other, Reject) and isinstance(mixed, Reject)
     assert (kept.id, kept.meta) == ("smilechat/1", {"where": str(tmp_path / "1.json")})
     assert broken.code == "broken JSON" and broken.detail.startswith("line 1, column ")
     assert other.reason == "expected a list of turns: found dict"
-    assert gbk.code == "broken JSON" and gbk.where == str(tmp_path / "4.json")
+    assert mixed.code == "several encodings in one file" and mixed.where == str(tmp_path / "4.json")
 
 
 def test_cpsycound_texts(tmp_path):
@@ -121,14 +121,16 @@ def test_cpsycound_texts(tmp_path):
     write(tmp_path / "case_3.txt", text + "\n督导师：很好")
     (tmp_path / "case_4.txt").write_bytes(text.encode("gbk"))
     kept, titled, third, gbk = cpsycoun.read(tmp_path)
-    assert isinstance(kept, Dialogue)
-    assert isinstance(titled, Reject) and isinstance(third, Reject) and isinstance(gbk, Reject)
+    assert isinstance(kept, Dialogue) and isinstance(gbk, Dialogue)
+    assert isinstance(titled, Reject) and isinstance(third, Reject)
+    told = [r.code for r in cpsycoun.read(tmp_path, encoding="utf-8") if isinstance(r, Reject)]
+    assert told[-1] == "broken UTF-8"
     answer = "答：\n\n1. 倾听：多听\n2. 表达"
     assert kept.turns == [Turn("client", "问"), Turn("counselor", answer), Turn("client", "谢谢")]
     assert (kept.id, "benchmark" in kept.meta) == ("cpsycoun/case_1", False)
     assert titled.reason.startswith("text before the first speaker: '标题'; speakers are 来访者")
     assert third.reason.startswith("a role that is not understood: '督导师', turn 4")
-    assert gbk.reason.startswith("not UTF-8: invalid start byte at byte ")
+    assert gbk.turns == kept.turns
 
 
 def test_cpsycoune_lists_are_a_benchmark(tmp_path):

@@ -26,13 +26,14 @@ STEPS = step_names()
 READ_ANSWERS = {"select_challenging", "write_rationales"}
 WITH_CRISIS = {"clean", "plan_dialogue", "write_dialogue", "reason_reply", "validate_dialogue", "rewrite_empathy"}
 WITH_GUIDANCE = WITH_CRISIS - {"clean"}
+WITH_CRISIS |= {"write_rationales"}  # rationales pass the cleaning, which leaves what speaks of a crisis
 ASKING = {name for name in STEPS if find_step(name, "the test").asks}
-CHECKED = {"clean", "reason_reply", "rewrite_empathy", "write_dialogue"}
+CHECKED = {"clean", "plan_dialogue", "reason_reply", "rewrite_empathy", "write_dialogue", "write_rationales"}
 CLEANING = (
     "safety/clean_rules.yaml",
     "safety/personal_data.yaml",
     "safety/page_furniture.yaml",
-    "safety/advertisements.yaml",
+    "safety/advertisement_signs.txt",
     "safety/advertisement_weights.tsv",
 )
 RULES = {

@@ -1,0 +1,210 @@
+"""In which encoding people's files stand. Whoever reads a text or a table of theirs asks here."""
+
+import codecs
+from collections.abc import Iterable
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+
+from data_pipeline.errors import BadInput
+from data_pipeline.records import Fault
+
+MARKS = {  # first bytes, the longest first
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+    b"\xef\xbb\xbf": "utf-8-sig",
+}
+SAMPLE = 2000  # lines that are looked at to tell GB18030 from Big5 and others; ours
+COMMON = 0.85  # share of a Chinese text's characters that stand among the few thousand common ones; ours
+PIECE = 1 << 20  # bytes that are looked at together
+_TELLING = 12  # bytes beyond ASCII of a line that are UTF-8 by no chance; ours
+_WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "iso8859-1": "cp1252", "ascii": "cp1252"}  # what such files hold
+
+
+def find_encoding(lines: Iterable[bytes]) -> str | None:
+    """Returns the encoding of a file, given as its lines (bytes up to and with b"\\n"); None for what is no text.
+
+    By its byte order mark; else UTF-8 when most lines that are not ASCII are valid in it; else GB18030 or Big5 when
+    nearly all characters are common ones there; else Windows-1252 for a text of Latin letters; else what
+    charset-normalizer finds. Single lines may stand in another
+    encoding all the same: decode strictly, or with errors="surrogateescape" and ask `other_encoding`.
+    """
+    lines = iter(lines)
+    first = next(lines, b"")
+    for mark, name in MARKS.items():
+        if first.startswith(mark):
+            return name
+    valid, invalid, sample = 0, 0, []
+    for line in chain([first], lines):
+        if b"\0" in line:
+            return None
+        if line.isascii():
+            continue
+        try:
+            line.decode("utf-8")
+            valid += 1
+        except UnicodeDecodeError:
+            invalid += 1
+            if invalid <= SAMPLE:
+                sample.append(line)
+    return "utf-8" if valid >= invalid else older_encoding(b"".join(sample))
+
+
+def is_utf8(file: Path) -> bool:
+    """Returns whether the whole file is UTF-8: then none of its lines need be asked."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with file.open("rb") as opened, suppress(UnicodeDecodeError):
+        while piece := opened.read(PIECE):
+            decoder.decode(piece)
+            if b"\0" in piece:
+                return False
+        decoder.decode(b"", final=True)
+        return True
+    return False
+
+
+def check_encoding(name: str, key: str) -> str:
+    """Returns the name; raises BadInput, opening with `key`, for one that is no encoding of texts."""
+    try:
+        "".encode(name or "utf-8")
+    except LookupError:
+        raise BadInput(f"{key}={name}: no such encoding, such as utf-8, gb18030, big5") from None
+    return name
+
+
+def read_text(file: Path, encoding: str = "") -> str | Fault:
+    """Returns the text of a file as `decode` does."""
+    text = decode(file.read_bytes(), encoding)
+    return text if isinstance(text, Fault) else text[0]
+
+
+def decode(content: bytes, encoding: str = "", declared: str = "") -> tuple[str, str] | Fault:
+    """Returns (text, name of its encoding): in `encoding` if it is given; else by its mark, UTF-8, what the file
+    `declared` itself, or what it looks like.
+
+    Nothing is replaced: the text has each character that stands in `content`. A Fault is a binary file, an encoding
+    that is not known, and several encodings in one file, with the line where the second begins.
+    """
+    if encoding:
+        return _strictly(content, _codec(encoding))
+    for mark, name in MARKS.items():
+        if content.startswith(mark):
+            return _strictly(content, name)
+    if b"\0" in content:
+        return Fault("a binary file, not a text")
+    declared = _codec(declared)
+    with suppress(UnicodeDecodeError):
+        text = content.decode("utf-8")
+        if not _by_chance(text, content, declared):
+            return text, "utf-8"
+    lines = content.splitlines(keepends=True)
+    if fault := _several(lines):
+        return fault
+    if declared and declared != "utf-8":
+        with suppress(UnicodeDecodeError):  # a wrong declaration: it is found as without one
+            return content.decode(declared), declared
+    found = older_encoding(content)
+    if found is None:
+        return Fault("neither UTF-8 nor another known encoding", "a binary file? Else say encoding=NAME")
+    return _strictly(content, found)
+
+
+def _strictly(content: bytes, name: str) -> tuple[str, str] | Fault:
+    try:
+        text = content.decode(name)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        return Fault(f"broken {name.upper()}", f"line {line}, byte {error.start}: {error.reason}; save it as UTF-8")
+    return text.removeprefix("\ufeff"), name.removesuffix("-sig")
+
+
+def _codec(declared: str) -> str:
+    """Returns Python's name of an encoding, of the wider one where files hold more than they say, "" for none."""
+    try:
+        name = codecs.lookup(declared.strip()).name
+    except LookupError:
+        return ""
+    return _WIDER.get(name, name)
+
+
+def _by_chance(text: str, content: bytes, declared: str) -> bool:
+    """Whether a few bytes of the declared Chinese encoding are UTF-8 as well: 联通 in GBK."""
+    if not declared.startswith(("gb", "big5")) or len(text) == len(content) or any(char >= "\u0800" for char in text):
+        return False
+    try:
+        return any("\u4e00" <= char <= "\u9fff" for char in content.decode(declared))
+    except UnicodeDecodeError:
+        return False
+
+
+def _several(lines: list[bytes]) -> Fault | None:
+    """Returns the Fault of lines of which some are UTF-8 and some are not."""
+    utf8 = other = 0  # numbers of the first lines
+    for number, line in enumerate(lines, 1):
+        if line.isascii():
+            continue
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError:
+            other = other or number
+        else:
+            if len(line.translate(None, bytes(range(128)))) >= _TELLING:
+                utf8 = utf8 or number
+    if not utf8 or not other:
+        return None
+    told = f"line {utf8} is UTF-8, line {other} is not; save all of it as UTF-8"
+    return Fault("several encodings in one file", told)
+
+
+def other_encoding(text: str, encoding: str) -> str:
+    """Returns "" for a text that stood wholly in `encoding`, from which it was decoded with errors="surrogateescape";
+    else what it says when it is read as what it seems to be.
+
+    In a file of an older encoding a line of UTF-8 is often decoded into other characters; its bytes tell it.
+    """
+    if text.isascii():
+        return ""
+    try:
+        text.encode("utf-8")
+        if encoding.startswith("utf"):
+            return ""
+    except UnicodeEncodeError:
+        pass
+    if encoding.startswith(("utf-16", "utf-32", "utf_16", "utf_32")):
+        return text.encode("utf-8", "replace").decode()
+    content = text.encode(encoding, "surrogateescape")
+    try:
+        other = content.decode("utf-8")
+    except UnicodeDecodeError:
+        try:
+            content.decode(encoding)
+            return ""
+        except UnicodeDecodeError:
+            return content.decode("gb18030" if encoding.startswith("utf") else "utf-8", "replace")
+    return other if sum(not char.isascii() for char in other) > 2 else ""  # 摹模 in GBK is UTF-8 by chance
+
+
+def older_encoding(content: bytes) -> str | None:
+    """Returns the encoding of bytes that are not UTF-8, None for what is no text."""
+    for name, leads, trail in (("gb18030", range(0xB0, 0xD8), 0xA1), ("big5", range(0xA4, 0xC7), 0x40)):
+        common = characters = at = 0
+        while at < len(content):
+            if content[at] < 0x80:
+                at += 1
+                continue
+            lead, second = content[at], content[at + 1] if at + 1 < len(content) else 0
+            characters += 1
+            common += second >= trail and (lead in leads or 0xA1 <= lead <= 0xA3)  # A1 to A3: punctuation
+            at += 2
+        if common >= COMMON * characters:
+            return name
+    western = sum(byte >= 0x80 for byte in content) < 0.2 * len(content)
+    with suppress(UnicodeDecodeError):
+        if western and content.decode("cp1252"):
+            return "cp1252"
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(content).best()
+    return best.encoding if best else None
