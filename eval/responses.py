@@ -68,6 +68,7 @@ class Asked:
     max_new_tokens: int
     seed: int
     batch_size: int
+    engine: str = "transformers"  # in this process; or "vllm", or "endpoint"
     version: str = VERSION  # of the scoring
     judge: str | None = None  # the model that judged the responses
 

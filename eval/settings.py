@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -57,6 +57,8 @@ class EvalSettings(BaseModel):
     bootstrap: int = Field(ge=100)  # of fewer draws an interval is chance, and of one a point
     elastic_rule: str
     think_prefilled: bool
+    engine: Literal["auto", "vllm", "transformers"]
+    vllm: dict[str, Any]  # flags of its server
     sets: dict[str, SetSettings]
     endpoint: llm.Server | None  # None: the models of the run, in this process
     judges: dict[str, llm.Server]  # by name; the one under `judge` by its model's

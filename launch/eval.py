@@ -10,6 +10,7 @@
 
 Writes runs/NAME/eval/: responses.<checkpoint>.<set>.jsonl (every response with its reading), metrics.json, report.md
 and report.html. Requests to a server are kept in ledger.sqlite: the same command asks only what is not answered yet.
+With engine=vllm each checkpoint is served on this machine while it is asked.
 """
 
 import json
@@ -18,7 +19,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from data_pipeline import llm
 from data_pipeline.errors import BadInput
 from data_pipeline.records import write_jsonl
 from eval import plan, report, responses
@@ -30,13 +30,12 @@ from eval.judging import votes
 from eval.judging.judges import ask_judges
 from eval.measure import measure, read_all, with_judgements
 from eval.responses import Asked, Row
-from eval.settings import EvalSettings, EvaluationSet, SetSettings, load_set, settings
+from eval.settings import EvalSettings, EvaluationSet, load_set, settings
 from launch.cli.arguments import EVAL, Command, in_earnest
 from launch.cli.configuration import as_dict, load_config
 from launch.cli.entry import StageFailed, console, print_table, run_stage, show_plan
-from launch.models import local
+from launch.models.answering import answering, engine_of
 from launch.models.find import CHECKPOINTS, find_models, parameters
-from launch.models.reasoning import Sampling
 from launch.preflight import costs, gpu, memory
 from launch.reports import judging
 from launch.running.folder import StageFolder, finished_manifest, open_stage
@@ -72,6 +71,7 @@ def run(config: DictConfig, command: Command) -> None:
     )
     if not asked.endpoint:
         gpu.check_driver()
+    engine = engine_of(asked)
     loaded = [load_set(name, one, data) for name, one in sets.items()]
     inputs = {one.name: one.asked.place(data) for one in loaded}
     inputs |= {} if asked.endpoint else {f"model_{name}": Path(model) for name, model in models.items()}
@@ -84,49 +84,54 @@ def run(config: DictConfig, command: Command) -> None:
     if opened.done:
         console.print(f"eval: {opened.path} is done already; nothing left to do")
     else:
-        failures = evaluate(asked, opened, models, loaded)
+        failures = evaluate(asked, engine, opened, models, loaded)
     show(Measured.read(opened.path / "metrics.json"))
     console.print(f"{opened.path}/report.html, report.md, metrics.json")
     if failures:
         raise StageFailed(f"{failures} in {opened.path}/report.md; the same command asks them again")
 
 
-def evaluate(asked: EvalSettings, opened: StageFolder, models: dict[str, str], sets: list[EvaluationSet]) -> str:
+def evaluate(
+    asked: EvalSettings, engine: str, opened: StageFolder, models: dict[str, str], sets: list[EvaluationSet]
+) -> str:
     """Asks, scores and writes everything; returns what failed, "" when the stage is finished."""
     folder, ledger = opened.path, opened.path / "ledger.sqlite"
     measured = Measured({}, {c: size_b(model) for c, model in models.items()}, models)
     before, rows, outputs, judged, again = responses.read_asked(folder), {}, {}, {}, 0
     for checkpoint, model in models.items():
-        for one in sets:
-            path = folder / responses.file_name(checkpoint, one.name)
-            about = Asked(
-                checkpoint=checkpoint,
-                set=one.name,
-                fingerprint=fingerprint(one.loaded.items),
-                model=opened.manifest["inputs"].get(f"model_{checkpoint}", model),
-                samples=one.asked.samples,
-                temperature=one.asked.temperature,
-                top_p=one.asked.top_p,
-                top_k=one.asked.top_k,
-                repetition_penalty=one.asked.repetition_penalty,
-                max_new_tokens=asked.max_new_tokens,
-                seed=asked.seed,
-                batch_size=asked.batch_size,
-                judge=asked.panel.name if one.benchmark.judge else None,
-            )
-            earlier = before.get(path.name)
-            if not asked.endpoint and path.is_file() and earlier and same_answers(earlier, about):
-                replies = responses.stored(path, one)
-            else:
-                replies = responses.ask(one, generator(asked, model, asked.endpoint, ledger, one.name))
-            responses.store(path, one.benchmark, read_all(one.loaded.items, replies, asked.scoring))
-            before[path.name] = about
-            responses.write_asked(folder, before)
-            result = score(asked, one, checkpoint, replies, folder, ledger)
-            measured.sets.setdefault(one.name, {})[checkpoint] = result.figures
-            rows[checkpoint, one.name] = result.rows
-            judged.setdefault(one.name, []).extend(result.judged)
-            outputs, again = outputs | result.outputs, again + result.again
+        described = opened.manifest["inputs"].get(f"model_{checkpoint}", model)
+        with answering(asked, engine, checkpoint, described, folder) as generator:
+            for one in sets:
+                path = folder / responses.file_name(checkpoint, one.name)
+                about = Asked(
+                    checkpoint=checkpoint,
+                    set=one.name,
+                    fingerprint=fingerprint(one.loaded.items),
+                    model=described,
+                    samples=one.asked.samples,
+                    temperature=one.asked.temperature,
+                    top_p=one.asked.top_p,
+                    top_k=one.asked.top_k,
+                    repetition_penalty=one.asked.repetition_penalty,
+                    max_new_tokens=asked.max_new_tokens,
+                    seed=asked.seed,
+                    batch_size=asked.batch_size,
+                    engine=engine,
+                    judge=asked.panel.name if one.benchmark.judge else None,
+                )
+                earlier, replies = before.get(path.name), None
+                if not asked.endpoint and path.is_file() and earlier and same_answers(earlier, about):
+                    replies = responses.stored(path, one)
+                if replies is None or any(r.finish == "failed" for of_item in replies for r in of_item):
+                    replies = responses.ask(one, generator(one.name))
+                responses.store(path, one.benchmark, read_all(one.loaded.items, replies, asked.scoring))
+                before[path.name] = about
+                responses.write_asked(folder, before)
+                result = score(asked, one, checkpoint, replies, folder, ledger)
+                measured.sets.setdefault(one.name, {})[checkpoint] = result.figures
+                rows[checkpoint, one.name] = result.rows
+                judged.setdefault(one.name, []).extend(result.judged)
+                outputs, again = outputs | result.outputs, again + result.again
     outputs |= write_results(folder, f"run {asked.run}", measured, rows, judged)
     if failures := failures_of(measured, again):
         opened.save()
@@ -149,28 +154,6 @@ def failures_of(measured: Measured, again: int = 0) -> str:
     parts += [f"{unjudged} requests to the judge failed and are missing"] if unjudged else []
     parts += [f"{again - unjudged} judgements cannot be read and are missing"] if again > unjudged else []
     return ", ".join(parts)
-
-
-def generator(
-    asked: EvalSettings, model: str, endpoint: llm.Server | None, ledger: Path, name: str
-) -> responses.Generate:
-    """Returns what generates: `endpoint`, or the model folder or ID in this process."""
-
-    def sampling(of: SetSettings) -> Sampling:
-        return Sampling(asked.max_new_tokens, of.temperature, of.top_p, of.top_k, of.repetition_penalty)
-
-    def ask_here(conversations, ids, of):
-        title = f"{model} on {name}"
-        return local.generate(model, conversations, of.samples, sampling(of), asked.batch_size, asked.seed, title)
-
-    if endpoint is None:
-        return ask_here
-
-    def ask_server(conversations, ids, of):
-        params = {**sampling(of).params(), "seed": asked.seed}
-        return llm.generate(endpoint, conversations, of.samples, f"eval/{name}", ids, ledger, **params)
-
-    return ask_server
 
 
 @dataclass

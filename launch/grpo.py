@@ -22,7 +22,7 @@ from launch.cli import arguments, moved
 from launch.cli.arguments import GRPO, RECIPES, REPOSITORY, SFT, Command
 from launch.cli.configuration import as_dict, compose_stage
 from launch.cli.entry import StageFailed, console, run_stage, show_plan
-from launch.frameworks import verl
+from launch.frameworks import verl, vllm
 from launch.models.find import check_model
 from launch.models.local import load_tokenizer
 from launch.preflight import checks, costs, gpu, memory, reward_call, tracking
@@ -165,8 +165,10 @@ def check_machine(config: DictConfig, model: str) -> str | None:
         checks.check_ray_cpus(config)
     if config.trainer.device != "cuda":
         checks.check_memory_on_cpu(model, "base_model")
+        check_vllm(config)
         return address
     gpu.check_build()
+    check_vllm(config)
     part = config.actor_rollout_ref.model
     gpu.check_attention(
         part.override_config.get("attn_implementation", "flash_attention_2"),
@@ -174,6 +176,12 @@ def check_machine(config: DictConfig, model: str) -> str | None:
         "actor_rollout_ref.model.override_config.attn_implementation=sdpa",
     )
     return address
+
+
+def check_vllm(config: DictConfig) -> None:
+    """Raises BadInput for a rollout by vLLM where there is none, or none for this hardware."""
+    if config.actor_rollout_ref.rollout.name == "vllm":
+        vllm.check_installed("actor_rollout_ref.rollout.name=vllm", cpu=config.trainer.device == "cpu")
 
 
 def inputs_of(config: DictConfig, train: Path, model: str) -> dict[str, Path]:

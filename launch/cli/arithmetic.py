@@ -1,4 +1,4 @@
-"""Arithmetic in recipes: ${mul:3,${cards}}, ${add:...}, ${accumulation:TOTAL,DEVICE,PROCESSES}.
+"""Arithmetic in recipes: ${mul:3,${cards}}, ${add:...}, ${max:...}, ${accumulation:TOTAL,DEVICE,PROCESSES}.
 
 ${gpus:} is the number of GPUs here; ${one_card:${cards},${nodes},A,B} is A for one card in all, else B; ${trained:KIND}
 is the folder that LLaMA-Factory fills: adapter where one is trained, else model.
@@ -49,4 +49,5 @@ OmegaConf.register_new_resolver("accumulation", accumulation, replace=True)
 OmegaConf.register_new_resolver("gpus", count_gpus, replace=True)
 OmegaConf.register_new_resolver("one_card", lambda cards, nodes, a, b: a if cards * nodes == 1 else b, replace=True)
 OmegaConf.register_new_resolver("trained", lambda kind: "adapter" if kind in ADAPTERS else "model", replace=True)
+OmegaConf.register_new_resolver("max", max, replace=True)
 OmegaConf.register_new_resolver("mul", lambda *numbers: math.prod(numbers), replace=True)

@@ -54,6 +54,16 @@ def _told(error: Exception) -> str:
     return " ".join(str(error).split())[:SHOWN]
 
 
+def check_memory(model: str, key: str) -> None:
+    """Raises BadInput, naming `key`, for a model whose weights in fp32 this machine's memory cannot hold."""
+    count, memory = parameters(model), psutil.virtual_memory().total
+    if count and 4 * count > memory:
+        raise BadInput(
+            f"{key}={model}: {count / 1e9:.1f}B parameters take {4 * count / 2**30:.0f} GiB, and this machine has "
+            f"{memory / 2**30:.0f} GiB and no GPU; serve it elsewhere and say endpoint.base_url=URL"
+        )
+
+
 def load(model: str, key: str) -> Loaded:
     """Returns the model in memory; raises BadInput, naming `key`: no chat template, not loadable, too large."""
     import torch
@@ -64,12 +74,8 @@ def load(model: str, key: str) -> Loaded:
     logging.disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    count, memory = parameters(model), psutil.virtual_memory().total
-    if device == "cpu" and count and 4 * count > memory:
-        raise BadInput(
-            f"{key}={model}: {count / 1e9:.1f}B parameters take {4 * count / 2**30:.0f} GiB, and this machine has "
-            f"{memory / 2**30:.0f} GiB and no GPU; serve it elsewhere and say endpoint.base_url=URL"
-        )
+    if device == "cpu":
+        check_memory(model, key)
     tokenizer = load_tokenizer(model)
     if not tokenizer.chat_template:
         raise BadInput(f"{key}={model}: its tokenizer has no chat template, so nobody knows how to talk to it")

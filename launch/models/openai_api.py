@@ -3,12 +3,14 @@
 `transformers serve` 5.5.4 runs with the locked packages but was found unfit: a model whose generation_config does not
 sample gets greedy answers at any temperature, stop words come back as part of the answer, `n` and
 max_completion_tokens are ignored in silence, chat_template_kwargs are refused, and any client may make it load any
-model of the hub. Here a field that would change the answer and is not supported is an error. One answer at a time.
+model of the hub. Here a field that would change the answer and is not supported is an error. One answer at a
+time, and few that wait for theirs: many at once are vLLM's business.
 """
 
 import contextlib
 import hmac
 import json
+import math
 import socket
 import threading
 import time
@@ -21,12 +23,16 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Response
 from launch.cli.entry import console
 from launch.models import local
 from launch.models.reasoning import Sampling
+
+QUEUE = 32  # requests that are answered or wait; ours, as many as an evaluation asks at once
+COMPLETIONS = "/v1/chat/completions"
 
 
 class Text(BaseModel):
@@ -82,6 +88,7 @@ class Refused(Exception):
 def app(loaded: local.Loaded, name: str, key: str = "") -> FastAPI:
     """Returns the application: /health, /v1/models and /v1/chat/completions; `key` is what clients must send."""
     api, turn = FastAPI(title="PsyForge", docs_url=None, redoc_url=None), threading.Lock()
+    api.add_middleware(Queue)
 
     def checked(request: Request) -> None:
         if key and not hmac.compare_digest(request.headers.get("authorization", "").encode(), f"Bearer {key}".encode()):
@@ -104,7 +111,7 @@ def app(loaded: local.Loaded, name: str, key: str = "") -> FastAPI:
     def models() -> dict:
         return {"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "psyforge"}]}
 
-    @api.post("/v1/chat/completions", dependencies=[Depends(checked)])
+    @api.post(COMPLETIONS, dependencies=[Depends(checked)])
     def chat(asked: Chat):
         if asked.model != name:
             raise Refused(404, f"the model {asked.model!r} is not served here; {name!r} is")
@@ -132,6 +139,32 @@ def app(loaded: local.Loaded, name: str, key: str = "") -> FastAPI:
         return _head("chat.completion", name) | {"choices": choices, "usage": _usage(answers)}
 
     return api
+
+
+class Queue:
+    """Lets QUEUE requests in, and tells the others when to come back: one more would time out while it waits."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app, self.inside, self.left, self.seconds = app, 0, time.monotonic(), 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != COMPLETIONS:
+            return await self.app(scope, receive, send)
+        if self.inside >= QUEUE:
+            error = (
+                f"{QUEUE} requests are answered or wait here already, and this server gives one answer at a time: ask "
+                "with fewer at once, or serve by vLLM (engine=vllm, bash launch/install.sh cpu vllm)"
+            )
+            after = {"Retry-After": str(math.ceil(max(1.0, self.seconds * QUEUE)))}
+            return await _error(503, error, after)(scope, receive, send)
+        begun = time.monotonic()
+        self.inside += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.inside -= 1
+            self.seconds = time.monotonic() - max(begun, self.left)  # of the last one, without its wait
+            self.left = time.monotonic()
 
 
 class _Answer:
@@ -205,9 +238,9 @@ def _sse(content: dict) -> str:
     return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
 
 
-def _error(status: int, message: str) -> JSONResponse:
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
     kind = "server_error" if status >= 500 else "invalid_request_error"
-    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": None}}, status)
+    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": None}}, status, headers)
 
 
 def serve(model: str, name: str, listener: socket.socket, key: str) -> None:
@@ -217,6 +250,7 @@ def serve(model: str, name: str, listener: socket.socket, key: str) -> None:
     application = app(local.load(model, "model"), name, key)
     host, port = listener.getsockname()[:2]
     console.print(f"serving {name} at http://{f'[{host}]' if ':' in host else host}:{port}/v1", markup=False)
-    console.print("The bare model, one answer at a time, without the crisis gate of launch.chat. Ctrl-C ends it.")
+    console.print("The bare model, without the crisis gate of launch.chat. One answer at a time; many at once are the")
+    console.print("business of vLLM: engine=vllm (bash launch/install.sh cpu vllm). Ctrl-C ends it.")
     settings = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=3)
     uvicorn.Server(settings).run(sockets=[listener])

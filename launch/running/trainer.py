@@ -39,7 +39,7 @@ def run_trainer(
             stdout=file,
             stderr=subprocess.STDOUT,
             pass_fds=keep_open,
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
         )
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -84,7 +84,8 @@ def _show_progress(process: subprocess.Popen, progress: Callable[[], tuple[int, 
         console.print(f"  {done}/{total or '?'} {text}")
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """For a child process, before it begins: SIGTERM comes when its parent is gone, however that ended."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: a killed stage leaves no trainer behind
 
 

@@ -23,7 +23,8 @@ from eval import responses
 from eval.contract import Item, Loaded, benchmark_of_files
 from eval.settings import EvaluationSet, SetSettings, settings
 from launch.cli.configuration import CONF, as_dict, load_config
-from launch.eval import generator, score
+from launch.eval import score
+from launch.models.answering import from_server
 
 ITEMS, AT_ONCE, ROUNDS = 1000, 32, 3
 SETTINGS = settings(as_dict(load_config(CONF / "eval.yaml")) | {"run": "benchmark", "max_new_tokens": 64, "sets": {}})
@@ -66,7 +67,7 @@ def main() -> int:
                 with tempfile.TemporaryDirectory() as folder:
                     started = time.perf_counter()
                     ledger = Path(folder) / "ledger.sqlite"
-                    generate = generator(SETTINGS, "tiny", server, ledger, "benchmark")
+                    generate = from_server(SETTINGS, server, ledger, "benchmark")
                     score(SETTINGS, one, "tiny", responses.ask(one, generate), Path(folder), ledger)
                     rates["ours"].append(ITEMS / (time.perf_counter() - started))
         finally:

@@ -18,13 +18,13 @@ def make(folder: Path) -> Path:
     return _make(folder / "tiny", {})
 
 
-def make_as_large(folder: Path) -> Path:
+def make_as_large(folder: Path, **different: Any) -> Path:
     """Returns a folder with a tiny model that has what the paper's model has and the demo's has not: a head of its own
     (untied), two key heads for four, another chat template, and a generation_config.json that samples.
     """
     shape = {"tie_word_embeddings": False, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 1,
              "hidden_size": 64, "intermediate_size": 128, "chat_template": "qwen3.jinja"}  # fmt: skip
-    model = _make(folder / "untied", shape)
+    model = _make(folder / "untied", shape | different)
     file = model / "generation_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **QWEN_GENERATION}), encoding="utf-8")
     return model

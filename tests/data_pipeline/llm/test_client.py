@@ -6,6 +6,7 @@ import socket
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,24 @@ def test_faults_do_not_touch_the_other_requests_and_are_in_the_ledger(faulty):
     assert replies["fine"].text == "reply to fine"
     (total,) = llm.totals(path)
     assert (total["calls"], total["failures"]) == (len(FAULTS) + 1, len(FAULTS))
+
+
+def test_a_thought_without_a_reply_and_an_end_as_the_first_token_are_answers(ask):
+    """vLLM's reasoning parser gives the first; asked again with the same seed both would come again, for ever."""
+    thought: Any = {"reasoning": "想了又想"}
+    plan = {
+        "thought": [Answer(completion(None, **thought))],
+        "cut": [Answer(completion("", "length", **thought))],
+        "ended": [Answer(completion("", usage=(10, 1)))],
+        "filtered": [Answer(completion("", "content_filter", **thought))],
+    }
+    with ModelServer(plan=plan) as server:
+        *answers, filtered = ask(server, *plan, attempts=3)
+        assert set(server.counts().values()) == {1}
+    assert [(r.text, r.reasoning, r.finish, r.error) for r in answers] == [
+        ("", "想了又想", "stop", ""), ("", "想了又想", "length", ""), ("", "", "stop", "")
+    ]  # fmt: skip
+    assert filtered.finish == "failed" and "content_filter" in filtered.error
 
 
 def test_no_answer_in_time_is_retried_then_counted(ask):

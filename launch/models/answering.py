@@ -1,0 +1,90 @@
+"""Where the responses of an evaluation come from: a server that is named, a vLLM that is started here, this process."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+from data_pipeline import llm
+from data_pipeline.records import Response
+from eval.responses import Generate
+from eval.settings import EvalSettings, SetSettings
+from launch.cli import arguments
+from launch.frameworks import vllm
+from launch.models import local, vllm_server
+from launch.models.reasoning import Sampling
+
+TIMEOUT = 1800  # seconds for a whole answer, as recipes/llm/vllm.yaml
+
+
+def engine_of(asked: EvalSettings) -> str:
+    """Returns "endpoint", "vllm" or "transformers"; raises BadInput for vLLM where it is not, and flags without it."""
+    if asked.endpoint:
+        return "endpoint"
+    engine = asked.engine if asked.engine != "auto" else "vllm" if vllm.is_installed() else "transformers"
+    if engine == "vllm":
+        vllm.check_installed("engine=vllm", cpu=not arguments.count_gpus())
+        if asked.vllm:
+            argv = vllm_server.command("MODEL", "NAME", (vllm_server.HOST, 8000), asked.vllm)
+            vllm.check_flags(argv[1:], f"vllm={asked.vllm}")
+    return engine
+
+
+@contextlib.contextmanager
+def answering(
+    asked: EvalSettings, engine: str, checkpoint: str, model: dict | str, folder: Path
+) -> Iterator[Callable[[str], Generate]]:
+    """Gives the function that says, for a set's name, what generates the responses to it; all of one checkpoint.
+
+    `model` is its ID, or its {path, sha256}. vLLM starts when it is first asked, and ends with the block.
+    """
+    path = model if isinstance(model, str) else model["path"]
+    ledger = folder / "ledger.sqlite"
+    with contextlib.ExitStack() as until_the_end:
+
+        @cache
+        def started() -> llm.Server:
+            name = served_name(checkpoint, model)
+            flags = vllm_server.on_all_cards(asked.vllm)
+            log = folder / f"vllm.{checkpoint}.log"
+            address = until_the_end.enter_context(vllm_server.serving(path, name, flags, log))
+            at_once = min(1000, asked.batch_size * vllm_server.cards())
+            return llm.Server(address, name, concurrency=at_once, timeout_s=TIMEOUT)
+
+        def generate(name: str) -> Generate:
+            if engine == "transformers":
+                return in_process(asked, path, name)
+            return lambda *what: from_server(asked, asked.endpoint or started(), ledger, name)(*what)
+
+        yield generate
+
+
+def served_name(checkpoint: str, model: dict | str) -> str:
+    """Returns what vLLM calls a checkpoint: by its content, since the ledger answers for a model by its name."""
+    if isinstance(model, str) or not model["sha256"]:
+        return model if isinstance(model, str) else model["path"]
+    return f"{checkpoint}-{model['sha256'][:16]}"
+
+
+def from_server(asked: EvalSettings, server: llm.Server, ledger: Path, name: str) -> Generate:
+    """Returns what asks a server for the responses to the set `name`."""
+
+    def ask(conversations: list[list[dict]], ids: list[str], of: SetSettings) -> list[list[Response]]:
+        params = {**sampling(asked, of).params(), "seed": asked.seed}
+        return llm.generate(server, conversations, of.samples, f"eval/{name}", ids, ledger, **params)
+
+    return ask
+
+
+def in_process(asked: EvalSettings, model: str, name: str) -> Generate:
+    """Returns what generates them in this process."""
+
+    def ask(conversations: list[list[dict]], ids: list[str], of: SetSettings) -> list[list[Response]]:
+        drawn, title = sampling(asked, of), f"{model} on {name}"
+        return local.generate(model, conversations, of.samples, drawn, asked.batch_size, asked.seed, title)
+
+    return ask
+
+
+def sampling(asked: EvalSettings, of: SetSettings) -> Sampling:
+    return Sampling(asked.max_new_tokens, of.temperature, of.top_p, of.top_k, of.repetition_penalty)
