@@ -12,14 +12,9 @@ first moves the earlier run aside (runs/demo -> runs/demo.1), so that two never 
 """
 
 import json
-import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
-from typing import IO
 
-import psutil
 from rich.markup import escape
 from rich.table import Table
 
@@ -28,6 +23,7 @@ from launch.cli import arguments
 from launch.cli.entry import console, run_command
 from launch.cli.words import parse_words
 from launch.reports import demo as report
+from launch.running.child import Ended, call
 from launch.running.folder import read_manifest
 
 WORDS = {  # which stages take which word
@@ -86,16 +82,15 @@ def run(words: dict[str, str], by_stage: dict[str, list[str]]) -> int:
     for number, stage in enumerate(by_stage, 1):
         console.rule(f"{number}/{len(by_stage)} {stage}")
         done = is_done(words["run"], stage)
-        code, seconds, peak = talk(words["run"], by_stage[stage]) if stage == "chat" else call(stage, by_stage[stage])
+        ended = talk(words["run"], by_stage[stage]) if stage == "chat" else call(stage, by_stage[stage])
         if not done:
-            state["seconds"][stage] = round(state["seconds"].get(stage, 0) + seconds, 1)
-            state["peak_rss_gib"] = max(state["peak_rss_gib"], round(peak / 2**30, 2))
+            state["seconds"][stage] = round(state["seconds"].get(stage, 0) + ended.seconds, 1)
+            state["peak_rss_gib"] = max(state["peak_rss_gib"], round(ended.peak / 2**30, 2))
             state_file.write_text(json.dumps(state, indent=2) + "\n")
-        if code:
-            print(
-                f"the {stage} stage ended with exit code {code}; the same command continues from here", file=sys.stderr
-            )
-            return code
+        if ended.code:
+            told = f"the {stage} stage ended with exit code {ended.code}; the same command continues from here"
+            print(told, file=sys.stderr)
+            return ended.code
     show(folder, report.write(words["run"], state))
     return 0
 
@@ -106,21 +101,21 @@ def is_done(run: str, stage: str) -> bool:
     return (read_manifest(run, stage) or {}).get("status") == "finished"
 
 
-def talk(run: str, words: list[str]) -> tuple[int, float, int]:
+def talk(run: str, words: list[str]) -> Ended:
     """Has the scripted conversation through `launch.chat` in pipe mode; returns as `call`. A transcript is whole."""
     transcript = Path("runs") / run / report.TRANSCRIPT
     if transcript.is_file():
         console.print(f"chat: {transcript} is there already")
-        return 0, 0.0, 0
+        return Ended(0, 0.0, 0)
     transcript.parent.mkdir(exist_ok=True)
     partial, script = transcript.with_suffix(".partial"), transcript.with_name("script.txt")
     partial.unlink(missing_ok=True)
     script.write_text(CONVERSATION.read_text(encoding="utf-8") + f"/save {partial}\n", encoding="utf-8")
     with script.open("rb") as said:
-        code, seconds, peak = call("chat", words, said)
-    if code == 0:
+        ended = call("chat", words, said)
+    if ended.code == 0:
         partial.replace(transcript)
-    return code, seconds, peak
+    return ended
 
 
 def set_aside(folder: Path, by_stage: dict[str, list[str]]) -> None:
@@ -131,45 +126,6 @@ def set_aside(folder: Path, by_stage: dict[str, list[str]]) -> None:
         away = folder.with_name(f"{folder.name}.{number}")
         folder.rename(away)
         console.print(f"{folder} was made with other words; it is {away} now, and {folder} starts anew")
-
-
-def call(stage: str, words: list[str], stdin: IO | None = None) -> tuple[int, float, int]:
-    """Runs a stage as a user would; returns (exit code, seconds, peak memory of its process tree in bytes)."""
-    started, peak = time.monotonic(), 0
-    process = subprocess.Popen([sys.executable, "-m", f"launch.{stage}", *words], stdin=stdin)
-    finished = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not finished.wait(2):
-            peak = max(peak, tree_memory(process.pid))
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        code = process.wait()
-    except KeyboardInterrupt:
-        process.wait()
-        raise
-    finally:
-        finished.set()
-        watcher.join()
-    return code, time.monotonic() - started, peak
-
-
-def tree_memory(pid: int) -> int:
-    """Returns the memory of a process and its descendants in bytes, pages that they share counted once (PSS)."""
-    total = 0
-    try:
-        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    except psutil.Error:
-        return 0
-    for process in processes:
-        try:
-            total += process.memory_full_info().pss
-        except psutil.Error:
-            continue
-    return total
 
 
 def show(folder: Path, summary: dict) -> None:

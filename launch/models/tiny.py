@@ -3,15 +3,26 @@
 It goes through the same code as a 7B model; `launch/sft.py` makes it when model_name_or_path is "random".
 """
 
+import json
 import os
 import shutil
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 from data_pipeline.errors import BadInput
 
 RANDOM = "random"  # as a base_model: the tiny model of this module
+# What launch.check_gpu tries: Qwen2.5-0.5B's shape with a head of its own, and as many tokens (151,665) and rows of the
+# embeddings (152,064) as the 7B model has
+LARGE = {"vocab_size": 600, "unused_tokens": 151_063, "spare_rows": 399, "hidden_size": 896, "intermediate_size": 4864,
+         "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
+         "max_position_embeddings": 32768, "tie_word_embeddings": False}  # fmt: skip
+SMALL = {"vocab_size": 600, "unused_tokens": 1000, "spare_rows": 62, "hidden_size": 64, "intermediate_size": 128,
+         "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "max_position_embeddings": 4096, "tie_word_embeddings": False}  # fmt: skip
 CHAT_TEMPLATES = Path(__file__).parent.parent / "chat_templates"
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -33,8 +44,9 @@ def chat_template(name: str | None) -> str:
 def make(folder: Path, texts: Iterable[str], seed: int, shape: dict) -> None:
     """Writes a Hugging Face folder: model, tokenizer (byte-level BPE over `texts`), chat template.
 
-    `shape`: vocab_size, chat_template (a file in launch/chat_templates; without it, ChatML), and keys of Qwen2Config
-    (hidden_size, num_hidden_layers, ...). The folder appears whole.
+    `shape`: vocab_size (of the BPE), chat_template (a file in launch/chat_templates; without it, ChatML), unused_tokens
+    (so many tokens more that no text has), spare_rows (of the embeddings, beyond the tokenizer, as Qwen2.5 has), and
+    keys of Qwen2Config (hidden_size, num_hidden_layers, ...). The folder appears whole.
     """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -54,6 +66,7 @@ def make(folder: Path, texts: Iterable[str], seed: int, shape: dict) -> None:
             show_progress=False,
         ),
     )
+    bpe = _with_unused(bpe, shape.pop("unused_tokens", 0))
     bpe.add_tokens(["<think>", "</think>"])  # whole tokens, but not special ones: as in Qwen3, decoding keeps them
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe,
@@ -65,7 +78,7 @@ def make(folder: Path, texts: Iterable[str], seed: int, shape: dict) -> None:
     )
     torch.manual_seed(seed)
     settings: dict[str, Any] = dict(
-        vocab_size=len(tokenizer),
+        vocab_size=len(tokenizer) + shape.pop("spare_rows", 0),
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -79,3 +92,21 @@ def make(folder: Path, texts: Iterable[str], seed: int, shape: dict) -> None:
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     os.replace(partial, folder)
+
+
+def _with_unused(bpe, number: int):
+    """Returns the tokenizer with `number` words in its vocabulary to which nothing is ever merged."""
+    from tokenizers import Tokenizer
+
+    if not number:
+        return bpe
+    state = json.loads(bpe.to_str())
+    vocabulary = state["model"]["vocab"]
+    first, added = max(vocabulary.values()) + 1, 0
+    for letters in product(ascii_lowercase, repeat=5):
+        if added == number:
+            break
+        if (word := "Ġ" + "".join(letters)) not in vocabulary:
+            vocabulary[word] = first + added
+            added += 1
+    return Tokenizer.from_str(json.dumps(state))
