@@ -19,6 +19,7 @@ from pathlib import Path
 
 from launch.cli import arguments, configuration
 from launch.cli.arguments import GRPO, RECIPES, SERVE
+from launch.cli.configuration import as_dict
 from launch.preflight import gpu
 
 IMPORTED = (
@@ -33,7 +34,7 @@ IMPORTED = (
 )
 ON_GPUS = ("gpu1", "gpu", "gpu8", "gpu8x2")  # of recipes/hardware; `gpu` with three cards
 CARDS_OF_GPU = "cards=3"
-SERVED = ("{}", "{tensor-parallel-size: 4, max-model-len: 8192}")  # flags of launch.serve
+SERVED = ("{}", "{max-model-len: 8192}")  # flags of launch.serve
 OK, FAILED = "ok    ", "FAILED"
 
 
@@ -149,7 +150,7 @@ def rollout(pair: str) -> str:
 
 
 def serve(flags: str) -> str:
-    """Hands vLLM what launch.serve would hand it with these flags; returns what vLLM makes of it."""
+    """Hands vLLM what launch.serve, and on eight cards launch.eval, would hand it; returns what vLLM makes of both."""
     from tests.gpu_path.pretended import pretend_torch, pretend_vllm
 
     pretend_torch()
@@ -157,22 +158,22 @@ def serve(flags: str) -> str:
     import vllm.entrypoints.cli.serve as cli
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    from launch import serve as command
-    from launch.cli.configuration import checked
+    from launch.models import vllm_server
 
     with tempfile.TemporaryDirectory() as folder:
         model = str(as_published(Path(folder)))
-        words = [f"base_model={model}", "engine=vllm", f"vllm={flags}"]
-        asked = checked(configuration.compose_stage(SERVE, arguments.parse(SERVE, words)), command.Settings)
-        parser = FlexibleArgumentParser()
-        subparsers = parser.add_subparsers(dest="subparser")
-        commands = {one.name: one for one in cli.cmd_init()}
-        for one in commands.values():
-            one.subparser_init(subparsers)
-        args = parser.parse_args(command.vllm_command(asked, model, "NAME")[1:])
-        args.model = args.model_tag
-        commands["serve"].validate(args)
-        return told(engine_config(args))
+        made, given = [], as_dict(configuration.compose_stage(SERVE, arguments.parse(SERVE, [f"vllm={flags}"])))["vllm"]
+        for of in (given, {"data-parallel-size": 8} | given):
+            parser = FlexibleArgumentParser()
+            subparsers = parser.add_subparsers(dest="subparser")
+            commands = {one.name: one for one in cli.cmd_init()}
+            for one in commands.values():
+                one.subparser_init(subparsers)
+            args = parser.parse_args(vllm_server.command(model, "NAME", ("127.0.0.1", 8000), of)[1:])
+            args.model = args.model_tag
+            commands["serve"].validate(args)
+            made.append(told(engine_config(args)))
+        return "; ".join(made)
 
 
 def engine_config(args):
@@ -187,7 +188,7 @@ def told(config) -> str:
     model, scheduler, parallel = config.model_config, config.scheduler_config, config.parallel_config
     return (
         f"{model.max_model_len} tokens, {scheduler.max_num_batched_tokens} in a batch, {model.dtype}, "
-        f"TP {parallel.tensor_parallel_size}, sleep {model.enable_sleep_mode}"
+        f"TP {parallel.tensor_parallel_size} DP {parallel.data_parallel_size}, sleep {model.enable_sleep_mode}"
     )
 
 
