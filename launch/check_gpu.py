@@ -21,7 +21,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 from rich.markup import escape
@@ -190,7 +189,8 @@ class Check:
         if not self.on_gpu:
             words += ["data.max_response_length=48"]
         ended = self.stage("grpo", words, watch)
-        found: dict[str, Any] = figures.grpo(RUN) | {"peak_gib": watch.peak(ended.peak)}
+        found = figures.grpo(RUN)
+        found["peak_gib"] = watch.peak(ended.peak)
         self.summary["grpo"] = found
         parts = ", ".join(f"{name} {found[f'{name}_s']}" for name in figures.PARTS if f"{name}_s" in found)
         before, after = (f"{value:.1e}" if value is not None else "unknown" for value in found["rollout_kl"])

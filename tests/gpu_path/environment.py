@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from launch.cli import arguments, configuration
 from launch.cli.arguments import GRPO, RECIPES, SERVE
@@ -169,7 +170,7 @@ def serve(flags: str) -> str:
             commands = {one.name: one for one in cli.cmd_init()}
             for one in commands.values():
                 one.subparser_init(subparsers)
-            args = parser.parse_args(vllm_server.command(model, "NAME", ("127.0.0.1", 8000), of)[1:])
+            args: Any = parser.parse_args(vllm_server.command(model, "NAME", ("127.0.0.1", 8000), of)[1:])
             args.model = args.model_tag
             commands["serve"].validate(args)
             made.append(told(engine_config(args)))

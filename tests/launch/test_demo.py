@@ -11,6 +11,7 @@ import pytest
 
 from data_pipeline.errors import BadInput
 from launch import demo
+from launch.running import child
 
 
 def test_words_go_to_the_stages_that_take_them():
@@ -71,8 +72,8 @@ def test_a_demo_with_other_words_sets_the_earlier_run_aside(tmp_path):
 def test_memory_of_a_process_tree_is_counted():
     import os
 
-    assert 10 * 2**20 < demo.tree_memory(os.getpid()) < 20 * 2**30
-    assert demo.tree_memory(2**22 - 3) == 0
+    assert 10 * 2**20 < child.tree_memory(os.getpid()) < 20 * 2**30
+    assert child.tree_memory(2**22 - 3) == 0
 
 
 def test_help_needs_no_run(capsys):
