@@ -13,9 +13,8 @@ export VENV=${1:-.venv-gpu} PIP_NO_CACHE_DIR=1
 unset CUDA_HOME CUDA_PATH
 hidden=$(mktemp -d)
 trap 'rm -rf "$hidden"' EXIT
-mkdir "$hidden/nothing"
 for folder in /usr/local/cuda* /opt/cuda*; do
-  if [ -d "$folder" ]; then mount --bind "$hidden/nothing" "$folder"; fi
+  if [ -d "$folder" ] && [ ! -L "$folder" ]; then mount -t tmpfs tmpfs "$folder"; fi # an empty one
 done
 while nvcc=$(command -v nvcc); do # a folder of the path with nvcc in it gives way to one with all the rest of it
   folder=$(dirname "$nvcc") rest=$(mktemp -d -p "$hidden")
