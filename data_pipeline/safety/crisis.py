@@ -1,79 +1,138 @@
-"""Crisis rules, used by synthesis, chat and evaluation: which texts a person should look at.
+"""Crisis rules and a small model, used by synthesis, chat and evaluation: which texts a person should look at.
 
-The rules are data with examples, `crisis_rules.yaml`. They favour recall and are no diagnosis.
+A text is read in plain spelling (`normalise.py`); figures of speech, negations, titles and study are blotted out; then
+the rules of `crisis_rules.yaml` are tried, and `crisis_model.py` for indirect wording. A flag is no diagnosis.
 """
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
-import yaml
-
-from data_pipeline.safety.many_patterns import ManyPatterns
-from data_pipeline.safety.needed_words import alternatives, together
-from data_pipeline.safety.screening import Span
+from data_pipeline.errors import BadInput
+from data_pipeline.safety.crisis_model import risky_sentences
+from data_pipeline.safety.normalise import HAN, compiled, normalised, normalised_with_places, read_yaml, screenable
+from data_pipeline.safety.screening import Span, screen
 
 _WORD = re.compile(r"\w")
-# Traditional characters in the words of the crisis rules.
-_TRADITIONAL = str.maketrans(
-    "殺傷殘輕結樓藥農遺離開這個沒們壓對還讓會嗎媽說書頭撞過亂從間麼難為著嘗試圖準備計劃決無與強總覺現別裡後點歲",
-    "杀伤残轻结楼药农遗离开这个没们压对还让会吗妈说书头撞过乱从间么难为着尝试图准备计划决无与强总觉现别里后点岁",
-)
-# Frequent ones of them, and halves of characters, as broken JSON escapes leave them.
-_ODD_SIGN = re.compile("[殺傷殘輕結樓藥農遺離開這個沒們讓會\ud800-\udfff]")
+Match = tuple[int, int, "Rule"]
+_HAN, _LATIN = re.compile(f"[{HAN}]"), re.compile("[a-z]{2}")
+_TOGETHER = 8  # patterns
+_NO = frozenset("不没无未别")  # a match that begins with it denies something else: 不想活
+_BEFORE = 40  # characters before a match in which a negation is sought
+_PART = 1000  # characters that are screened at once, about: a long text costs no more a character than a short one
+
+
+@dataclass(frozen=True)
+class Rule:
+    name: str
+    flag: str  # "" of a counter-rule
+    pattern: re.Pattern
+
+
+class Rules:
+    """Patterns that RE2 screens without their look-arounds, some at a time, and `re` then tries whole.
+
+    RE2 builds its automaton as texts come: that of all patterns at once would have a state for every mixture of them.
+    """
+
+    def __init__(self, rules: list[Rule]) -> None:
+        self.rules, self.screens = rules, []
+        for han in (True, False):
+            places = [place for place, rule in enumerate(rules) if han == bool(_HAN.search(rule.pattern.pattern))]
+            for some in (places[start : start + _TOGETHER] for start in range(0, len(places), _TOGETHER)):
+                scan = screen([screenable(rules[place].pattern.pattern) for place in some])
+                self.screens.append((_HAN if han else _LATIN, some, scan))
+
+    def near(self, text: str) -> list[int]:
+        """Returns the places of the rules that may match in `text`, in order."""
+        found = set()
+        for start in range(0, len(text), _PART):  # parts overlap by more than a pattern can span
+            part = text[max(0, start - 200) : start + _PART]
+            for script, places, scan in self.screens:
+                if script.search(part):
+                    found.update(places[hit] for hit in scan(part))
+        return sorted(found)
 
 
 @lru_cache(1)
-def crisis_rules() -> dict:
-    """Returns `crisis_rules.yaml` with its patterns: `sought`, `rule_of` each by place, figures to be `blotted`."""
-    text = (Path(__file__).parent / "crisis_rules.yaml").read_text(encoding="utf-8")
-    data = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-
-    def filled(pattern: str) -> str:
-        pattern = re.sub(r"\$([A-Z]+)", lambda name: filled(data["parts"][name[1]]), pattern)
-        return pattern.replace("\n", "")
-
-    sought, blotted, data["rule_of"] = [], [], []
-    for rule in data["rules"]:
-        for way in rule["ways"]:
-            near = isinstance(way, list)
-            sought += [together(list(map(filled, way)), data["near"])] if near else alternatives(filled(way))
-        data["rule_of"] += [rule] * (len(sought) - len(data["rule_of"]))
-    for figure in data["figures"]:
-        blotted += alternatives(filled(figure["pattern"]))
-    return data | {"sought": ManyPatterns(sought), "blotted": ManyPatterns(blotted)}
+def crisis_rules() -> dict[str, Rules]:
+    """Returns `rules`, `counters`, `negated` and `means` of crisis_rules.yaml; or raises BadInput that names one."""
+    data = read_yaml("crisis_rules.yaml")
+    lists: dict[str, list[Rule]] = {"rules": [], "counters": [], "negated": [], "means": []}
+    try:
+        named = [("rules", flag, name, lines) for flag, of in data["rules"].items() for name, lines in of.items()]
+        named += [("counters", "", name, lines) for name, lines in data["counters"].items()]
+        named += [(kind, kind, kind, data[kind]) for kind in ("negated", "means")]
+        parts = {name: f"(?:{'|'.join(of)})" if isinstance(of, list) else of for name, of in data["parts"].items()}
+    except (KeyError, AttributeError, TypeError) as error:
+        raise BadInput(f"crisis_rules.yaml: no {error}; restore it: git checkout data_pipeline/safety") from None
+    for kind, flag, name, lines in named:
+        for number, line in enumerate(lines, 1):
+            lists[kind].append(Rule(name, flag, _compiled(f"{name}, pattern {number}", line, parts)))
+    return {kind: Rules(rules) for kind, rules in lists.items()}
 
 
-def literal(text: str) -> str:
-    """Returns `text` as crisis rules read it: figures of speech and the like blotted out, character by character."""
-    figures, read, at = crisis_rules()["blotted"], "", 0
-    matches = [figures.pattern(place).search(text) for place in figures.found_in(text)]
-    while matches:  # the first one each time, as one pattern of all would find them
-        first = min(matches, key=re.Match.start)
-        read += text[at : first.start()] + _WORD.sub("某", first[0])
-        at = first.end()
-        matches = [match if match.start() >= at else match.re.search(text, at) for match in matches]
-        matches = [match for match in matches if match]
-    return read + text[at:]
+def _compiled(where: str, line: str, parts: dict[str, str]) -> re.Pattern:
+    try:
+        while (filled := re.sub(r"\$([A-Z]+)", lambda name: parts[name[1]], line)) != line:
+            line = filled
+    except (KeyError, TypeError) as error:
+        raise BadInput(f"crisis_rules.yaml: rule {where}: no part {error}; add it to parts") from None
+    return compiled(line, f"crisis_rules.yaml: rule {where}")
+
+
+def tried(read: str) -> tuple[list[Match], str]:
+    """Returns (start, end and rule of the first match of each rule in a text in plain spelling, the text with what is
+    no crisis blotted out, character by character).
+    """
+    rules = crisis_rules()
+    for place in rules["counters"].near(read):
+        read = rules["counters"].rules[place].pattern.sub(lambda match: _WORD.sub("某", match[0]), read)
+    found: dict[str, Match] = {}
+    denied = []
+    for place in rules["rules"].near(read):
+        rule = rules["rules"].rules[place]
+        for match in rule.pattern.finditer(read) if rule.name not in found else ():
+            if _denied(read, match.start()):
+                denied.append(match.span())
+            else:
+                found[rule.name] = (*match.span(), rule)
+                break
+    for start, end in denied:
+        read = read[:start] + _WORD.sub("某", read[start:end]) + read[end:]
+    return list(found.values()), read
+
+
+def _denied(read: str, start: int) -> bool:
+    """Whether a negation stands before `start`, or ends with the character there: 不想死."""
+    rules, ends = crisis_rules()["negated"].rules, (start, start + (read[start] not in _NO))
+    return any(rule.pattern.search(read[max(0, start - _BEFORE) : end]) for end in ends for rule in rules)
 
 
 def find_crisis(text: str) -> list[Span]:
-    """Returns what in `text` may speak of a crisis, one span per rule (its first match); kind is the flag."""
-    rules, read = crisis_rules(), text.replace("’", "'")
-    if _ODD_SIGN.search(read):
-        read = read.translate(_TRADITIONAL).encode("utf-8", "replace").decode()
-    places = rules["sought"].found_in(read)
-    if not places:
-        return []
-    read, found = literal(read), []
-    for place in places:
-        if match := rules["sought"].pattern(place).search(read):
-            rule, (start, end) = rules["rule_of"][place], match.span()
-            found.append(Span(start, end, rule["flag"], text[start:end], rule["name"]))
-    first = {span.rule: span for span in sorted(reversed(found), key=lambda span: -span.start)}
-    return sorted(first.values(), key=lambda span: (span.start, span.rule))
+    """Returns what in `text` may speak of a crisis: the first match of each rule, and sentences that the model marks.
+
+    `kind` is the flag; the span points into `text` as it was given.
+    """
+    read, places = normalised_with_places(text)
+    found, read = tried(read)
+    matches = [(start, end, rule.flag, rule.name) for start, end, rule in found]
+    matches += [(start, end, "suicide", "model") for start, end in risky_sentences(read)]
+    places.append(len(text))
+    spans = [(places[start], places[end], flag, name) for start, end, flag, name in matches]
+    return sorted((Span(a, b, flag, text[a:b], name) for a, b, flag, name in spans), key=lambda s: (s.start, s.rule))
 
 
 def crisis_flags(text: str) -> list[str]:
     """Returns the sorted flags of `text`: suicide, suicide_plan, suicide_attempt, self_harm, harm_others."""
-    return sorted({span.kind for span in find_crisis(text)})
+    found, read = tried(normalised(text))
+    flags = {rule.flag for _, _, rule in found}
+    if not flags and risky_sentences(read):
+        flags.add("suicide")
+    return sorted(flags)
+
+
+def names_means(text: str) -> bool:
+    """Whether a reply names means of suicide, whatever it says of them."""
+    read, means = normalised(text), crisis_rules()["means"]
+    return any(means.rules[place].pattern.search(read) for place in means.near(read))

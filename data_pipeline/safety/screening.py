@@ -1,6 +1,6 @@
 """What the rules of cleaning share: spans, and one pass over a text for a few dozen patterns.
 
-For hundreds, `many_patterns.py`: the automaton here has a state for each set of patterns found so far.
+For hundreds, some at a time (`crisis.py`): the automaton has a state for each set of patterns found so far.
 """
 
 from collections.abc import Callable

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_pipeline.errors import BadInput
 from data_pipeline.prompts import prompt_text
-from launch.conversation.crisis_gate import CrisisGate
+from launch.conversation.crisis_gate import NOTES, CrisisGate, Reader
 from launch.conversation.settings import Conversation
 from launch.conversation.terminal import Terminal
 from launch.models.reasoning import GenerationInterrupted, LengthLimit, Pieces
@@ -18,7 +18,8 @@ from reward.thought import join_thought
 
 HELP = "/reset forgets the conversation, /save FILE writes it to a file, /exit ends; Ctrl-C stops an answer"
 _CLAUSE = re.compile(r"[，,。；;！!？?、…\n]")
-_LONGEST = 40  # characters of a reply that wait for the end of their clause, at most
+_LONGEST = 40  # characters of an answer that wait for the end of their clause, at most
+_BLOCK = 400  # characters of a very long answer that are read at once
 
 
 @dataclass
@@ -41,13 +42,15 @@ class Session:
         """
         flags = self.gate.flags(text)
         self.said.append({"role": "user", "content": text, **({"crisis": flags} if flags else {})})
+        messages = [turn["content"] for turn in reversed(self.said) if turn["role"] == "user"]
+        guidance = self.gate.guidance(messages, self.settings.language)
         if flags:
-            self.terminal.guidance(self.gate.guidance(text))
+            self.terminal.guidance(guidance)
         prefix = prompt_text(self.settings.prefix, "prefix")
         asked = {"role": "user", "content": f"{prefix}\n{text}" if prefix else text}
         system = prompt_text(self.settings.system, "system")
         head = [{"role": "system", "content": system}] if system else []
-        answer = Answer(self.terminal, self.gate, text, guided=bool(flags))
+        answer = Answer(self.terminal, Reader(self.gate), "" if flags else guidance)
         whole, fault = True, None
         try:
             with contextlib.closing(self.answers([*head, *self.history, asked])) as pieces:
@@ -59,6 +62,9 @@ class Session:
             fault = error if isinstance(error, BadInput) or not (self.stoppable or str(error)) else None
             answer.show()
         self.terminal.end()
+        for flag in dict.fromkeys([*flags, *answer.flags]):
+            if flag in NOTES:
+                self.terminal.note(NOTES[flag])
         thought, reply = answer.thought.strip(), answer.reply.strip()
         kept = join_thought(thought, reply) if self.settings.keep_thoughts else reply
         if reply:  # an empty turn is no turn: two messages of the user in a row break many templates
@@ -115,36 +121,46 @@ class Session:
 
 @dataclass
 class Answer:
-    """An answer while it arrives: a reply is shown clause by clause, each one after the gate has read it."""
+    """An answer while it arrives: it is shown clause by clause, each one after the gate has read it; so is a thought,
+    where thoughts are shown.
+    """
 
     terminal: Terminal
-    gate: CrisisGate
-    message: str
-    guided: bool  # guidance stands above it already
+    reader: Reader
+    guidance: str  # to show above what speaks of a crisis, "" once it stands there
     thought: str = ""
     reply: str = ""
-    waiting: str = ""
+    waiting: list[tuple[str, str]] = field(default_factory=list)  # pieces that are not shown yet, thoughts and replies
     cut: str = ""
-    flags: list[str] = field(default_factory=list)
+
+    @property
+    def flags(self) -> list[str]:
+        return self.reader.flags
 
     def take(self, kind: str, piece: str) -> None:
+        if kind == "late":
+            self.thought, self.reply = self.reply, ""
+            self.waiting = [("thought", text) for _, text in self.waiting] if self.terminal.shown else []
+            return
         if kind == "thought":
             self.thought += piece
-            self.terminal.thought(piece)
-        elif kind == "late":
-            self.thought, self.reply, self.waiting = self.reply, "", ""
+            if not self.terminal.shown:
+                return
         else:
-            self.reply, self.waiting = self.reply + piece, self.waiting + piece
-            if not self.gate.guard and (_CLAUSE.search(piece) or len(self.waiting) > _LONGEST):
-                self.show()  # with a guard, the whole reply waits for it
+            self.reply += piece
+        self.waiting.append((kind, piece))
+        waits = sum(len(text) for _, text in self.waiting)
+        least = min(_BLOCK, (len(self.thought) + len(self.reply)) // 50)  # a long answer comes in larger parts
+        if not self.reader.gate.guard and (waits > least + _LONGEST or waits >= least and _CLAUSE.search(piece)):
+            self.show()  # with a guard, the whole answer waits for it
 
     def show(self) -> None:
-        """Shows what waits of the reply, under guidance when the gate flags the reply so far."""
+        """Shows what waits, under guidance when the gate flags the answer so far."""
         if not self.waiting:
             return
-        if not self.flags and (flags := self.gate.flags(self.reply)):
-            self.flags = flags
-            if not self.guided:
-                self.terminal.guidance(self.gate.guidance(self.message))
-        ready, self.waiting = self.waiting, ""  # first, lest Ctrl-C shows it twice
-        self.terminal.reply(ready)
+        ready, self.waiting = self.waiting, []  # first, lest Ctrl-C shows it twice
+        if self.reader.read("".join(text for _, text in ready)) and self.guidance:
+            self.terminal.guidance(self.guidance)
+            self.guidance = ""
+        for kind, text in ready:
+            (self.terminal.thought if kind == "thought" else self.terminal.reply)(text)

@@ -1,226 +1,172 @@
-"""Contacts are masked however they are spelled, clean texts are left alone, crisis words are flagged, figures of speech
-are not; every rule is held to its examples.
-"""
+"""What speaks of a crisis is flagged however it is spelled, and what only sounds like it is not."""
 
 import json
 import re
-import string
+from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.safety import personal_data
-from data_pipeline.safety.crisis import crisis_flags, crisis_rules, find_crisis, literal
-from data_pipeline.safety.helplines import HELPLINES_BY_COUNTRY, Helpline
-from data_pipeline.safety.personal_data import contact_rules, find_contacts, fold, placeholder
+from data_pipeline.errors import BadInput
+from data_pipeline.safety import crisis, crisis_model, normalise
+from data_pipeline.safety.crisis import crisis_flags, crisis_rules, find_crisis, names_means, tried
+from data_pipeline.safety.normalise import normalised, normalised_with_places, screenable
+from data_pipeline.safety.train_crisis_model import HARMLESS, read_texts
 from tests.conftest import real_data
 
-CONTACTS = [json.loads(line) for line in (Path(__file__).parent / "contacts.jsonl").read_text("utf-8").splitlines()]
-CONTACT_RULES = [*contact_rules()["numbers"], *contact_rules()["words"]]
+HERE = Path(__file__).parent
+DEVELOPMENT = read_texts(HERE / "crisis_development.tsv")
 
 
-@pytest.mark.parametrize("rule", CONTACT_RULES, ids=lambda r: r["name"])
-def test_a_contact_rule_does_what_its_examples_say(rule):
-    assert rule["hits"] and rule["misses"]
-    for text in rule["hits"]:
-        assert rule["name"] in {span.rule for span in find_contacts(text)}, text
-    for text in rule["misses"]:
-        assert rule["name"] not in {span.rule for span in find_contacts(text)}, text
+def test_the_development_set_is_flagged_by_class():
+    """In sample: rules and model were chosen on it. What nobody chose on stands in docs/evaluation.md."""
+    found = defaultdict(list)
+    for name, text, _, _ in DEVELOPMENT:
+        found[name.split()[-1]].append(bool(crisis_flags(text)))
+    shares = {name: sum(flags) / len(flags) for name, flags in found.items()}
+    assert len(DEVELOPMENT) > 1000 and set(HARMLESS) - {"pass"} < set(found)
+    assert {name: share for name, share in shares.items() if name not in HARMLESS and share < 0.85} == {}
+    assert {name: share for name, share in shares.items() if name in HARMLESS and share > 0.05} == {}
 
 
-@pytest.mark.parametrize("rule", crisis_rules()["rules"], ids=lambda r: r["name"])
-def test_a_crisis_rule_does_what_its_examples_say(rule):
-    assert rule["hits"] and rule["misses"]
-    for text in rule["hits"]:
-        assert rule["name"] in {span.rule for span in find_crisis(text)}, text
-        assert rule["flag"] in crisis_flags("今天下了一整天的雨。" * 8 + text + "。" + "我们去散步。" * 8), text
-    for text in rule["misses"]:
-        assert rule["name"] not in {span.rule for span in find_crisis(text)}, text
-
-
-def core(text: str) -> str:
-    return re.sub(r"[\W_]", "", fold(text))
-
-
-def mask(text: str) -> tuple[str, list]:
-    """Returns (text with each contact datum replaced by its placeholder, the spans), as cleaning replaces them."""
-    spans, masked = find_contacts(text), text
-    for span in reversed(spans):
-        masked = masked[: span.start] + placeholder(span.kind) + masked[span.end :]
-    return masked, spans
-
-
-def test_there_are_two_hundred_cases_of_every_kind():
-    assert len(CONTACTS) >= 200 and len({case["text"] for case in CONTACTS}) == len(CONTACTS)
-    assert {case["kind"] for case in CONTACTS} == set(contact_rules()["names"]) - {"name"}  # of authors: test_cleaning
-
-
-@pytest.mark.parametrize("case", CONTACTS, ids=lambda c: c["text"][:20])
-def test_no_contact_datum_survives_and_the_words_around_it_do(case):
-    masked, spans = mask(case["text"])
-    rest = case["text"]
-    for datum in case["data"]:
-        rest = rest.replace(datum, " ")
-    for datum in case["data"]:  # nor any four characters of it
-        pieces = {core(datum)[i : i + 4] for i in range(max(1, len(core(datum)) - 3))}
-        assert not [piece for piece in pieces if piece in core(masked) and piece not in core(rest)], masked
-    assert all(words in masked for words in re.findall("[一-龥]+", rest)), masked
-    assert all(span.text == case["text"][span.start : span.end] for span in spans)
-    assert mask(masked) == (masked, [])
-
-
-def test_a_text_with_several_contacts_reads_on():
-    text = "老师好，我叫小敏，微信：abc12345，电话154-1234-5678，晚上八点以后都在，谢谢。"
-    masked, spans = mask(text)
-    assert masked == "老师好，我叫小敏，微信：[微信号已隐去]，电话[电话已隐去]，晚上八点以后都在，谢谢。"
-    assert [span.kind for span in spans] == ["wechat", "phone"]
-    assert placeholder("id") == "[证件号已隐去]"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "难受的时候可以打12356，或者北京心理热线010-82951332、希望24热线400-161-9995。",
-        "青少年热线12355，报警110，急救120。",
-        "In the US call or text 988, in the UK call 116 123, or text HOME to 741741.",
-    ],
-)
-def test_public_lines_of_help_stay(text):
-    assert mask(text)[0] == text
-
-
-SAID = [
-    "{}", "请拨打{}", "热线：{}", "心理援助电话{}，免费", "联系我{}", "{}（24小时）", "热线{}（24小时）",
-    "拨打 {} 24小时有人", "手机号 {}", "加微信{}", "call {} now", "call {} (24/7)", "text {}",
-    "电话 {}、12356", "号码{}或{}", "{} / {}",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("said", SAID)
-def test_every_help_line_survives_cleaning(said):
-    lines = [line for lines in HELPLINES_BY_COUNTRY.values() for line in lines]
-    assert [line for line in lines if find_contacts(said.format(*[line.number] * 2))] == []
-    assert find_contacts("；".join(f"{line.name} {line.number}" for line in lines)) == []
-
-
-@pytest.fixture
-def added(monkeypatch):
-    """Help lines that are added to `helplines.yaml`, their numbers as people write them."""
-    numbers = ("0800 58 58 58", "1-800-555-0155", "13 11 14", "+852 5555 0000", "(02) 5555 2222", "13800000000")
-    lines = tuple(Helpline("a new line", number, "its office", "2026-01-01") for number in numbers)
-    for line in lines:
-        assert find_contacts(f"热线{line.number}（24小时）"), line  # so far it is masked
-    monkeypatch.setattr(personal_data, "HELPLINES_BY_COUNTRY", HELPLINES_BY_COUNTRY | {"new": lines})
-    contact_rules.cache_clear()
-    yield lines
-    contact_rules.cache_clear()
-
-
-def test_a_help_line_that_is_added_is_no_contact_datum(added):
-    texts = [said.format(line.number, line.number) for line in added for said in SAID]
-    assert [text for text in texts if find_contacts(text)] == []
-    for line in added:  # and nothing else is spared
-        assert [span.kind for span in find_contacts(f"热线{line.number}，我的手机154 1234 5678")] == ["phone"]
-
-
-def test_a_public_number_at_the_beginning_of_another_number_spares_neither():
-    for text in ("QQ 12345 6789", "加我 12356 678", "微信：12355-1234", "手机120 1234 5678"):
-        assert len(find_contacts(text)) == 1, text
-
-
-def test_contact_rules_do_not_name_help_lines_again():
-    lines = {re.sub(r"\D", "", line.number) for lines in HELPLINES_BY_COUNTRY.values() for line in lines}
-    others = yaml.safe_load((personal_data.HERE / "personal_data.yaml").read_text(encoding="utf-8"))["public"]
-    assert not lines & set(others) and contact_rules()["public"] == lines | set(others)
-
-
-def test_the_checksum_decides_on_a_bare_number():
-    good = "110101193013320005"  # no date in it: only the check digit tells
-    assert [span.kind for span in find_contacts(f"我的号{good}")] == ["id"]
-    for last in set("0123456789x") - {"5"}:
-        assert find_contacts(f"流水{good[:-1]}{last}") == []
-    assert [s.kind for s in find_contacts(f"身份证{good[:-1]}7")] == ["id"]  # mistyped, but said to be one
-
-
-@given(st.text(alphabet=string.printable + "一二三四五六七八九零微信扣电话邮箱０１２３，。！①②③😀\u200b", max_size=80))
-@settings(max_examples=300, deadline=None)
-def test_masking_is_final_and_its_spans_are_true(text):
-    masked, spans = mask(text)
-    assert all(text[s.start : s.end] == s.text for s in spans)
-    assert all(a.end <= b.start for a, b in zip(spans, spans[1:], strict=False))
-    rest, at = [], 0
-    for span in spans:
-        rest.append(text[at : span.start])
-        at = span.end
-    assert masked.count("已隐去]") >= len(spans)
-    assert all(piece in masked for piece in [*rest, text[at:]])
-
-
-FIGURES = [
-    "笑死我了", "困死了", "累死了，今天加班到十点", "想死你了",
-    "我想死你们了", "热死了", "烦死了作业太多", "吓死我了",
-    "气死我了", "他死活不同意", "死党约我吃饭", "死心吧",
-    "这道题难死了", "忙得要死", "打死我也不去", "美死了",
-    "饿死了", "手机没电了急死人", "丑死了", "羡慕死了",
-    "死记硬背", "电脑死机了", "杀青了", "砍价",
-    "跳楼价", "消磨时间", "杀毒软件", "生活很累",
-    "工作干不完", "宜兴紫砂壶", "I'm dying to see you", "this homework is killing me",
-    "dead tired", "kill time", "cut me some slack",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("text", FIGURES)
-def test_figures_of_speech_are_no_crisis(text):
-    assert crisis_flags(text) == [], find_crisis(text)
+def test_flags_on_real_messages():
+    """PsyGUARD's labels, by rules alone: the model is trained on some of them."""
+    found = defaultdict(list)
+    for row in json.loads((real_data("psysuicide") / "valid.json").read_bytes()):
+        for label in row["labels"]:
+            found[label].append(bool(tried(normalised(row["text"]))[0]))
+    about = {label: flags for label, flags in found.items() if re.search("意图|计划|准备|未遂|自伤行为", label)}
+    assert sum(map(len, about.values())) > 330
+    assert {label: sum(flags) for label, flags in about.items() if len(flags) >= 10 and np.mean(flags) < 0.88} == {}
+    assert np.mean(found["与自杀/自伤/攻击行为无关"]) <= 0.05
 
 
 @pytest.mark.parametrize(
     ("text", "flag"),
     [
-        ("我真的不想活了", "suicide"), ("活着好累，死了算了", "suicide"),
-        ("我 想 死", "suicide"), ("想結束自己的生命", "suicide"),
-        ("我想自殺", "suicide"), ("昨晚站在楼顶，差点跳下去", "suicide_plan"),
-        ("吃多少片安眠药会死", "suicide_plan"), ("去年割腕被送去抢救", "suicide_attempt"),
-        ("又用刀片划手臂了", "self_harm"), ("想杀了他", "harm_others"),
+        ("我真的不想活了", "suicide"), ("活着好累，死了算了", "suicide"), ("想結束自己的生命", "suicide"),
+        ("昨晚站在楼顶，差点跳下去", "suicide_plan"), ("吃多少片安眠药会死", "suicide_plan"),
+        ("去年割腕被送去抢救", "suicide_attempt"), ("又用刀片划手臂了", "self_harm"), ("想杀了他", "harm_others"),
         ("I don’t want to live anymore", "suicide"), ("I keep cutting myself", "self_harm"),
-        ("No zuo no die，我想死", "suicide"),
+        ("I overdosed last year", "suicide_attempt"), ("I want to kill my boss", "harm_others"),
     ],
 )  # fmt: skip
-def test_crisis_is_flagged(text, flag):
+def test_crisis_is_flagged_by_kind(text, flag):
     assert flag in crisis_flags(text)
+    assert flag in crisis_flags("今天下了一整天的雨。" * 300 + text + "。" + "我们去散步。" * 300)
 
 
-def test_flags_on_real_messages():
-    """PsyGUARD's labels: 97 % of those about suicide or self-harm, 6 % false flags were measured; both may not slip."""
-    rows = json.loads((real_data("psysuicide") / "valid.json").read_bytes())
-    risk = ("自杀", "自伤")
-    about = [row for row in rows if any(word in str(row["labels"]) for word in risk)]
-    about = [row for row in about if "无关" not in str(row["labels"])]
-    unrelated = [row for row in rows if "无关" in str(row["labels"])]
-    found = sum(bool(crisis_flags(row["text"])) for row in about)
-    false = sum(bool(crisis_flags(row["text"])) for row in unrelated)
-    print(f"{found} of {len(about)} flagged, {false} false flags of {len(unrelated)}")
-    assert len(about) > 300 and found / len(about) >= 0.96
-    assert len(unrelated) > 1000 and false / len(unrelated) <= 0.08
+ENDINGS = "啊啦了咯喽勒咧辣惹哩嘞呐诶吧呢呀嘛哦噢哈" + "，。！？~…😭😢"
 
 
-def test_each_pattern_alone_flags_what_all_together_flag():
-    """On every real message: patterns tried one by one, without a look at words, and figures as one long pattern."""
-    rules = crisis_rules()
-    patterns = [re.compile(each.pattern, re.IGNORECASE) for each in rules["sought"].alternatives]
-    figures = re.compile("|".join(each.pattern for each in rules["blotted"].alternatives), re.IGNORECASE)
-    for text in (row["text"] for row in json.loads((real_data("psysuicide") / "valid.json").read_bytes())):
-        read = figures.sub(lambda match: re.sub(r"\w", "某", match[0]), text)
-        assert literal(text) == read, text
-        places = [place for place, pattern in enumerate(patterns) if pattern.search(text) and pattern.search(read)]
-        assert {rules["rule_of"][place]["flag"] for place in places} == set(crisis_flags(text)), text
+@pytest.mark.parametrize("ending", [*ENDINGS, "", "qwq", "T_T", "的人", "怎么办", " 真的", "\n"])
+def test_any_ending_of_not_wanting_to_live_is_flagged(ending):
+    assert "suicide" in crisis_flags(f"我不想活{ending}")
 
 
-@pytest.mark.parametrize("figure", crisis_rules()["figures"], ids=lambda f: f["name"])
-def test_a_figure_of_speech_does_what_its_examples_say(figure):
-    assert figure["hits"] and figure["misses"]
-    assert {text: crisis_flags(text) for text in figure["hits"] if crisis_flags(text)} == {}
-    assert [text for text in figure["misses"] if not crisis_flags(text)] == []
+@pytest.mark.parametrize(
+    "between", ["*", " ", "\u200b", "\u2060", "_", "·", "~", "/", "|", "…", "\n", "🐟", "\u0336", "，", "。"]
+)
+@pytest.mark.parametrize("phrase", ["我不想活了", "我想自杀", "我真的想死"])
+def test_nothing_between_the_characters_hides_a_phrase(between, phrase):
+    text = between.join(phrase)
+    assert "suicide" in crisis_flags(text), normalised(text)
+    assert "suicide" in crisis_flags(f"今天很累。{text}。晚安")
+
+
+@given(
+    st.text(alphabet="我不想活了死自殺杀kms1l*_ .,，。\n（）🔪😭\u200b\u0336ＫＭabzishaxiang《》\"'\ud83d", max_size=60)
+)
+@settings(max_examples=300, deadline=None)
+def test_the_reading_knows_where_it_came_from(text):
+    read, places = normalised_with_places(text)
+    assert read == normalised(text) and len(read) == len(places)
+    assert all(0 <= a <= b < len(text) for a, b in zip(places, places[1:], strict=False))
+    for span in find_crisis(text):
+        assert 0 <= span.start < span.end <= len(text) and span.text == text[span.start : span.end]
+
+
+def test_a_span_points_into_the_text_as_it_was_given():
+    text = "昨天还好。其实我不*想*活\u200b了，🔪🩸手腕"
+    spans = {span.rule: span for span in find_crisis(text)}
+    assert "不*想*活" in spans["not_live"].text and spans["not_live"].start >= 5
+    assert spans["self_harm"].text == "🔪🩸手腕"
+
+
+def test_what_screens_the_rules_passes_over_no_match():
+    reads = [normalised(text) for _, text, _, _ in DEVELOPMENT]
+    for rules in crisis_rules().values():
+        for read in reads:
+            found = {place for place, rule in enumerate(rules.rules) if rule.pattern.search(read)}
+            assert found <= set(rules.near(read)), read
+
+
+@pytest.mark.parametrize(
+    ("pattern", "kept"), [("(?<!a(b(c)))x(?=y)", "x"), ("a(?:b|c(?!d))e", "a(?:b|c)e"), ("[(?=]x(?!y[)])z", "[(?=]xz")]
+)
+def test_look_arounds_are_taken_out_for_the_screen(pattern, kept):
+    assert screenable(pattern) == kept
+
+
+def test_a_pattern_is_one_line_of_160_characters():
+    for name in ("crisis_rules.yaml", "crisis_words.yaml"):
+        lines = (Path(crisis.__file__).parent / name).read_text("utf-8").splitlines()
+        assert [line for line in lines if len(line) > 160] == []
+
+
+@pytest.fixture
+def rules_of(monkeypatch):
+    """Replaces the rules by what a function makes of them."""
+
+    def replaced(change):
+        data = normalise.read_yaml("crisis_rules.yaml")
+        change(data)
+        monkeypatch.setattr(crisis, "read_yaml", lambda name: data)
+        crisis_rules.cache_clear()
+
+    yield replaced
+    crisis_rules.cache_clear()
+
+
+@pytest.mark.parametrize("pattern", ["想(死", "想死$NOPART", "想[死", 5, "(?<=想+)死"])
+def test_a_broken_rule_is_named(rules_of, pattern):
+    rules_of(lambda data: data["rules"]["suicide"]["want_to_die"].insert(0, pattern))
+    with pytest.raises(BadInput, match=r"crisis_rules.yaml: rule want_to_die, pattern 1: "):
+        crisis_flags("我想死")
+
+
+def test_a_rules_file_without_a_section_is_told(rules_of):
+    rules_of(lambda data: data.pop("counters"))
+    with pytest.raises(BadInput, match=r"crisis_rules.yaml: no 'counters'; restore it"):
+        crisis_flags("我想死")
+
+
+def test_weights_of_another_version_are_refused(tmp_path, monkeypatch):
+    with np.load(crisis_model.FILE) as data:
+        np.savez(tmp_path / "crisis_model.npz", **{**data, "version": 1})
+    assert crisis_model.FILE.stat().st_size <= 500_000
+    monkeypatch.setattr(crisis_model, "FILE", tmp_path / "crisis_model.npz")
+    crisis_model._weights.cache_clear()
+    try:
+        with pytest.raises(BadInput, match=r"crisis_model.npz: version 1, and this code reads 2; git checkout"):
+            crisis_flags("今天天气不错")
+    finally:
+        crisis_model._weights.cache_clear()
+
+
+def test_halves_of_characters_and_long_texts_are_read():
+    assert (
+        "suicide" in crisis_flags("\ud83d我不想\udc00活了\ud83d") and crisis_flags("\ud83d") == crisis_flags("") == []
+    )
+    assert crisis_flags("今天下雨，我在家看书。" * 10_000) == []
+    assert "suicide" in crisis_flags("今天下雨，我在家看书。" * 10_000 + "我不想活了")
+
+
+def test_means_are_named_whatever_is_said_of_them():
+    for text in ("安眠药的致死量是多少因人而异", "有人会选择烧炭", "a lethal dose", "不要想着割腕", "自*杀*方*法"):
+        assert names_means(text), text
+    for text in ("我在听，你慢慢说", "你愿意和我说说发生了什么吗？", "I am here with you", "今晚早点睡"):
+        assert not names_means(text), text

@@ -40,7 +40,8 @@ RULES = {
     "safety/reply_rules.yaml": {"reason_reply", "rewrite_empathy"},
     "safety/crisis_rules.yaml": WITH_CRISIS,
     "safety/helplines.yaml": WITH_CRISIS,
-    "safety/frequent_words.txt": WITH_CRISIS,
+    "safety/crisis_words.yaml": WITH_CRISIS,
+    "safety/crisis_model.npz": WITH_CRISIS,
 }
 OF_A_STEP = {
     "check_empathy": {"rewrite_empathy"},
