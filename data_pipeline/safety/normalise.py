@@ -102,16 +102,16 @@ def _disguises(han: str, syllables: dict[str, str]) -> tuple[list[tuple[str, _PU
         beside = match.string[match.start() - 1 : match.start()] + match.string[match.end() : match.end() + 1]
         return "".join(syllables[each] for each in said) if len(said) > 2 or re.search(han, beside) else match[0]
 
-    inside, ends = r"(?<=[a-z])[0-9@$!|]+(?=[a-z])", r"(?<=[a-z])[0-9]+(?![0-9a-z])|(?<!\w)[5$](?=[a-z]{3})"
+    inside, ends = r"(?<=[a-z])[0-9@$!|]{1,9}(?=[a-z])", r"(?<=[a-z])[0-9]+(?![0-9a-z])|(?<!\w)[5$](?=[a-z]{3})"
     latin: list[tuple[str, _PUT]] = [
-        (rf"(?<![a-z0-9])[a-z](?:{gap}[a-z]){{2,}}(?![a-z0-9])", _letters),  # k.m.s
-        (r"(?<![a-z0-9'])[a-z](?: [a-z]){2,}(?![a-z0-9'])", _letters),  # k i l l
-        (r"(?<![a-z])[a-z]{1,3}(?:[-._*][a-z]{1,3}){2,}(?![a-z])", _letters),  # su-i-ci-de
-        (rf"(?<={han})\s?[a-z](?:(?:{gap}| )[a-z])+(?![a-z0-9])", _letters),  # 想 s i
+        (rf"(?<![a-z0-9])[a-z](?:{gap}[a-z]){{2,40}}(?![a-z0-9])", _letters),  # k.m.s
+        (r"(?<![a-z0-9'])[a-z](?: [a-z]){2,60}(?![a-z0-9'])", _letters),  # k i l l
+        (r"(?<![a-z])[a-z]{1,3}(?:[-._*][a-z]{1,3}){2,20}(?![a-z])", _letters),  # su-i-ci-de
+        (rf"(?<={han})\s?[a-z](?:(?:{gap}| )[a-z]){{1,40}}(?![a-z0-9])", _letters),  # 想 s i
         (f"{inside}|{ends}", lambda match: match[0].translate(_DIGIT)),  # k1ll
         (r"([a-z])\1{2,}", r"\1"),  # dieeee
         (r"(?<=[a-z,.;]) ?\n ?(?=[a-z])", " "),
-        (rf"(?<![a-z])(?:(?:{one})[ ']?)*(?:{one})(?![a-z])", spoken),  # wo bu xiang huo le
+        (rf"(?<![a-z])(?:(?:{one})[ ']?){{0,30}}(?:{one})(?![a-z])", spoken),  # wo bu xiang huo le
     ]
     return latin, [
         (rf"[(<\[{{'\"“‘「『【]({han}{{1,2}}|[a-z0-9])[)>\]}}'\"”’」』】]", r"\1"),  # 想(死)
