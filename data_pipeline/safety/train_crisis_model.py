@@ -4,9 +4,8 @@
 
 TEXTS.tsv: a class and a text a line, as in tests/data_pipeline/safety; `{a|b}` in a text stands for one of several
 words, and a line with it makes twelve texts. valid.json: PsyGUARD's labelled posts (MIT), those about suicide and
-self-harm, and those about neither. SMILECHAT (CC0) and the demo: sentences that no rule flags count as neither.
-It learns from what no rule flags. Figures are out of fold: of a model that has not seen the text, nor another of its
-template. With the word `figures` nothing is written.
+self-harm, and those about neither. SMILECHAT (CC0) and the demo count as neither. It learns from what no rule flags.
+Figures are of a model that has not seen the text, nor another of its template; `figures` alone writes nothing.
 """
 
 import json
@@ -25,7 +24,7 @@ from data_pipeline.safety.normalise import normalised
 
 HARMLESS = {"pass", "negation", "figure", "title", "study", "ordinary"}
 EPOCHS, RATE, DECAY, FOLDS, SENTENCES = 12, 0.5, 1e-5, 5, 16_000  # the last: at most, of a set of dialogues
-FALSE, RARE = 0.06, 0.001  # shares that may be marked of harmless texts, hard ones, and of sentences of dialogues
+FALSE, RARE = 0.06, 0.002  # shares that may be marked of harmless texts, hard ones, and of sentences of dialogues
 Text = tuple[str, str, bool, str]  # where it is of and its class, the text, whether it is about a crisis, its template
 
 
@@ -47,14 +46,15 @@ def read_texts(file: Path) -> list[Text]:
 
 
 def read_dialogues(path: Path) -> list[Text]:
-    """Returns sentences that no rule flags, of every other dialogue of SMILECHAT or of all of a demo file."""
+    """Returns sentences and turns that no rule flags, of every other dialogue of SMILECHAT or of all of a demo file."""
     if path.is_dir():
         dialogues = [json.loads(file.read_bytes()) for file in sorted(path.glob("*.json"))[::2]]
     else:
         rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        dialogues = [row.get("messages") or [{"content": f"{row['title']}\n{row['text']}"}] for row in rows]
-    said = "\n".join(turn["content"] for dialogue in dialogues for turn in dialogue)
-    sentences = list(dict.fromkeys(re.findall(r"[^。！？!?\n]{3,}[。！？!?]?", said)))
+        dialogues = [row.get("messages") or [{"content": row["text"]}] for row in rows]
+        dialogues += [[{"content": text} for text in (row["title"], *row["replies"])] for row in rows if "title" in row]
+    said = [turn["content"] for dialogue in dialogues for turn in dialogue]
+    sentences = list(dict.fromkeys(re.findall(r"[^。！？!?\n]{3,}[。！？!?]?", "\n".join(said)) + said))
     random.Random(0).shuffle(sentences)
     return [(path.stem, each, False, each) for each in sentences[:SENTENCES] if not tried(normalised(each))[0]]
 

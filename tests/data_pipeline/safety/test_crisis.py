@@ -32,6 +32,14 @@ def test_the_development_set_is_flagged_by_class():
     assert {name: share for name, share in shares.items() if name in HARMLESS and share > 0.05} == {}
 
 
+def test_the_second_blind_set_is_flagged_as_it_was_when_it_was_scored():
+    """Written by somebody who had not seen rules or model; nothing was chosen on it since (docs/evaluation.md)."""
+    texts = read_texts(HERE / "crisis_blind_second.tsv")
+    flags = {about: [bool(crisis_flags(text)) for _, text, of, _ in texts if of == about] for about in (True, False)}
+    assert (len(flags[True]), len(flags[False])) == (220, 110)
+    assert sum(flags[True]) >= 156 and sum(flags[False]) <= 8
+
+
 def test_flags_on_real_messages():
     """PsyGUARD's labels, by rules alone: the model is trained on some of them."""
     found = defaultdict(list)
