@@ -60,7 +60,7 @@ def run(config: DictConfig, command: Command) -> None:
     if opened.done:
         console.print(f"sft: {folder} is done already; nothing left to do")
         return
-    if config.model_name_or_path == tiny.RANDOM and not (opened.resumed and Path(base).exists()):
+    if config.model_name_or_path == tiny.RANDOM and not (opened.begun and Path(base).exists()):
         shutil.rmtree(base, ignore_errors=True)  # of a start that was refused
         texts = [m["content"] for _, row in rows for m in row["messages"]] + _grpo_prompts(data.parent)
         tiny.make(Path(base), texts, config.seed, as_dict(config.psyforge.random_model))

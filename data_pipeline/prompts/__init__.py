@@ -16,8 +16,9 @@ from data_pipeline.errors import BadInput, did_you_mean
 from data_pipeline.prompts.answers import answer_text
 from data_pipeline.records import LETTERS, Question
 
+PROMPTS = Path(__file__).parent
 _JINJA = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    loader=jinja2.FileSystemLoader(PROMPTS),
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -29,7 +30,7 @@ _PLACE = re.compile(r"</(?!think>)([^<>/]+)>")  # the end of a place for foreign
 
 @cache
 def _template(name: str) -> jinja2.Template:
-    return _template_of(Path(__file__).parent / f"{name}.jinja")
+    return _template_of(PROMPTS / f"{name}.jinja")
 
 
 @cache
@@ -73,7 +74,7 @@ def _rendered(name: str, template: Callable[[], jinja2.Template], variables: dic
 @cache
 def prompt_hash(name: str) -> str:
     """Returns the first 12 digits of the sha256 of `<name>.jinja`, which provenance records beside every call."""
-    return hashlib.sha256((Path(__file__).parent / f"{name}.jinja").read_bytes()).hexdigest()[:12]
+    return hashlib.sha256((PROMPTS / f"{name}.jinja").read_bytes()).hexdigest()[:12]
 
 
 @cache

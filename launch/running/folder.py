@@ -40,7 +40,7 @@ class StageFolder:
     manifest: dict
     lock: TextIO
     done: bool = False
-    resumed: bool = False  # it has begun before
+    begun: bool = False  # by an earlier call: what it has made is to be continued
     started: float = field(default_factory=time.monotonic)
 
     def finish(self, outputs: dict[str, Path], counts: dict, **more) -> None:
@@ -99,8 +99,8 @@ def open_stage(
         finished = manifest["status"] == "finished"
         may_change = free if finished else [*free, *until_done]
         differences = [told for key, told in changed if not any(f"{key}.".startswith(f"{one}.") for one in may_change)]
-        folder.resumed = finished or has_begun(path)
-        if not folder.resumed:
+        folder.begun = finished or has_begun(path)
+        if not folder.begun:
             differences = []
         if differences and config.resume != "force":
             shown = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")

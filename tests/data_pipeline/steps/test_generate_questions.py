@@ -2,7 +2,6 @@
 
 from copy import deepcopy
 
-import jinja2
 import pytest
 from pydantic import ValidationError
 
@@ -204,7 +203,7 @@ def test_settings_that_make_no_sense_are_refused(settings, named):
 
 def test_a_prompt_with_an_unknown_variable_is_the_users_error(tmp_path, monkeypatch):
     (tmp_path / "generate_questions.jinja").write_text("请为{{ audience }}命题：{{ text }}", encoding="utf-8")
-    monkeypatch.setattr(prompts._JINJA, "loader", jinja2.FileSystemLoader(tmp_path))
+    monkeypatch.setattr(prompts, "PROMPTS", tmp_path)
     prompts._template.cache_clear()
     try:
         with pytest.raises(BadInput, match="prompt generate_questions.jinja: 'audience' is undefined.*subject, text"):

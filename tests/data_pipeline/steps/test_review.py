@@ -223,7 +223,7 @@ def test_without_verdicts_all_rows_pass_and_the_report_says_so(tmp_path):
     reviewed = synthesis.run("review", fresh(), Settings(size=3, verdicts=[str(li), str(wang)]))
     check_balance("review", [q.id for q in QUESTIONS], reviewed)
     assert {r.id for r in reviewed.rejects} == set(ids[:2])
-    kappa = "Cohen's kappa 0.00, 50% of pairs of verdicts equal, on 2 questions that two or more of 2 reviewers judged"
+    kappa = "Cohen's kappa 0.33, 50% of pairs of verdicts equal, on 2 questions that two or more of 2 reviewers judged"
     assert reviewed.report["told"] == kappa
     assert reviewed.report["unjudged"] == 1 and reviewed.report["agreement"]["measure"] == "Cohen"
     assert reviewed.files["sample"] == result.files["sample"]

@@ -37,7 +37,7 @@ def end(folder: StageFolder) -> None:
 
 def test_a_finished_stage_holds_what_it_read_and_wrote(here):
     folder = begin()
-    assert not folder.done and not folder.resumed
+    assert not folder.done and not folder.begun
     end(folder)
     manifest = json.loads((here / "runs/a/data/manifest.json").read_text())
     assert manifest["status"] == "finished"
@@ -54,7 +54,11 @@ def test_the_same_again_is_done_and_an_unfinished_one_continues(here):
     folder = begin()
     folder.lock.close()
     again = begin()
-    assert again.resumed and not again.done
+    assert not again.begun and not again.done
+    (again.path / "train.log").touch()
+    again.lock.close()
+    again = begin()
+    assert again.begun and not again.done
     end(again)
     assert begin().done
 
@@ -63,7 +67,7 @@ def test_what_is_free_to_change_goes_on_and_opens_a_finished_stage_again(here):
     end(begin())
     assert begin(free=("seed",)).done, "nothing has changed"
     again = begin(seed=2, free=("seed", "source"))
-    assert again.resumed and not again.done and "forced" not in again.manifest
+    assert again.begun and not again.done and "forced" not in again.manifest
     end(again)
     Path("in.txt").write_text("another")
     with pytest.raises(BadInput, match="in.txt changed"):
@@ -88,7 +92,7 @@ BEGUN = {
 def test_a_stage_protects_what_it_has_made_and_nothing_before(here, how):
     begin().lock.close()
     again = begin(seed=2)  # as a message's cure
-    assert again.resumed and "forced" not in again.manifest and again.manifest["seed"] == 2
+    assert not again.begun and "forced" not in again.manifest and again.manifest["seed"] == 2
     again.lock.close()
     BEGUN[how](again.path)
     with pytest.raises(BadInput, match="seed: 2 -> 3"):
@@ -104,7 +108,7 @@ def test_calls_that_failed_are_not_paid(here):
     call = Call("key", "step", "row", 0, "m", "http://h/v1", "failed", "", "", "busy", 0, 0, None, 0.1, 1, "now")
     with Ledger(here / "runs/a/data/ledger.sqlite") as ledger:
         asyncio.run(ledger.record(call))
-    assert begin(seed=2).resumed
+    assert begin(seed=2).manifest["seed"] == 2
 
 
 @pytest.mark.parametrize("change", ["config", "input"])
