@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator
 from enum import IntEnum
 from functools import lru_cache
-from itertools import chain
 from typing import NamedTuple
 
 from reward import wording
@@ -17,6 +16,7 @@ from reward.thought import split_thought, with_opening
 from reward.wording import TEXT, normalise
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+NARROW = dict(zip(range(0xFF21, 0xFF3B), LETTERS, strict=True))
 MAX_ANSWER_CHARS = 4000  # ours: a longer answer part is padding, and unreadable by both
 MAX_LETTERS = 200  # ours: and one that names more letters
 NEAR = 60  # characters around some letters that say how they are meant; ours
@@ -70,7 +70,7 @@ def match_strict(response: str, options: int, think_prefilled: bool = False) -> 
     match = STRICT.fullmatch(with_opening(response, think_prefilled))
     if match is None or match.end() - match.end("thought") > MAX_ANSWER_CHARS:
         return None, ""
-    letters = sound("".join(filter(str.isalpha, normalise(match["letters"]))), options)
+    letters = sound("".join(filter(str.isalpha, match["letters"].translate(NARROW))), options)
     return letters, match["thought"] if letters else ""
 
 
@@ -92,7 +92,7 @@ def read(response: str, options: list[str], think_prefilled: bool = False) -> Re
         return Reading(None, f"an answer part of more than {MAX_ANSWER_CHARS:,} characters or {MAX_LETTERS} letters")
     lines = _lines(_option_texts(text, tuple(options)))
     mentions = [list(_mentions(line, number, len(options))) for number, line in enumerate(lines)]
-    return Reading(*_settle(lines, mentions, LETTERS[: len(options)]), tuple(chain.from_iterable(mentions)))
+    return Reading(*_settle(lines, mentions, LETTERS[: len(options)]), tuple(sum(mentions, [])))
 
 
 def sound(letters: str, options: int) -> str | None:
