@@ -92,7 +92,7 @@ def read(response: str, options: list[str], think_prefilled: bool = False) -> Re
         return Reading(None, f"an answer part of more than {MAX_ANSWER_CHARS:,} characters or {MAX_LETTERS} letters")
     lines = _lines(_option_texts(text, tuple(options)))
     mentions = [list(_mentions(line, number, len(options))) for number, line in enumerate(lines)]
-    return Reading(*_settle(lines, mentions, LETTERS[: len(options)]), tuple(sum(mentions, [])))
+    return Reading(*_settle(lines, mentions, LETTERS[: len(options)]), tuple(m for line in mentions for m in line))
 
 
 def sound(letters: str, options: int) -> str | None:
