@@ -62,7 +62,7 @@ def _place(name: str) -> Path:
     return RUBRICS / f"{name}.yaml"
 
 
-_read = rubric.read_rubric
+_read = rubric.read_rubric  # by another name, since an option of `load` is called as the module
 
 
 def requests(item: Item) -> list[dict]:
