@@ -28,7 +28,7 @@ def test_the_development_set_is_flagged_by_class():
         found[name.split()[-1]].append(bool(crisis_flags(text)))
     shares = {name: sum(flags) / len(flags) for name, flags in found.items()}
     assert len(DEVELOPMENT) > 1000 and set(HARMLESS) - {"pass"} < set(found)
-    assert {name: share for name, share in shares.items() if name not in HARMLESS and share < 0.85} == {}
+    assert {name: share for name, share in shares.items() if name not in HARMLESS and share < 0.90} == {}
     assert {name: share for name, share in shares.items() if name in HARMLESS and share > 0.05} == {}
 
 
