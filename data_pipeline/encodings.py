@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Fault
+from data_pipeline.records import Fault, json_or_fault
 
 MARKS = {  # first bytes, the longest first
     b"\xff\xfe\0\0": "utf-32",
@@ -78,6 +79,23 @@ def read_text(file: Path, encoding: str = "") -> str | Fault:
     """Returns the text of a file as `decode` does."""
     text = decode(file.read_bytes(), encoding)
     return text if isinstance(text, Fault) else text[0]
+
+
+def decode_json(content: bytes, encoding: str = "") -> object | Fault:
+    """Returns the JSON value of a file's content, or the Fault of its encoding or of what is no JSON."""
+    text = decode(content, encoding)
+    return text if isinstance(text, Fault) else json_or_fault(text[0].encode("utf-8", "surrogatepass"))
+
+
+def parse_json(where: object, content: bytes) -> Any:
+    """Returns as `decode_json`; raises BadInput, with `where`, in place of a Fault."""
+    text = decode(content)
+    if isinstance(text, Fault):
+        raise BadInput(f"{where}: {text.reason}")
+    value = json_or_fault(text[0].encode("utf-8", "surrogatepass"))
+    if isinstance(value, Fault):
+        raise BadInput(f"{where}: {value.code} at {value.detail}")
+    return value
 
 
 def decode(content: bytes, encoding: str = "", declared: str = "") -> tuple[str, str] | Fault:

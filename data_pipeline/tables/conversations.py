@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.dialogues import MESSAGE_ROLES, ROLES, fault
-from data_pipeline.encodings import check_encoding, read_text
+from data_pipeline.encodings import check_encoding, decode_json
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Dialogue, Fault, Reject, Turn, json_or_fault
+from data_pipeline.records import Dialogue, Fault, Reject, Turn
 from data_pipeline.tables.rows import Layout, Row, table_rows
 from reward.thought import leading_thought
 
@@ -187,8 +187,7 @@ def files(path: str | Path, *suffixes: str) -> list[Path]:
 
 def json_file(file: Path, form: Form) -> object:
     """Returns the JSON value of a file in the form's encoding, or the Fault for which there is none."""
-    text = read_text(file, form.encoding)
-    return text if isinstance(text, Fault) else json_or_fault(text.encode("utf-8", "surrogatepass"))
+    return decode_json(file.read_bytes(), form.encoding)
 
 
 def rows(path: str | Path, form: Form, split: str = "", columns: Collection[str] = ()) -> Iterator[Row]:
