@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline.errors import BadInput
-from data_pipeline.records import LETTERS, Fault, Question, Reject, check_question, note
+from data_pipeline.records import LETTERS, Fault, Question, Reject, check_key, check_question, note
 from data_pipeline.safety.cleaning import WRITING, Cleaned, clean_texts
 from data_pipeline.tables.columns import Columns, Fields, beyond, say
 from data_pipeline.tables.keys import read_key, read_kind, true_or_false
@@ -159,7 +159,10 @@ def _question(values: Mapping, table: _Table) -> Question | Fault:
     options, letters = read
     if kind in ("any", "true_false"):
         kind = "multi" if kind == "any" and len(set(letters)) > 1 else "single"
-    checked = check_question(kind, stem, dict(zip(LETTERS, options.texts, strict=False)), letters)
+    if stem and len(options.texts) > 1 and all(options.texts):  # nearly all
+        checked = check_key(kind, options.texts, letters)
+    else:
+        checked = check_question(kind, stem, dict(zip(LETTERS, options.texts, strict=False)), letters)
     if isinstance(checked, Fault):
         return checked
     return Question("", "table", texts["subject"], kind, stem, *checked, texts["context"], "", texts["rationale"])

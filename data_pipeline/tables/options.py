@@ -15,6 +15,7 @@ _LABELS, _TEXTS = ("key", "label", "letter", "id", "option_key"), ("value", "tex
 
 OWN_LETTER = r"\s*(?:[（(【\[]\s*{0}\s*[)）】\]]\s*[.．、:：,，]?|{0}\s*[.．、:：)）]|{0}(?=\s))\s*"
 _OWN = [re.compile(OWN_LETTER.format(f"[{a}{a.lower()}{chr(ord(a) + 0xFEE0)}{chr(ord(a) + 0xFF00)}]")) for a in LETTERS]
+_IN_ORDER = list(LETTERS)
 _ANY_LETTER = re.compile(OWN_LETTER.format("[A-Za-zＡ-Ｚａ-ｚ]"))
 _ALIKE = re.compile("[\u4e00-\u9fff]+")  # as they are compared already
 _LETTER_AND_SIGN = re.compile(r"\s*([A-Za-z])\s*[.．、:：)）]")
@@ -53,6 +54,7 @@ def read_options(value: object) -> Options | Fault:
         value = parts
     if isinstance(value, dict):
         labels, value = [str(key).strip() for key in value], list(value.values())
+        labels = [] if labels == _IN_ORDER[: len(labels)] else labels  # nearly all
     if not isinstance(value, list):
         return Fault("options that are neither a list nor an object nor lettered lines", short(value))
     if any([isinstance(item, dict) for item in value]):

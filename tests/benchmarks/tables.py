@@ -1,11 +1,12 @@
-"""How fast tables of questions are read (bar: 0.85 of the rate of an earlier version of this repository).
+"""How fast tables of questions are read and exported (bar: 0.85 of the rate of an earlier version of this repository).
 
 python -m tests.benchmarks.tables [CHECKOUT]
 
 The questions of CPsyExam, or without them our own samples many times over, each made another, as CSV with a column for
-each option, as JSONL with objects of options, and as Parquet. Processor time of whole processes' reading, after a first
-table that compiles the rules. With a CHECKOUT both versions read in turn, in ROUNDS pairs, and the ratio is that of
-their medians; texts are cleaned by this version alone where the earlier one did not.
+each option, as JSONL with objects of options, and as Parquet. Processor time of whole processes' reading and of writing
+both training files, after a first table that compiles the rules. With a CHECKOUT both versions work in turn, in ROUNDS
+pairs, and the ratio is that of their medians. An earlier version that did not clean what tables hold is compared with
+this one with and without cleaning.
 """
 
 import csv
@@ -22,16 +23,27 @@ from data_pipeline.sources import read
 from tests.conftest import DATA, REPOSITORY
 
 ROUNDS, FIRST, COUNT = 5, 300, 6000
-READ = """
-import sys, time
+WORK = """
+import pathlib, sys, time
+from data_pipeline.export import llama_factory, verl
 from data_pipeline.sources import table
-columns = eval(sys.argv[3])
-first = list(table.read(sys.argv[1], columns))
+first, second, out, columns, options = *map(pathlib.Path, sys.argv[1:4]), eval(sys.argv[4]), eval(sys.argv[5])
+
+def write(rows):
+    llama_factory.write(out, rows)
+    if hasattr(verl, "question_rows"):
+        verl.write(out / "train.parquet", verl.question_rows(rows, "train"))
+    else:
+        verl.write(out / "train.parquet", rows, "train")
+
+write([record for record in table.read(first, columns, **options) if hasattr(record, "stem")])
 started = time.process_time()
-records = list(table.read(sys.argv[2], columns))
-taken = time.process_time() - started
-assert sum(hasattr(record, "stem") for record in records) > 0.9 * len(records), records[:3]
-print(taken, len(records))
+records = list(table.read(second, columns, **options))
+read = time.process_time()
+rows = [record for record in records if hasattr(record, "stem")]
+write(rows)
+assert len(rows) > 0.9 * len(records), records[:3]
+print(read - started, time.process_time() - read, len(records))
 """
 
 
@@ -71,28 +83,35 @@ def write(folder: Path, name: str, rows: list[dict]) -> dict[str, tuple[Path, di
     return {kind: (file, {"options": list("ABCD")} if kind == "csv" else {}) for kind, file in files.items()}
 
 
-def rate(checkout: Path, first: Path, file: Path, columns: dict) -> float:
-    """Returns the rows a second of processor time that a process reads in the checkout."""
-    words = [sys.executable, "-c", READ, str(first), str(file), repr(columns)]
+def seconds(checkout: Path, first: Path, file: Path, columns: dict, options: dict) -> tuple[float, float]:
+    """Returns seconds of processor time a row, of reading and of exporting, of a process in the checkout."""
+    words = [sys.executable, "-c", WORK, str(first), str(file), str(file.parent), repr(columns), repr(options)]
     done = subprocess.run(words, cwd=checkout, capture_output=True, text=True, check=True, env={"PYTHONPATH": "."})
-    taken, count = done.stdout.split()
-    return int(count) / float(taken)
+    read, wrote, count = done.stdout.split()
+    return float(read) / int(count), float(wrote) / int(count)
 
 
 def main(earlier: Path | None) -> None:
+    ways = {"cleaned": (REPOSITORY, {}), "not cleaned": (REPOSITORY, {"clean": False})}
+    ways |= {"earlier": (earlier, {})} if earlier else {}
     with tempfile.TemporaryDirectory() as folder:
         rows = questions()
         firsts = write(Path(folder), "first", rows[:FIRST])
         for kind, (file, columns) in write(Path(folder), "table", rows[FIRST:]).items():
-            ours, theirs = [], []
+            taken = {name: [] for name in ways}
             for _ in range(ROUNDS):
-                ours.append(rate(REPOSITORY, firsts[kind][0], file, columns))
-                if earlier:
-                    theirs.append(rate(earlier, firsts[kind][0], file, columns))
-            told = f"{kind}: {statistics.median(ours):,.0f} rows a second of processor time"
-            if earlier:
-                told += f", {statistics.median(ours) / statistics.median(theirs):.2f} of the earlier version's rate"
-            print(told, flush=True)
+                for name, (checkout, options) in ways.items():
+                    taken[name].append(seconds(checkout, firsts[kind][0], file, columns, options))
+            medians = {
+                name: [statistics.median(both) for both in zip(*pairs, strict=True)] for name, pairs in taken.items()
+            }
+            for name, (read, wrote) in medians.items():
+                told = f"{kind}, {name}: read {read * 1e6:.0f}, exported {wrote * 1e6:.0f} microseconds a row"
+                if earlier and name != "earlier":
+                    old_read, old_wrote = medians["earlier"]
+                    told += f"; of the earlier rate: reading {old_read / read:.2f}, exporting {old_wrote / wrote:.2f}, "
+                    told += f"both {(old_read + old_wrote) / (read + wrote):.2f}"
+                print(told, flush=True)
 
 
 if __name__ == "__main__":
