@@ -19,6 +19,7 @@ MARKS = {  # first bytes, the longest first
 }
 SAMPLE = 2000  # lines that are looked at to tell GB18030 from Big5 and others; ours
 COMMON = 0.85  # share of a Chinese text's characters that stand among the few thousand common ones; ours
+NULS = 0.01  # share of a text's bytes that may be NUL; ours
 PIECE = 1 << 20  # bytes that are looked at together
 _TELLING = 12  # bytes beyond ASCII of a line that are UTF-8 by no chance; ours
 _WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "iso8859-1": "cp1252", "ascii": "cp1252"}  # what such files hold
@@ -54,15 +55,16 @@ def find_encoding(lines: Iterable[bytes]) -> str | None:
 
 
 def is_utf8(file: Path) -> bool:
-    """Returns whether the whole file is UTF-8: then none of its lines need be asked."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    """Returns whether the whole file is UTF-8: then none of its lines need be asked. Of a text a program may have left
+    single NULs, of UTF-16 without its mark they are many.
+    """
+    decoder, size, nuls = codecs.getincrementaldecoder("utf-8")(), 0, 0
     with file.open("rb") as opened, suppress(UnicodeDecodeError):
         while piece := opened.read(PIECE):
             decoder.decode(piece)
-            if b"\0" in piece:
-                return False
+            size, nuls = size + len(piece), nuls + piece.count(0)
         decoder.decode(b"", final=True)
-        return True
+        return nuls <= NULS * size
     return False
 
 

@@ -1,6 +1,7 @@
 """Which column of a table holds what: by the recipe's `columns`, else by the names that such columns usually have."""
 
 import difflib
+import logging
 import os
 import re
 import unicodedata
@@ -27,7 +28,8 @@ class Fields:
 
     usual: Mapping[str, tuple[str, ...]]  # {field: names, besides its own}
     required: tuple[tuple[str, ...], ...]  # of each group one
-    several: tuple[str, ...] = ()  # fields that may stand in a series of columns
+    several: tuple[str, ...] = ()  # fields that may stand in a series of columns, and are found there
+    listed: tuple[str, ...] = ()  # further fields for which several columns may be named
 
     def check(self, given: Mapping[str, object], option: str) -> None:
         """Raises BadInput for a key of `columns` that is no field, and for what is no column."""
@@ -38,6 +40,8 @@ class Fields:
             names = column if isinstance(column, list) else [column]
             if not all(name is None or isinstance(name, str | int) for name in names) or not names:
                 raise BadInput(f"{option}: {field}={column!r}; takes the name of a column, or a list of names")
+            if isinstance(column, list) and field not in (*self.several, *self.listed):
+                raise BadInput(f"{option}: {field}={column!r}; takes the name of one column")
 
     def fits(self, given: Mapping[str, object], names: Iterable[str]) -> float:
         """Returns which share of the required and the mapped fields have their columns among `names`."""
@@ -125,6 +129,13 @@ class Fields:
                     raise
                 yield Row(table, 0, head[0].where, Fault("a file that cannot be read", str(error))), {}, names
                 continue
+            used = _named(columns)
+            filled = {
+                str(name) for row in head if isinstance(row.values, dict) for name in row.values if row.values[name]
+            }
+            if left := [name for name in names if name in filled and name not in used]:
+                told = "%s: columns that are not read: %s; map what you need: %s"
+                logging.getLogger(__name__).warning(told, table, ", ".join(left), say(option, {"FIELD": left[0]}))
             for row in chain(head, group):
                 yield row, columns, names
 

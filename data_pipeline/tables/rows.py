@@ -16,11 +16,11 @@ import orjson
 from data_pipeline.encodings import check_encoding, find_encoding, is_utf8, other_encoding
 from data_pipeline.errors import BadInput, did_you_mean
 from data_pipeline.records import Fault, json_or_fault
-from data_pipeline.tables.delimited import Fits, delimited_rows
+from data_pipeline.tables.delimited import SEPARATORS, Fits, delimited_rows
 
 _SPLIT = re.compile(r"(?:^|[-_./])(train|validation|valid|val|dev|test)(?=[-_./])")
 BATCH = 10_000  # rows of Parquet that are held at once; ours
-LARGEST = 500_000_000  # bytes of a file that has to be read from its beginning to its end; ours
+LARGEST = 500_000_000  # bytes of a file that is no Parquet; ours
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ def _named(name: str, splits: list[str], layout: Layout) -> str:
 
 def _file(path: Path, table: str, layout: Layout, fits: Fits) -> Iterator[Row]:
     with path.open("rb") as file:
-        head = file.read(8)
+        head = file.read(100)
     size = path.stat().st_size
     if head.startswith(b"PAR1"):
         rows = _parquet(path)
     elif size > LARGEST:
-        raise BadInput(_too_large(path, size))
+        raise BadInput(_too_large(path, size, head, layout))
     elif head.startswith((b"PK\3\4", b"\xd0\xcf\x11\xe0")):  # zip and OLE files
         from data_pipeline.tables.workbook import sheet_rows
 
@@ -120,15 +120,28 @@ def _file(path: Path, table: str, layout: Layout, fits: Fits) -> Iterator[Row]:
         raise BadInput(f"{path}: not {error.encoding} ({error.reason} at byte {error.start})") from None
 
 
-def _too_large(path: Path, size: int) -> str:
-    kind = "json" if path.suffix in (".json", ".jsonl") else "csv"
-    code = (
-        f"import datasets; datasets.load_dataset('{kind}', data_files='{path}', split='train').to_parquet('t.parquet')"
+def _too_large(path: Path, size: int, head: bytes, layout: Layout) -> str:
+    """Returns how to go on: with a folder of parts, in which every cell is as it was."""
+    first, start = (
+        head.removeprefix(BOM_UTF8).lstrip()[:1],
+        f"{path}: {size / 1e6:.0f} MB, more than is read of one file",
     )
-    return (
-        f"{path}: {size / 1e6:.0f} MB; above {LARGEST / 1e6:.0f} MB only Parquet is read, a piece at a time. Make it "
-        f'one and give t.parquet: .venv/bin/python -c "{code}"'
-    )
+    if head.startswith((b"PK\3\4", b"\xd0\xcf\x11\xe0")):
+        return f"{start}; save the sheet as several CSV files in one folder and give the folder"
+    if first == b"{":
+        command = f"split -C 400MB -d --additional-suffix=.jsonl '{path}' parts/"
+    elif first == b"[":
+        code = f"import json; [print(json.dumps(row, ensure_ascii=False)) for row in json.load(open('{path}'))]"
+        command = f'.venv/bin/python -c "{code}" | split -C 400MB -d --additional-suffix=.jsonl - parts/'
+    else:
+        encoding = "utf-8-sig" if is_utf8(path) else layout.encoding or _encoding(path, layout)
+        with path.open(encoding=encoding, errors="replace") as file:
+            separator = max(SEPARATORS, key=file.readline().count)
+        how = f"dtype=str, keep_default_na=False, sep={separator!r}, encoding='{encoding}', chunksize=200_000"
+        parts = f"enumerate(pandas.read_csv('{path}', {how}))"
+        code = f"[part.to_csv(f'parts/{{n:04}}.csv', index=False) for n, part in {parts}]"
+        command = f'.venv/bin/python -c "import pandas; {code}"'
+    return f"{start}; make a folder of parts of it and give parts: mkdir parts; {command}"
 
 
 def _text(path: Path, layout: Layout, fits: Fits) -> Iterator[tuple[int, dict | Fault]]:

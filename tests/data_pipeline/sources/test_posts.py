@@ -54,6 +54,30 @@ def test_columns_and_replies_that_are_objects(tmp_path):
     assert isinstance(post, Post) and post.replies == ["好"]
 
 
+def test_usual_names_of_columns_are_known_and_others_told(tmp_path, caplog):
+    rows = [{"标题": "失眠", "正文": "睡不着", "answers": [{"answer_text": "别急"}], "labels": ["睡眠"], "空": ""}]
+    (post,) = read(write(tmp_path / "p.jsonl", rows))
+    assert isinstance(post, Post) and (post.title, post.text, post.replies) == ("失眠", "睡不着", ["别急"])
+    (told,) = caplog.messages
+    assert told.startswith("p: columns that are not read: labels; map what you need: ") and "{FIELD: labels}" in told
+
+
+@pytest.mark.parametrize(
+    ("row", "code"),
+    [
+        ({"text": {"a": "睡不着"}}, "a text that is no text"),
+        ({"text": ["睡不着"]}, "a text that is no text"),
+        ({"text": "难过", "title": True}, "a title that is no text"),
+        ({"text": "难过", "replies": [["好"]]}, "a reply that is no text"),
+        ({"text": "难过", "replies": [{"text": {"x": "好"}}]}, "a reply that is no text"),
+        ({"text": "难过", "replies": [{"text": "好", "answer": "不好"}]}, "a reply with several texts"),
+    ],
+)
+def test_what_is_no_text_never_becomes_one(tmp_path, row, code):
+    (reject,) = read(write(tmp_path / "p.jsonl", [row]))
+    assert isinstance(reject, Reject) and reject.code == code
+
+
 def test_rows_that_cannot_be_read_are_rejected(tmp_path):
     rows = [
         {"text": "睡不着"},
@@ -83,12 +107,13 @@ def test_rows_that_cannot_be_read_are_rejected(tmp_path):
         ("p.xlsx", "", None, "an empty file"),
         (
             "p.jsonl",
-            '{"正文": "睡不着"}\n',
+            '{"描述": "睡不着"}\n',
             None,
-            "no column 'text' for text; the columns are 正文.*options: {columns: {text: 正文}}",
+            "no column 'text' for text; the columns are 描述.*options: {columns: {text: 描述}}",
         ),
         ("p.jsonl", '{"text": "睡不着"}\n', {"replies": "回答"}, "no column '回答' for replies"),
         ("p.jsonl", '{"text": "睡不着"}\n', {"reply": "回答"}, "unknown field 'reply'; the fields are id, title, text"),
+        ("p.jsonl", '{"a": "睡不着"}\n', {"text": ["a", "b"]}, "text=['a', 'b']; takes the name of one column"),
         ("p.jsonl", '{"text": \n', None, "broken JSON at line "),
         ("p.json", '{"texts": "x"}', None, "no column 'text' for text"),
         ("p.json", '[{"text": }]', None, "broken JSON at line 1"),

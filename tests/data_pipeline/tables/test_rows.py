@@ -1,6 +1,8 @@
 """Files are opened by their content; what cannot be taken whole is told with file and row."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,15 +112,35 @@ def test_a_file_that_is_no_table_is_refused(name, content, layout, message, tmp_
         opened(put(tmp_path / name, content), **layout)
 
 
-def test_a_file_that_is_too_large_says_how_to_go_on_and_that_way_works(tmp_path, monkeypatch):
-    path = put(tmp_path / "t.csv", "stem,answer\n" + "问,A\n" * 9)
+CELLS = ['"甲,乙\n丙"', "NA", "001", "1.0", "True", "null", "2024-01-01"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", "stem,answer\n" + "".join(f"问,{cell}\n" for cell in CELLS)),
+        ("t.tsv", ("stem\tanswer\n" + "".join(f"问\t{cell}\n" for cell in CELLS)).encode("gb18030")),
+        ("t.jsonl", "".join(json.dumps({"stem": "问", "answer": cell}) + "\n" for cell in CELLS)),
+        ("t.json", json.dumps([{"stem": "问", "answer": cell} for cell in CELLS], ensure_ascii=False)),
+    ],
+)
+def test_a_file_that_is_too_large_says_how_to_go_on_and_that_way_keeps_every_cell(name, content, tmp_path, monkeypatch):
+    path = put(tmp_path / name, content)
+    whole = [values for _, values in opened(path)]
     monkeypatch.setattr(opening, "LARGEST", 50)
-    with pytest.raises(BadInput, match=r"above 0 MB only Parquet is read") as error:
+    with pytest.raises(BadInput, match="more than is read of one file") as error:
         opened(path)
-    code = str(error.value).split('-c "', 1)[1].rstrip('"')
-    monkeypatch.chdir(tmp_path)
-    exec(code)
-    assert opened(tmp_path / "t.parquet") == [(n, {"stem": "问", "answer": "A"}) for n in range(1, 10)]
+    command = str(error.value).split("give parts: ", 1)[1].replace(".venv/bin/python", sys.executable)
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+    monkeypatch.undo()
+    assert [values for _, values in opened(tmp_path / "parts")] == whole and len(whole) == len(CELLS)
+
+
+def test_a_workbook_that_is_too_large_says_how_to_go_on(tmp_path, monkeypatch):
+    path = write_workbook(tmp_path / "t.xlsx", {"s": [["stem", "answer"], ["问", "A"]]})
+    monkeypatch.setattr(opening, "LARGEST", 50)
+    with pytest.raises(BadInput, match="save the sheet as several CSV files in one folder"):
+        opened(path)
 
 
 def test_a_folder_of_files_is_one_table_and_a_broken_file_one_reject(tmp_path):
