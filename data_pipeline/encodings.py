@@ -72,7 +72,7 @@ def check_encoding(name: str, key: str) -> str:
     """Returns the name; raises BadInput, opening with `key`, for one that is no encoding of texts."""
     try:
         "".encode(name or "utf-8")
-    except LookupError:
+    except (LookupError, UnicodeError):
         raise BadInput(f"{key}={name}: no such encoding, such as utf-8, gb18030, big5") from None
     return name
 

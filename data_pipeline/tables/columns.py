@@ -29,6 +29,7 @@ class Fields:
     usual: Mapping[str, tuple[str, ...]]  # {field: names, besides its own}
     required: tuple[tuple[str, ...], ...]  # of each group one
     several: tuple[str, ...] = ()  # fields that may stand in a series of columns, and are found there
+    without: Mapping[str, str] | None = None  # {field: what to do in a table that has none}
     listed: tuple[str, ...] = ()  # further fields for which several columns may be named
 
     def check(self, given: Mapping[str, object], option: str) -> None:
@@ -107,6 +108,9 @@ class Fields:
                 spare = [name for name in spare if name != columns[lack]]
         said = {key: column for key, column in columns.items() if key in given or key in lacking}
         how = f"Say which it is, such as {say(option, said)}" if said else "A table needs more than that"
+        how += "".join(
+            f". {told}" for lack, told in (self.without or {}).items() if lack in lacking and lack not in columns
+        )
         raise BadInput(f"{path}: no column {missing!r} for {field}; the columns are {there}. {how}")
 
     def rows(

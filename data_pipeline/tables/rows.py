@@ -8,6 +8,7 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -116,8 +117,8 @@ def _file(path: Path, table: str, layout: Layout, fits: Fits) -> Iterator[Row]:
     try:
         for number, values in rows:
             yield Row(table, number, f"{where}{number}", values)
-    except UnicodeDecodeError as error:  # of UTF-16; other encodings tell the row
-        raise BadInput(f"{path}: not {error.encoding} ({error.reason} at byte {error.start})") from None
+    except UnicodeError as error:  # of UTF-16; other encodings tell the row
+        raise BadInput(f"{path}: not in its encoding: {error}") from None
 
 
 def _too_large(path: Path, size: int, head: bytes, layout: Layout) -> str:
@@ -149,14 +150,18 @@ def _text(path: Path, layout: Layout, fits: Fits) -> Iterator[tuple[int, dict | 
     encoding = "utf-8-sig" if sure else check_encoding(layout.encoding, f"{path}: encoding") or _encoding(path, layout)
     try:
         with path.open(encoding=encoding, errors="surrogateescape") as file:
-            first = next((line for line in file if line.strip()), "").lstrip()
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: not {encoding} ({error.reason} at byte {error.start})") from None
+            first, second = islice(chain((line for line in file if line.strip()), ("", "")), 2)
+            first = first.lstrip()
+    except UnicodeError as error:
+        raise BadInput(f"{path}: not {encoding}: {error}") from None
+    if first.startswith("<"):
+        raise BadInput(f"{path}: a page of HTML or XML; open it in a spreadsheet program and save it as xlsx or CSV")
     if first.startswith("["):
-        return _json(path, encoding)
+        return _json(path, encoding, layout, fits)
     if first.startswith("{"):
-        one = not isinstance(json_or_fault(first.encode("utf-8", "replace")), Fault)
-        return (_utf8_lines(path) if sure else _lines(path, encoding)) if one else _json(path, encoding)
+        if not second or isinstance(json_or_fault(first.encode("utf-8", "replace")), Fault):
+            return _json(path, encoding, layout, fits)
+        return _utf8_lines(path) if sure else _lines(path, encoding)
     if not first:
         raise BadInput(f"{path}: an empty file")
     return delimited_rows(path, encoding, sure, fits)
@@ -194,8 +199,8 @@ def _utf8_lines(path: Path) -> Iterator[tuple[int, dict | Fault]]:
                 yield number, _object(json_or_fault(line))
 
 
-def _json(path: Path, encoding: str) -> Iterator[tuple[int, dict | Fault]]:
-    """Yields the objects of a JSON list; one object alone is one row."""
+def _json(path: Path, encoding: str, layout: Layout, fits: Fits) -> Iterator[tuple[int, dict | Fault]]:
+    """Yields the objects of a JSON list; one object alone is one row, or holds such lists whose objects fit better."""
     text = path.read_bytes().decode(encoding, "surrogateescape")
     try:
         content = text.encode("utf-8")
@@ -205,6 +210,12 @@ def _json(path: Path, encoding: str) -> Iterator[tuple[int, dict | Fault]]:
     value = json_or_fault(content)
     if isinstance(value, Fault):
         raise BadInput(f"{path}: {value.code} at {value.detail}")
+    if isinstance(value, dict):
+        inner = {
+            key: rows for key, rows in value.items() if isinstance(rows, list) and rows and isinstance(rows[0], dict)
+        }
+        if inner and all(fits([*rows[0]]) > fits([*value]) for rows in inner.values()):
+            value = inner[_named(str(path), [*inner], layout)]
     for number, item in enumerate(value if isinstance(value, list) else [value], 1):
         yield number, _object(item)
 

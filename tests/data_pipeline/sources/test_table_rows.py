@@ -40,6 +40,18 @@ def test_kinds_are_explained_by_the_recipe(tmp_path):
         table.read(tmp_path / "t.csv", kinds={"配伍题": "one"})
 
 
+def test_a_table_of_statements_has_no_options(tmp_path):
+    rows = read(tmp_path, "题干,题型,答案\n题一,判断,对\n题二,单选,A\n")
+    assert isinstance(rows[0], Question) and (rows[0].options, rows[0].answer) == (["正确", "错误"], "A")
+    assert reasons(rows)[1] == "no column of options: without one a question is of true or false; 题型 is '单选'"
+    with pytest.raises(
+        BadInput, match=r"of true or false and have none: \"source_options=\{kinds: \{'': true_false\}\}"
+    ):
+        read(tmp_path, "题干,答案\n题一,错\n")
+    (question,) = read(tmp_path, "题干,答案\n题一,错\n", kinds={"": "true_false"})
+    assert isinstance(question, Question) and question.answer == "B"
+
+
 def test_a_key_that_counts_in_two_ways_is_told_row_by_row(tmp_path):
     rows = [{"question": "q", "choices": ["w", "x", "y", "z"], "answer": key} for key in (0, 1, 4)]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))

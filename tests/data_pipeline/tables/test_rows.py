@@ -92,6 +92,25 @@ def test_rows_in_another_encoding_are_told(tmp_path):
     assert rows[1] == (2, f"not in the encoding of the file: utf-8; {lines[1]!r}")
 
 
+def test_lists_within_an_object_are_its_rows_and_several_are_splits(tmp_path):
+    row = {"stem": "问", "answer": "A", "options": [{"key": "A"}]}
+    for rows in ({"data": [row, row]}, {"version": 1, "questions": [row, row]}):
+        assert opened(put(tmp_path / "t.json", json.dumps(rows))) == [(1, row), (2, row)]
+        assert opened(put(tmp_path / "t.json", json.dumps(rows, indent=1))) == [(1, row), (2, row)]
+    assert opened(put(tmp_path / "t.json", json.dumps(row))) == [(1, row)], "options are no rows"
+    file = put(tmp_path / "t.json", json.dumps({"train": [row, row], "test": [row]}))
+    with pytest.raises(BadInput, match="2 splits; say which: .*split: train.* or .*split: test"):
+        opened(file)
+    assert opened(file, split="test") == [(1, row)]
+
+
+def test_one_nul_makes_no_binary_file(tmp_path):
+    text = "stem,answer\n" + "问题,A\n" * 40
+    assert len(opened(put(tmp_path / "t.csv", text.replace("题", "\0", 1)))) == 40
+    with pytest.raises(BadInput, match="neither a text nor a workbook"):
+        opened(put(tmp_path / "t.csv", "stem,answer\n".encode("utf-16-le") * 9))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "layout", "message"),
     [
@@ -102,6 +121,9 @@ def test_rows_in_another_encoding_are_told(tmp_path):
         ("t.json", b"PAR1", {}, "not a Parquet file"),
         ("t.json", b"PK\3\4", {}, "not a workbook that can be read"),
         ("t.png", b"\x89PNG\0\0", {}, "neither a text nor a workbook nor Parquet.*{encoding: NAME}"),
+        ("t.csv", b"stem,answer\n", {"encoding": "utf-16"}, "t.csv: not utf-16"),
+        ("t.xls", b"<html><table>", {}, "a page of HTML or XML; open it in a spreadsheet program"),
+        ("t.csv", "问".encode(), {"encoding": "undefined"}, "encoding=undefined: no such encoding"),
         ("t.csv", "问".encode(), {"encoding": "utf-88"}, "encoding=utf-88: no such encoding"),
         ("t.json", json.dumps([{"a": "情"}] * 3, indent=1, ensure_ascii=False).encode() + "情".encode("gbk"), {},
          "line 11: not in the encoding of the rest, utf-8"),
