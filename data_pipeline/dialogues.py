@@ -4,6 +4,8 @@ A usable dialogue is an optional system turn, then client and counselor in turn,
 with at least one answer. A client's last words without an answer are kept.
 """
 
+import re
+
 from data_pipeline.records import Fault, Turn
 from reward.thought import join_thought, stray_mark
 
@@ -23,6 +25,22 @@ ROLES = {
     "咨询师": "counselor",
     "支持者": "counselor",  # CPsyCounE
 }
+_TAG = re.compile(r"(?:<|＜|&lt;)\s?/?\s?([^\W\d][\w:.-]{0,30})\s?(?:>|＞|&gt;)")
+_THOUGHT = "思考过程|思考|内心独白|内心活动|心理活动|推理过程|推理|thinking|think|thoughts?|reasoning|analysis"
+_BRACKETED = re.compile(rf"[【\[]\s?/?(?:{_THOUGHT})[】\]]", re.IGNORECASE)
+_LABEL = re.compile(rf"\s*[#*【\[（(]*\s?(?:{_THOUGHT})[】\]）)]*\**\s*(?:[:：]|\n)", re.IGNORECASE)
+_ASIDE = re.compile(rf"\s*[（(*]+\s?(?:{_THOUGHT})[:：]", re.IGNORECASE)  # （内心独白：...）
+_ANSWER = re.compile(
+    r"^[#*【\[（(]*\s?(?:回复|回答|回应|答复|response|reply|answer)[】\]）)]*\**\s*(?:[:：]|$)", re.I | re.M
+)
+# Names of HTML's elements, which cleaning takes out
+HTML = frozenset(
+    "a abbr address area article aside audio b base bdi bdo big blockquote body br button canvas caption center"
+    " cite code col dd del div dl dt em embed fieldset figcaption figure font footer form h1 h2 h3 h4 h5 h6 head"
+    " header hr html i iframe img input ins kbd label legend li link main map mark meta nav noscript object ol"
+    " optgroup option p picture pre q ruby s samp script section select small source span strike strong style"
+    " sub sup svg table tbody td textarea tfoot th thead time title tr u ul video wbr".split()
+)
 MESSAGE_ROLES = {"system": "system", "client": "user", "counselor": "assistant"}
 
 
@@ -36,6 +54,8 @@ def fault(turns: list[Turn]) -> Fault | None:
             return Fault("a thought that is not the counselor's", at)
         for what, text in (("reply" if turn.role == "counselor" else "text", turn.content), ("thought", turn.thought)):
             if mark := stray_mark(text):
+                return Fault(f"{mark} inside a {what}", at)
+            if what == "reply" and (mark := _foreign_mark(text)):
                 return Fault(f"{mark} inside a {what}", at)
             if "\ufffd" in text:
                 return Fault("a character that was lost", f"U+FFFD in the {what} of {at}")
@@ -56,6 +76,19 @@ def fault(turns: list[Turn]) -> Fault | None:
     if len(spoken) == 1:
         return Fault("no counselor turn")
     return None
+
+
+def _foreign_mark(reply: str) -> str:
+    """Returns what parts a reply in a way that no reader knows: a tag that is not HTML's, a label of a thought and one
+    of the reply behind it; "" without one.
+    """
+    tags = [tag for tag in _TAG.finditer(reply) if tag[1].lower() not in HTML]
+    if tags or (tags := list(_BRACKETED.finditer(reply))):
+        return tags[0][0]
+    label = _LABEL.match(reply)
+    if label and (_ANSWER.search(reply, label.end()) or "\n\n" in reply[label.end() :]):
+        return label[0].strip()
+    return aside[0] if (aside := _ASIDE.match(reply)) else ""
 
 
 def with_thought(turn: Turn) -> str:

@@ -17,14 +17,18 @@ THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "thought", "thou
 # Fields that say where a row comes from, and nothing that anybody said.
 PROVENANCE = ("id", "source", "dataset", "split", "lang", "language", "topic", "category", "license", "url", "model",
               "date", "time", "timestamp", "created_at", "version", "uuid", "file")  # fmt: skip
+# Fields that say that a turn, or a row, is not trained on: 0 or false there carries meaning.
+TRAINED = ("weight", "loss", "loss_weight", "train", "trainable", "learn")
 # Who may speak beside client and counselor, at the beginning of a line: 旁白：, 妈妈：, Narrator:
 OTHERS = (
-    "旁白|画外音|主持人|督导|督导师|医生|护士|老师|班主任|同学|朋友|室友|妈妈|母亲|爸爸|父亲|丈夫|妻子|老公|老婆|男友|女友|"
+    "旁白|画外音|主持人|用户|患者|病人|助手|机器人|AI|督导|督导师|医生|护士|老师|班主任|同学|朋友|室友|妈妈|母亲|爸爸|父亲|丈夫|妻子|老公|老婆|男友|女友|"
     "男朋友|女朋友|儿子|女儿|哥哥|姐姐|弟弟|妹妹|爷爷|奶奶|外公|外婆|narrator|mother|mom|father|dad|husband|wife|son|"
     "daughter|brother|sister|friend|teacher|doctor|nurse|therapist|patient"
 )
+_NAMES = f"{OTHERS}|{'|'.join(ROLES)}"
 _VOICE = re.compile(
-    rf"^[^\S\n]*[【（(\[]?({OTHERS}|{'|'.join(ROLES)})(?:[（(][^）)\n]{{0,12}}[）)])?[】）)\]]?[^\S\n]*[：:]",
+    rf"^[^\S\n]*(?:[【（(\[](?P<aside>{OTHERS})[】）)\]](?![^\S\n]*[:：])"
+    rf"|[【（(\[]?(?P<name>{_NAMES})(?:[（(][^）)\n]{{0,12}}[）)])?[】）)\]]?[^\S\n]*[：:])",
     re.MULTILINE | re.IGNORECASE,
 )
 
@@ -59,7 +63,7 @@ class Form:
             str(name)
             for name, value in row.items()
             if name not in known and name not in self.ignore and name not in PROVENANCE
-            and isinstance(value, str | list | dict) and value
+            and (isinstance(value, str | list | dict) and value or name in TRAINED and not value and value is not None)
         ]  # fmt: skip
         if not odd:
             return None
@@ -113,9 +117,9 @@ def _voice(turn: Turn, form: Form) -> str:
     """Returns who speaks inside a turn beside its speaker, or ""; takes off the speaker's own name before the text."""
     if turn.role == "system":
         return ""
-    if (own := _VOICE.match(turn.content)) and form.role(own[1]) == turn.role:
+    if (own := _VOICE.match(turn.content)) and form.role(own["name"]) == turn.role:
         turn.content = turn.content[own.end() :].lstrip()
-    voices = (match[1] for match in _VOICE.finditer(turn.content))
+    voices = (match["name"] or match["aside"] for match in _VOICE.finditer(turn.content))
     return next((voice for voice in voices if form.roles.get(voice) != turn.role), "")
 
 
@@ -134,8 +138,8 @@ def message_turns(row: list, form: Form, *known: str) -> Iterator[tuple | Fault]
             yield None, message, None
             continue
         fields = ("role", "from", "content", "value", *THOUGHT_FIELDS, *known)
-        if unknown := form.unknown(message, *fields):
-            yield unknown
+        if wrong := _twice(message) or form.unknown(message, *fields):
+            yield wrong
             continue
         name = message.get("role", message.get("from"))
         text, inner = _parts(message.get("content", message.get("value")))
@@ -143,6 +147,14 @@ def message_turns(row: list, form: Form, *known: str) -> Iterator[tuple | Fault]
             yield text
             continue
         yield name, *reply(text, message | ({"thought": inner} if inner else {}), form.role(name) == "counselor")
+
+
+def _twice(message: dict) -> Fault | None:
+    """Returns the Fault of a message that says one thing in two ways."""
+    for one, other in (("role", "from"), ("content", "value")):
+        if message.get(one) is not None and message.get(other) not in (None, message[one]):
+            return Fault("two fields for one", f"{one} and {other}")
+    return None
 
 
 def reply(text: object, row: Mapping[str, Any], counselor: bool = True) -> tuple[object, object]:
