@@ -6,6 +6,7 @@ with at least one answer. A client's last words without an answer are kept.
 
 import re
 
+from data_pipeline.encodings import lost_characters
 from data_pipeline.records import Fault, Turn
 from reward.thought import join_thought, stray_mark
 
@@ -57,8 +58,8 @@ def fault(turns: list[Turn]) -> Fault | None:
                 return Fault(f"{mark} inside a {what}", at)
             if what == "reply" and (mark := _foreign_mark(text)):
                 return Fault(f"{mark} inside a {what}", at)
-            if "\ufffd" in text:
-                return Fault("a character that was lost", f"U+FFFD in the {what} of {at}")
+            if lost := lost_characters(text):
+                return Fault(lost.code, f"{lost.detail}, {what} of {at}")
     first = 1 if turns and turns[0].role == "system" else 0
     spoken = turns[first:]
     if not spoken:

@@ -1,6 +1,7 @@
 """In which encoding people's files stand. Whoever reads a text or a table of theirs asks here."""
 
 import codecs
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import chain
@@ -19,6 +20,7 @@ MARKS = {  # first bytes, the longest first
 }
 SAMPLE = 2000  # lines that are looked at to tell GB18030 from Big5 and others; ours
 COMMON = 0.85  # share of a Chinese text's characters that stand among the few thousand common ones; ours
+GARBLED = 0.12  # share of suspect characters, of which texts have hardly any and garbled ones a third; ours
 NULS = 0.01  # share of a text's bytes that may be NUL; ours
 PIECE = 1 << 20  # bytes that are looked at together
 _TELLING = 12  # bytes beyond ASCII of a line that are UTF-8 by no chance; ours
@@ -75,6 +77,36 @@ def check_encoding(name: str, key: str) -> str:
     except (LookupError, UnicodeError):
         raise BadInput(f"{key}={name}: no such encoding, such as utf-8, gb18030, big5") from None
     return name
+
+
+def _of_utf8() -> str:
+    """Returns the ideographs as which the first bytes of UTF-8's ideographs are read in GB18030: 涓 of 中."""
+    pairs = (bytes((lead, second)) for lead in range(0xE4, 0xEA) for second in range(0x80, 0xC0))
+    return "".join(char for pair in pairs if "\u4e00" <= (char := pair.decode("gb18030", "ignore")[:1]) <= "\u9fff")
+
+
+_SUSPECT = re.compile(f"[{_of_utf8()}]")
+_HIGH = "\x80-ÿ€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ"
+_WESTERN = re.compile(rf"[\x80-ÿ]{{6,}}|(?:[ä-é][{_HIGH}]{{2}}){{2,}}")
+_MAYBE = re.compile(f"{_SUSPECT.pattern[:-1]}\x80-ÿ]")
+
+
+def lost_characters(text: str) -> Fault | None:
+    """Returns the Fault of a text of which an earlier conversion has lost characters, or which it has read in another
+    encoding than it stands in; None for any other.
+    """
+    for mark in ("\ufffd", "锟斤拷"):
+        if (at := text.find(mark)) >= 0:
+            number = text.count(mark)
+            return Fault(
+                "characters of the text are lost", f"{number} x {mark} near {text[max(0, at - 10) : at + 10]!r}"
+            )
+    if (first := _MAYBE.search(text)) is None:
+        return None
+    suspects = _SUSPECT.findall(text)
+    if _WESTERN.search(text) or (len(suspects) > 2 and len(suspects) > GARBLED * len(text)):
+        return Fault("a text that was read in another encoding", f"near {text[first.start() : first.start() + 20]!r}")
+    return None
 
 
 def read_text(file: Path, encoding: str = "") -> str | Fault:

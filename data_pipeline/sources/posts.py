@@ -12,6 +12,7 @@ from pathlib import Path
 
 import orjson
 
+from data_pipeline.encodings import lost_characters
 from data_pipeline.records import Fault, Post, Reject
 from data_pipeline.tables.columns import Fields
 from data_pipeline.tables.options import text_of
@@ -67,6 +68,8 @@ def _post(row: dict, mapping: dict, place: str, where: str) -> Post | Reject:
     replies = _replies(row, mapping)
     if isinstance(replies, Fault):
         return Reject(id, where, *replies)
+    if lost := lost_characters("\n".join((title, body, *replies))):
+        return Reject(id, where, *lost)
     return Post(id, "posts", title, body or title, replies, {"where": where})
 
 

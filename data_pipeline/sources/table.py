@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data_pipeline.encodings import lost_characters
 from data_pipeline.errors import BadInput
 from data_pipeline.records import LETTERS, Fault, Question, Reject, check_key, check_question, note
 from data_pipeline.safety.cleaning import WRITING, Cleaned, clean_texts
@@ -178,8 +179,8 @@ def _checked(question: Question, clean: bool) -> Question | Fault:
     """Returns the question, cleaned with `clean`, or the Fault of characters that are no text."""
     texts = (question.subject, question.context, question.stem, question.rationale, *question.options)
     whole = "".join(texts)
-    if "\ufffd" in whole:  # before the cleaning, which would take it out
-        return _no_text("lost when the table was saved", whole, whole.index("\ufffd"))
+    if lost := lost_characters(whole):  # before the cleaning, which would take them out
+        return lost
     if clean and (results := clean_texts(texts, LEAVE)):
         return _cleaned(question, results)
     if not whole.isprintable() and (bad := _CONTROL.search(whole)):

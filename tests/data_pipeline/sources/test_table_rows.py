@@ -92,7 +92,7 @@ def test_numbers_and_repeated_words_of_questions_are_no_emoticons(tmp_path):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("题\ufffd,甲,乙,A", "a character that is no text: U+FFFD, lost when the table was saved"),
+        ("题\ufffd,甲,乙,A", "characters of the text are lost: 1 x \ufffd near '题\ufffd甲乙'"),
         ("题,<br>,乙,A", "cleaning leaves nothing of a text: an option"),
         ("题,电话13812345678,电话13912345678,A", "two options are the same: after cleaning: 电话[电话已隐去]"),
         ("题,甲,乙,", "no answer"),
