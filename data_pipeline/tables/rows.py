@@ -73,9 +73,12 @@ def _folder(folder: Path, layout: Layout, fits: Fits) -> Iterator[Row]:
     if len(splits := {split for file in files if (split := _split_of(file, folder))}) > 1 or layout.split:
         files = [file for file in files if _split_of(file, folder) == _named(str(folder), sorted(splits), layout)]
     for file in files:
-        name = file.relative_to(folder)
+        name, row = file.relative_to(folder), None
         try:
-            yield from _file(file, name.with_suffix("").as_posix(), layout, fits)
+            for row in _file(file, name.with_suffix("").as_posix(), layout, fits):
+                yield row
+            if row is None:
+                yield Row(name.as_posix(), 0, str(file), Fault("a file without rows"))
         except BadInput as error:
             yield Row(name.as_posix(), 0, str(file), Fault("a file that cannot be read", str(error)))
 

@@ -169,10 +169,12 @@ def test_a_folder_of_files_is_one_table_and_a_broken_file_one_reject(tmp_path):
     for number in range(1000):
         put(tmp_path / f"part{number:03}.csv", "stem,answer\n问,A\n")
     put(tmp_path / "part500.csv", "[{")
+    put(tmp_path / "part600.csv", "stem,answer\n")
     rows = list(table_rows(tmp_path, Layout(), fits))
     broken = [(row.table, row.values) for row in rows if isinstance(row.values, Fault)]
-    assert (len(rows), [table for table, _ in broken]) == (1000, ["part500.csv"])
+    assert (len(rows), [table for table, _ in broken]) == (1000, ["part500.csv", "part600.csv"])
     assert broken[0][1].reason.startswith(f"a file that cannot be read: {tmp_path}/part500.csv: broken JSON")
+    assert broken[1][1] == Fault("a file without rows")
     assert len({(row.table, row.number) for row in rows}) == 1000
 
 
