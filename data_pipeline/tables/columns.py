@@ -121,7 +121,7 @@ class Fields:
         `given` and `option` are as in `resolve`, which raises BadInput; in a folder a file without the columns is one
         Row with a Fault.
         """
-        rows = table_rows(path, layout, lambda names: self.fits(given, names))
+        rows, told_of = table_rows(path, layout, lambda names: self.fits(given, names)), set()
         for table, group in groupby(rows, lambda row: row.table):
             head = list(islice(group, HEAD))
             named = (name for row in head if isinstance(row.values, dict) for name in row.values)
@@ -133,15 +133,25 @@ class Fields:
                     raise
                 yield Row(table, 0, head[0].where, Fault("a file that cannot be read", str(error))), {}, names
                 continue
-            used = _named(columns)
-            filled = {
-                str(name) for row in head if isinstance(row.values, dict) for name in row.values if row.values[name]
-            }
-            if left := [name for name in names if name in filled and name not in used]:
-                told = "%s: columns that are not read: %s; map what you need: %s"
-                logging.getLogger(__name__).warning(told, table, ", ".join(left), say(option, {"FIELD": left[0]}))
+            told_of = told_of | self._tell(table, names, columns, head, option, told_of)
+            known = set(names)
             for row in chain(head, group):
+                if isinstance(row.values, dict) and not known.issuperset(row.values):  # rows of JSON may differ
+                    names = [*names, *(str(name) for name in row.values if name not in known)]
+                    known, columns = set(names), self.resolve(path, names, given, option)
+                    told_of = told_of | self._tell(table, names, columns, [row], option, told_of)
                 yield row, columns, names
+
+    def _tell(
+        self, table: str, names: list[str], columns: Columns, rows: list[Row], option: str, told_of: set[str]
+    ) -> set[str]:
+        """Tells of columns that hold something in these rows and are not read, once each; returns them."""
+        held = {str(name) for row in rows if isinstance(row.values, dict) for name, cell in row.values.items() if cell}
+        left = [name for name in names if name in held - _named(columns) - told_of]
+        if left:
+            told = "%s: columns that are not read: %s; map what you need: %s"
+            logging.getLogger(__name__).warning(told, table, ", ".join(left), say(option, {"FIELD": left[0]}))
+        return set(left)
 
     def _near(self, field: str, wanted: object, names: list[str]) -> str:
         """Returns the name that is likely the field's: like the wanted one, else one that holds a usual name."""

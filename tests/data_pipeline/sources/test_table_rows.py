@@ -52,6 +52,20 @@ def test_a_table_of_statements_has_no_options(tmp_path):
     assert isinstance(question, Question) and question.answer == "B"
 
 
+def test_a_column_that_comes_late_is_read_or_told(tmp_path, caplog):
+    rows: list[dict] = [{"题目": f"题{n}", "A": "甲", "B": "乙", "答案": "A"} for n in range(150)]
+    rows[130]["材料"], rows[140]["C"], rows[145]["备注"] = "案例", "丙", "见上"
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    read = [record for record in table.read(tmp_path / "t.jsonl") if isinstance(record, Question)]
+    assert len(read) == 150 and [n for n, q in enumerate(read) if q.context] == [130]
+    assert [n for n, q in enumerate(read) if q.options == ["甲", "乙", "丙"]] == [140]
+    assert [message.split(";")[0] for message in caplog.messages] == ["t: columns that are not read: 备注"]
+    rows[120]["解析"], rows[125]["答案解析"] = "一", "二"
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(BadInput, match="解析 and 答案解析 may both be the rationale"):
+        list(table.read(tmp_path / "t.jsonl"))
+
+
 def test_a_key_that_counts_in_two_ways_is_told_row_by_row(tmp_path):
     rows = [{"question": "q", "choices": ["w", "x", "y", "z"], "answer": key} for key in (0, 1, 4)]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
