@@ -114,8 +114,9 @@ def test_an_option_letter_beyond_the_options_and_a_repeated_id_are_rejects_with_
     ]
     assert [(r["where"], r["code"], r["detail"]) for r in rejects] == [
         (f"{path} row 2", "the answer names a letter beyond the options", "C of C, options A to B"),
-        (f"{path} row 4", "the id stands already", f"{path} row 1"),
-    ]
+        (f"{path} row 4", "the id stands already",
+         f"{path} row 1; columns: {{id: null}} numbers the rows where an id is of several"),
+    ]  # fmt: skip
     counts = json.loads(Path("runs", run_name, "data/manifest.json").read_text())["counts"]
     assert (counts["in"], counts["out"], counts["rejected"]) == (4, 2, 2)
     refused(data(run_name, path, "seed=5"), "seed: 42 -> 5", "run=NAME")
