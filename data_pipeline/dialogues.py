@@ -26,6 +26,7 @@ ROLES = {
     "咨询师": "counselor",
     "支持者": "counselor",  # CPsyCounE
 }
+_SIGN = re.compile(r"[<＜&【\[]")  # with which tags begin
 _TAG = re.compile(r"(?:<|＜|&lt;)\s?/?\s?([^\W\d][\w:.-]{0,30})\s?(?:>|＞|&gt;)")
 _THOUGHT = "思考过程|思考|内心独白|内心活动|心理活动|推理过程|推理|thinking|think|thoughts?|reasoning|analysis"
 _BRACKETED = re.compile(rf"[【\[]\s?/?(?:{_THOUGHT})[】\]]", re.IGNORECASE)
@@ -48,18 +49,8 @@ MESSAGE_ROLES = {"system": "system", "client": "user", "counselor": "assistant"}
 def fault(turns: list[Turn]) -> Fault | None:
     """Returns the Fault for which the turns are no usable dialogue (its detail names the turn, from 1), or None."""
     for number, turn in enumerate(turns, 1):
-        at = f"turn {number} ({turn.role})"
-        if not turn.content.strip():
-            return Fault("an empty turn", at)
-        if turn.thought and turn.role != "counselor":
-            return Fault("a thought that is not the counselor's", at)
-        for what, text in (("reply" if turn.role == "counselor" else "text", turn.content), ("thought", turn.thought)):
-            if mark := stray_mark(text):
-                return Fault(f"{mark} inside a {what}", at)
-            if what == "reply" and (mark := _foreign_mark(text)):
-                return Fault(f"{mark} inside a {what}", at)
-            if lost := lost_characters(text):
-                return Fault(lost.code, f"{lost.detail}, {what} of {at}")
+        if unfit := _unfit(turn):
+            return Fault(unfit.code, f"{unfit.detail}turn {number} ({turn.role})")
     first = 1 if turns and turns[0].role == "system" else 0
     spoken = turns[first:]
     if not spoken:
@@ -79,13 +70,32 @@ def fault(turns: list[Turn]) -> Fault | None:
     return None
 
 
+def _unfit(turn: Turn) -> Fault | None:
+    """Returns the Fault of a turn by itself; its detail goes before the turn's place."""
+    if not turn.content.strip():
+        return Fault("an empty turn")
+    if turn.thought and turn.role != "counselor":
+        return Fault("a thought that is not the counselor's")
+    what = "reply" if turn.role == "counselor" else "text"
+    if mark := stray_mark(turn.content) or (_foreign_mark(turn.content) if what == "reply" else ""):
+        return Fault(f"{mark} inside a {what}")
+    if lost := lost_characters(turn.content):
+        return Fault(lost.code, f"{lost.detail}, {what} of ")
+    if turn.thought and (mark := stray_mark(turn.thought)):
+        return Fault(f"{mark} inside a thought")
+    if turn.thought and (lost := lost_characters(turn.thought)):
+        return Fault(lost.code, f"{lost.detail}, thought of ")
+    return None
+
+
 def _foreign_mark(reply: str) -> str:
     """Returns what parts a reply in a way that no reader knows: a tag that is not HTML's, a label of a thought and one
     of the reply behind it; "" without one.
     """
-    tags = [tag for tag in _TAG.finditer(reply) if tag[1].lower() not in HTML]
-    if tags or (tags := list(_BRACKETED.finditer(reply))):
-        return tags[0][0]
+    if _SIGN.search(reply):
+        tags = [tag for tag in _TAG.finditer(reply) if tag[1].lower() not in HTML]
+        if tags or (tags := list(_BRACKETED.finditer(reply))):
+            return tags[0][0]
     label = _LABEL.match(reply)
     if label and (_ANSWER.search(reply, label.end()) or "\n\n" in reply[label.end() :]):
         return label[0].strip()

@@ -117,6 +117,8 @@ def read_text(file: Path, encoding: str = "") -> str | Fault:
 
 def decode_json(content: bytes, encoding: str = "") -> object | Fault:
     """Returns the JSON value of a file's content, or the Fault of its encoding or of what is no JSON."""
+    if not encoding and not isinstance(value := json_or_fault(content), Fault):  # UTF-8, or it would be none
+        return value
     text = decode(content, encoding)
     return text if isinstance(text, Fault) else json_or_fault(text[0].encode("utf-8", "surrogatepass"))
 

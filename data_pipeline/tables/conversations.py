@@ -26,10 +26,10 @@ OTHERS = (
     "daughter|brother|sister|friend|teacher|doctor|nurse|therapist|patient"
 )
 _NAMES = f"{OTHERS}|{'|'.join(ROLES)}"
-_VOICE = re.compile(
-    rf"^[^\S\n]*(?:[【（(\[](?P<aside>{OTHERS})[】）)\]](?![^\S\n]*[:：])"
+_VOICE = re.compile(  # at the beginning of a line
+    rf"[^\S\n]*(?:[【（(\[](?P<aside>{OTHERS})[】）)\]](?![^\S\n]*[:：])"
     rf"|[【（(\[]?(?P<name>{_NAMES})(?:[（(][^）)\n]{{0,12}}[）)])?[】）)\]]?[^\S\n]*[：:])",
-    re.MULTILINE | re.IGNORECASE,
+    re.IGNORECASE,
 )
 
 
@@ -55,7 +55,7 @@ class Form:
         """Returns system, client or counselor; None for a name that is not understood."""
         if not isinstance(name, str):
             return None
-        return self.roles.get(name) or ROLES.get(name.strip().casefold())
+        return self.roles.get(name) or ROLES.get(name) or ROLES.get(name.strip().casefold())
 
     def unknown(self, row: Mapping[str, Any], *known: str) -> Fault | None:
         """Returns the Fault of fields that carry meaning and that a reader does not know: texts, lists and objects."""
@@ -88,19 +88,20 @@ def dialogue(
             return Reject(id, where, turn.code, f"{turn.detail}, turn {number}")
         name, text, thought = turn
         role = form.role(name)
-        at = f"turn {number} ({role})"
         if role is None:
             how = "options: {roles: {NAME: client}} maps others"
             detail = f"{name!r}, turn {number}; understood are {', '.join(ROLES)}; {how}"
             return Reject(id, where, "a role that is not understood", detail)
-        for what, value in (("text", text), ("thought", "" if thought is None else thought)):
-            if not isinstance(value, str):
-                return Reject(id, where, "not a string", f"the {what} of {at} is {type(value).__name__}")
-        if role == "counselor" and thoughts and not (thought or "").strip():
-            return Reject(id, where, "an empty thought", at)
-        turn = Turn(role, _clean(text), _clean(thought or ""))
+        thought = "" if thought is None else thought
+        if not isinstance(text, str) or not isinstance(thought, str):
+            what, value = ("thought", thought) if isinstance(text, str) else ("text", text)
+            return Reject(id, where, "not a string", f"the {what} of turn {number} ({role}) is {type(value).__name__}")
+        if role == "counselor" and thoughts and not thought.strip():
+            return Reject(id, where, "an empty thought", f"turn {number} ({role})")
+        turn = Turn(role, _clean(text), _clean(thought))
         if voice := _voice(turn, form):
-            detail = f"{voice!r} in {at}; options: {{roles: {{{voice}: {role}}}}} takes it as the {role}'s words"
+            how = f"options: {{roles: {{{voice}: {role}}}}} takes it as the {role}'s words"
+            detail = f"{voice!r} in turn {number} ({role}); {how}"
             return Reject(id, where, "another voice inside a turn", detail)
         if form.merge and kept and kept[-1].role == role != "system" and turn.content:
             kept[-1].content += "\n" + turn.content
@@ -117,10 +118,19 @@ def _voice(turn: Turn, form: Form) -> str:
     """Returns who speaks inside a turn beside its speaker, or ""; takes off the speaker's own name before the text."""
     if turn.role == "system":
         return ""
-    if (own := _VOICE.match(turn.content)) and form.role(own["name"]) == turn.role:
+    own = _VOICE.match(turn.content)
+    if not own and "\n" not in turn.content:
+        return ""
+    if own and form.role(own["name"]) == turn.role:
         turn.content = turn.content[own.end() :].lstrip()
-    voices = (match["name"] or match["aside"] for match in _VOICE.finditer(turn.content))
-    return next((voice for voice in voices if form.roles.get(voice) != turn.role), "")
+    at = 0
+    while True:  # at each line
+        if match := _VOICE.match(turn.content, at):
+            voice = match["name"] or match["aside"]
+            if form.roles.get(voice) != turn.role:
+                return voice
+        if (at := turn.content.find("\n", at) + 1) == 0:
+            return ""
 
 
 def _clean(text: str) -> str:
@@ -133,9 +143,14 @@ def message_turns(row: list, form: Form, *known: str) -> Iterator[tuple | Fault]
     A text may come in parts. A thought is what stands marked at the beginning of a reply, in a part of its own, or
     under one of THOUGHT_FIELDS. `known` are further fields of a message that may be passed over.
     """
+    plain = {"role", "content", *known}
     for message in row:
         if not isinstance(message, dict):
             yield None, message, None
+            continue
+        if message.keys() <= plain and isinstance(text := message.get("content"), str):  # nearly all
+            name = message.get("role")
+            yield name, *reply(text, {}, form.role(name) == "counselor")
             continue
         fields = ("role", "from", "content", "value", *THOUGHT_FIELDS, *known)
         if wrong := _twice(message) or form.unknown(message, *fields):
@@ -162,7 +177,7 @@ def reply(text: object, row: Mapping[str, Any], counselor: bool = True) -> tuple
 
     An empty thought is none. A client's text is left as it is.
     """
-    thoughts = [row[name] for name in THOUGHT_FIELDS if row.get(name)]
+    thoughts = [row[name] for name in THOUGHT_FIELDS if row.get(name)] if row else []
     if thoughts:
         same = all(thought == thoughts[0] for thought in thoughts)
         return text, thoughts[0] if same else [*thoughts]
