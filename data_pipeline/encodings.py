@@ -87,7 +87,7 @@ def _of_utf8() -> str:
 
 _SUSPECT = re.compile(f"[{_of_utf8()}]")
 _HIGH = "\x80-ÿ€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ"
-_WESTERN = re.compile(rf"[\x80-ÿ]{{6,}}|(?:[ä-é][{_HIGH}]{{2}}){{2,}}")
+_WESTERN = re.compile(rf"[À-ÖØ-öø-ÿ][\x80-ÿ]{{5,}}|(?:[ä-é][{_HIGH}]{{2}}){{2,}}")
 _MAYBE = re.compile(f"{_SUSPECT.pattern[:-1]}\x80-ÿ]")
 
 
