@@ -35,7 +35,7 @@ PATTERNS, EACH = FOLDER / "advertisement_patterns.txt", 12  # texts made of a pa
 OFTEN, SEEN = 20, 2  # times as often in advertisements as elsewhere, and advertisements with it: a sign; ours
 PENALTY = 5e-6  # on the squares of the weights; by the groups
 LEAN = 0.5  # added to the log-odds: recall against precision; ours
-FEW, ROUNDS = 6000, 2  # texts that are none in every fit; those that a fit takes for advertisements join the next
+FEW, ROUNDS = 6000, 3  # texts that are none in every fit; those that a fit takes for advertisements join the next
 KEPT = 0.15  # weights below are left out
 
 _PART = re.compile(r"\[([a-z]+)\]|\{([^{}]*)\}")

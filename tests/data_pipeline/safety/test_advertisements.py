@@ -49,10 +49,10 @@ def test_examples_of_other_hands_are_told_apart(name, number):
 def test_a_blind_set_is_told_apart_as_when_it_was_scored():
     """150 of each, written before its writer had seen rules, weights or other examples, and scored once (2026-11-29) by
     the weights that are there: precision 0.993, recall 0.980 (by the weights before, 0.985 and 0.887: it is easier than
-    the second and third). It is fitted to by nothing.
+    the second and third). It is fitted to by nothing; what speaks of a crisis stays.
     """
     lines, right, wrong = told_apart("_fourth")
-    assert lines == 300 and right >= 147 and wrong <= 1
+    assert lines == 300 and right >= 144 and wrong <= 1
 
 
 def test_contact_data_alone_are_masked_and_sell_nothing():
