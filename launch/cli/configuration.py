@@ -39,6 +39,12 @@ OPEN_KEYS = (
     "synthesis",
 )
 REPLACED = ("selectors", "dialogues")  # given as a whole they take the recipe's place; `selectors.NAME.model=` joins it
+# What may stand where a key of verl's or ours has a default of this type: a number may be of either kind
+LIKE_DEFAULT: dict[type, tuple[str, tuple[type, ...]]] = {
+    bool: ("true or false", (bool,)),
+    int: ("a number", (int, float)),
+    float: ("a number", (int, float)),
+}
 UNUSED = ("reward.reward_model.", "critic.", "distillation.")  # parts of verl that GRPO with a rule reward never reads
 
 Keys = TypeVar("Keys", bound=BaseModel)
@@ -116,12 +122,23 @@ def compose_stage(stage: Stage, command: Command) -> DictConfig:
         moved.check_value(key, value)
         if value == "???" and not key.startswith(UNUSED):
             raise BadInput(f"{key} has no value: say {key}=... or set it in the recipe")
-    if stage.name == "sft":
+    if stage.base_model_key:  # a framework's, which compares no value with what it takes
         with recipe_files.named(command, stage.name):
-            for key, value in as_dict(config).items():
-                if key in llama_factory.keys():
-                    llama_factory.check_value(key, value)
+            _check_values(stage, reference, config)
     return config
+
+
+def _check_values(stage: Stage, reference: DictConfig, config: DictConfig) -> None:
+    """Raises BadInput for a value that LLaMA-Factory's key does not take, or that is unlike the default of another."""
+    theirs = llama_factory.keys() if stage.name == "sft" else {}
+    for key, value in as_dict(config).items():
+        if key in theirs:
+            llama_factory.check_value(key, value)
+    defaults = {key: value for key, value in _leaves(reference) if key not in theirs}
+    for key, value in _leaves(config):
+        told, kinds = LIKE_DEFAULT.get(type(defaults.get(key)), ("", ()))
+        if kinds and value is not None and type(value) not in kinds:
+            raise BadInput(f"{key}={value}: expected {told}, as its default {defaults[key]}")
 
 
 def reference_of(stage: Stage) -> DictConfig:

@@ -201,6 +201,20 @@ def test_a_value_that_llama_factory_would_fall_over_or_train_with_is_refused(wor
         compose("sft", "recipe=demo", "hardware=cpu", word)
 
 
+@pytest.mark.parametrize(
+    ("stage", "word", "told"),
+    [
+        ("grpo", "actor_rollout_ref.actor.optim.lr=abc", "lr=abc: expected a number, as its default 1e-06"),
+        ("grpo", "actor_rollout_ref.actor.use_kl_loss=maybe", "use_kl_loss=maybe: expected true or false"),
+        ("sft", "nodes=two", "nodes=two: expected a number"),
+    ],
+)
+def test_a_value_unlike_its_default_is_refused(stage, word, told):
+    with pytest.raises(BadInput, match=told):
+        compose(stage, "recipe=demo", "hardware=cpu", word)
+    assert compose("grpo", "recipe=demo", "hardware=cpu", "actor_rollout_ref.rollout.top_p=0.9")  # verl's default: 1
+
+
 def test_values_of_every_kind_that_llama_factory_takes_compose():
     words = ("template=null", "learning_rate=1", "enable_thinking=false", "report_to=[tensorboard]", "deepspeed={a: 1}",
              "lr_scheduler_type=cosine", "run_name='2024'", "save_strategy=no", "fsdp=full_shard")  # fmt: skip
