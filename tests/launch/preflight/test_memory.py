@@ -60,8 +60,8 @@ def test_a_gpu_that_cannot_hold_the_states_is_refused_and_a_tight_one_is_warned_
     def of(rows: int = 4, world: int = 1, lora: bool = False) -> memory.Memory:
         return memory.Memory((6 if lora else 60 / world) * 2**30, 7.5 * rows * 2**30)
 
-    def here(*given, check: bool = True) -> list[str]:
-        return memory.gpu_notes(*given, check)
+    def here(of, ways: memory.Ways, gpus: list[int], check: bool = True) -> list[str]:
+        return memory.gpu_notes(of, ways, gpus, check)
 
     ways = memory.Ways("batch", 4, 1, "lora=64")
     assert here(of, ways, [141 * 2**30]) == [of().note()]
