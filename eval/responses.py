@@ -8,8 +8,10 @@ from typing import Any
 
 from data_pipeline.errors import BadInput, did_you_mean
 from data_pipeline.records import Response, read_jsonl, write_jsonl
-from eval.contract import Answered, Benchmark
+from eval.contract import Answered, Benchmark, Scoring
 from eval.items import match
+from eval.judging.clients import AskClient
+from eval.judging.sessions import hold
 from eval.measure import Scores
 from eval.metrics import VERSION
 from eval.settings import EvaluationSet, SetSettings
@@ -71,6 +73,7 @@ class Asked:
     engine: str = "transformers"  # in this process; or "vllm", or "endpoint"
     version: str = VERSION  # of the scoring
     judge: str | None = None  # the model that judged the responses
+    client: str | None = None  # the model that played the clients of sessions
 
 
 def file_name(checkpoint: str, name: str) -> str:
@@ -103,8 +106,16 @@ def evaluated(folder: Path, word: str) -> dict[str, Asked]:
     return asked
 
 
-def ask(one: EvaluationSet, generate: Generate) -> list[list[Response]]:
-    """Returns the samples of every item, as `generate` gives them."""
+def ask(one: EvaluationSet, generate: Generate, ask_client: AskClient, scoring: Scoring) -> list[list[Response]]:
+    """Returns the samples of every item, as `generate` gives them; of a session, as it is held with `ask_client`'s."""
+    if one.benchmark.session:
+        once = one.asked.model_copy(update={"samples": 1})
+
+        def answer(conversations: list[list[dict]], rows: list[str]) -> list[Response]:
+            return [reply for (reply,) in generate(conversations, rows, once)]
+
+        step = f"client/{one.name}"
+        return hold(one.benchmark, one.loaded.items, one.asked.samples, step, ask_client, answer, scoring)
     conversations = [one.benchmark.requests(item) for item in one.loaded.items]
     return generate(conversations, [item.id for item in one.loaded.items], one.asked)
 

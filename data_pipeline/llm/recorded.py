@@ -6,6 +6,7 @@ STEP.jsonl; the repair of a reply (`structured.ask_json`) is a step of its own, 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -16,6 +17,17 @@ from data_pipeline.records import Request, Response, read_jsonl
 _NEEDED = {"step": str, "row": str, "sample": int, "text": str}
 
 Key = tuple[str, str, int]  # step, row, sample
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A folder of replies that stands in for a server."""
+
+    replies: str
+    model: str  # what a report calls it
+
+    def cost(self, prompt_tokens: int, tokens: int) -> None:
+        """Nothing was paid."""
 
 
 def load(folder: Path) -> dict[Key, Response]:
