@@ -115,7 +115,9 @@ def evaluate(
     folder, ledger = opened.path, opened.path / "ledger.sqlite"
     measured = Measured({}, {c: size_b(model) for c, model in models.items()}, models)
     date = opened.manifest["started"][:10]
-    measured.labels = {name: f"{server.model} ({date})" for name, server in asked.endpoints.items()}
+    for name, server in asked.endpoints.items():
+        called = "" if name in ("endpoint", server.model) else f"{name}: "
+        measured.labels[name] = f"{called}{server.model} ({date})"
     before, rows, outputs, judged, again = responses.read_asked(folder), {}, {}, {}, 0
     for checkpoint, model in models.items():
         described, served = opened.manifest["inputs"].get(f"model_{checkpoint}", model), asked.endpoints.get(checkpoint)

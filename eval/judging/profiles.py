@@ -2,7 +2,7 @@
 
     title: Three clients
     source: written for this project
-    licence: MIT
+    licence: Apache-2.0
     profiles:
       - id: exam
         language: zh                       # or en; of prompts and conversation
