@@ -21,7 +21,7 @@ PERSONAS = (
     "sets.crisis={benchmark: crisis, path: eval/benchmarks/crisis/personas.zh.yaml, options: {turns: 3, most: 3}}"
 )
 PROFILES = (
-    "sets.clients={benchmark: clients, path: eval/benchmarks/clients/profiles.en.yaml, "
+    "sets.clients={benchmark: client_sessions, path: eval/benchmarks/client_sessions/profiles.en.yaml, "
     "options: {turns: 2, sessions: 3, most: 1}}"
 )
 

@@ -45,7 +45,7 @@ def load(path: str | Path, turns: int = 8, most: int | None = None) -> Loaded:
 
 
 def requests(item: Item) -> list[dict]:
-    return talks.opening(item, HERE.parent / "clients")
+    return talks.opening(item, HERE.parent / "client_sessions")
 
 
 def _decisions(item: Item) -> rubric.Rubric:

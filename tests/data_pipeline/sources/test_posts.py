@@ -110,7 +110,7 @@ def test_profiles_of_interactive_agents_are_posts_and_what_is_none_is_told(tmp_p
     (folder / "test.json").write_text('["睡不着怎么办？ 我总是睡不着。", "  ", 3]', encoding="utf-8")
     post, *rejects = sources.read("interactive_agents", folder)
     assert isinstance(post, Post) and post.id == "interactive_agents/test/1" and post.text.startswith("睡不着")
-    assert [r.reason for r in rejects if isinstance(r, Reject)] == ["no text", "not a text (int)"]
+    assert [r.reason for r in rejects if isinstance(r, Reject)] == ["no text", "not a text: int"]
     (folder / "test.json").write_text('{"a": 1}', encoding="utf-8")
     with pytest.raises(BadInput, match="test.json: not a JSON list of texts but dict"):
         list(sources.read("interactive_agents", folder / "test.json"))

@@ -12,7 +12,7 @@ import yaml
 from data_pipeline import llm
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Post, Response
-from eval.benchmarks.clients.benchmark import of_post
+from eval.benchmarks.client_sessions.benchmark import of_post
 from eval.contract import Answered, Judgement, Scoring, find_benchmark, judge_calls, load_items
 from eval.items import fingerprint
 from eval.judging import asking, sessions, transcripts
@@ -71,7 +71,7 @@ class World:
 
 
 def held(world: World, file: Path, folder: Path, samples: int = 1, seed: int = 42, **options) -> list[list[Response]]:
-    benchmark = find_benchmark("clients", "benchmark")
+    benchmark = find_benchmark("client_sessions", "benchmark")
     loaded = load_items(benchmark, file, options, "sets.clients")
     ledger, scoring = folder / "ledger.sqlite", replace(Scoring(), seed=seed)
     with world.server as running:
@@ -182,7 +182,7 @@ def test_a_clients_model_that_refuses_ends_the_session_and_is_counted(tmp_path, 
     ((response,),) = held(world, profiles(tmp_path, PROFILE), tmp_path)
     transcript = Transcript.loads(response.text)
     assert transcript.ended == [ended] and [turn.role for turn in transcript.turns()] == ["client", "counselor"]
-    benchmark = find_benchmark("clients", "benchmark")
+    benchmark = find_benchmark("client_sessions", "benchmark")
     items = load_items(benchmark, profiles(tmp_path, PROFILE), {}, "sets.clients").items
     assert benchmark.figures
     told = benchmark.figures([Answered(items[0], [response], [], None)], {}, Scoring())
@@ -235,7 +235,7 @@ def test_a_post_is_told_piece_by_piece():
 def test_a_profile_that_cannot_be_is_refused_with_file_and_key(tmp_path, change, told):
     file = profiles(tmp_path, {**PROFILE, **change})
     with pytest.raises(BadInput, match=told):
-        load_items(find_benchmark("clients", "benchmark"), file, {}, "sets.clients")
+        load_items(find_benchmark("client_sessions", "benchmark"), file, {}, "sets.clients")
 
 
 @pytest.mark.parametrize(
@@ -245,12 +245,12 @@ def test_a_profile_that_cannot_be_is_refused_with_file_and_key(tmp_path, change,
 )  # fmt: skip
 def test_options_that_cannot_be_are_refused(tmp_path, options, told):
     with pytest.raises(BadInput, match=told):
-        load_items(find_benchmark("clients", "benchmark"), profiles(tmp_path, PROFILE), options, "sets.clients")
+        load_items(find_benchmark("client_sessions", "benchmark"), profiles(tmp_path, PROFILE), options, "sets.clients")
 
 
 def test_a_profile_that_speaks_of_a_crisis_is_told_with_guidance(tmp_path):
     risky = {**PROFILE, "facts": [{"tells": "我不想活了", "topic": "心情"}]}
-    loaded = load_items(find_benchmark("clients", "benchmark"), profiles(tmp_path, risky), {}, "sets.clients")
+    loaded = load_items(find_benchmark("client_sessions", "benchmark"), profiles(tmp_path, risky), {}, "sets.clients")
     assert any("1 of 1 profiles speak of a crisis (lin)" in note for note in loaded.notes)
     assert any("12356" in note for note in loaded.notes)
 
@@ -258,7 +258,7 @@ def test_a_profile_that_speaks_of_a_crisis_is_told_with_guidance(tmp_path):
 def test_another_profile_is_another_version_of_the_questions(tmp_path):
 
     def made(change: dict, **options) -> str:
-        benchmark = find_benchmark("clients", "benchmark")
+        benchmark = find_benchmark("client_sessions", "benchmark")
         return fingerprint(load_items(benchmark, profiles(tmp_path, {**PROFILE, **change}), options, "sets.x").items)
 
     assert len({made({}), made({"about": "大三女生"}), made({}, turns=3)}) == 3 and made({}) == made({})

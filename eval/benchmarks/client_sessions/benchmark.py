@@ -95,6 +95,6 @@ BENCHMARK = Benchmark(
     judge=judge,
     session=talks.sitting,
     shown=talks.shown,
-    about="profiles of ours (eval/benchmarks/clients), of interactive-agents (qiuhuachuan/interactive-agents, MIT, 100 "
+    about="profiles of ours (eval/benchmarks/client_sessions), of interactive-agents (qiuhuachuan/interactive-agents, MIT, 100 "
     "and 1,000 Chinese posts), or your own",
 )
