@@ -56,7 +56,7 @@ def load(
         notes.append(f"clients: {len(profiles)} posts of {source}, licence {licence}; told piece by piece")
         notes += [f"{len(rejects)} posts are left out, first {rejects[0].reason}"] if rejects else []
     loaded = talks.items(profiles[:most], "clients", turns, sessions)
-    return Loaded([one for one in loaded], rejects, [*notes, *talks.notes(loaded, len(profiles))])
+    return Loaded(loaded, rejects, [*notes, *talks.notes(loaded, len(profiles))])
 
 
 def of_post(post: Post, language: Language) -> Profile:
@@ -95,6 +95,6 @@ BENCHMARK = Benchmark(
     judge=judge,
     session=talks.sitting,
     shown=talks.shown,
-    about="profiles of ours (eval/benchmarks/client_sessions), of interactive-agents (qiuhuachuan/interactive-agents, MIT, 100 "
-    "and 1,000 Chinese posts), or your own",
+    about="profiles of ours (eval/benchmarks/client_sessions), of interactive-agents (qiuhuachuan/interactive-agents, "
+    "MIT, 100 and 1,000 Chinese posts), or your own",
 )
