@@ -207,7 +207,7 @@ class Measured:
             name: {pair: [Difference(**d) for d in ds] for pair, ds in pairs.items()}
             for name, pairs in row["differences"].items()
         }
-        return cls(sets, row["parameters_b"], row["models"], differences, row["labels"])
+        return cls(sets, row["parameters_b"], row["models"], differences, row.get("labels", {}))
 
 
 def _taken(kind: type, row: dict[str, Any]) -> Any:

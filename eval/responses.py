@@ -106,9 +106,14 @@ def evaluated(folder: Path, word: str) -> dict[str, Asked]:
     return asked
 
 
-def ask(one: EvaluationSet, generate: Generate, ask_client: AskClient, scoring: Scoring) -> list[list[Response]]:
-    """Returns the samples of every item, as `generate` gives them; of a session, as it is held with `ask_client`'s."""
+def ask(
+    one: EvaluationSet, generate: Generate, ask_client: AskClient | None = None, scoring: Scoring | None = None
+) -> list[list[Response]]:
+    """Returns the samples of every item, as `generate` gives them; of sessions, for which the last two are needed, as
+    they are held with the clients that `ask_client` plays.
+    """
     if one.benchmark.session:
+        assert ask_client and scoring
         once = one.asked.model_copy(update={"samples": 1})
 
         def answer(conversations: list[list[dict]], rows: list[str]) -> list[Response]:

@@ -145,7 +145,7 @@ def evaluate(
                 if not served and path.is_file() and earlier and same_answers(earlier, about):
                     replies = responses.stored(path, one)
                 if replies is None or any(r.finish == "failed" for of_item in replies for r in of_item):
-                    client = asking.asker(asked.client, ledger, f"{one.name}: client") if asked.client else no_client
+                    client = asking.asker(asked.client, ledger, f"{one.name}: client") if asked.client else None
                     replies = responses.ask(one, generator(one.name), client, asked.scoring)
                 responses.store(
                     path, one.benchmark, read_all(one.loaded.items, replies, asked.scoring_of(one.benchmark))
@@ -165,11 +165,6 @@ def evaluate(
     counts = {f"{name}/{c}": r.responses for name, results in measured.sets.items() for c, r in results.items()}
     opened.finish(outputs, counts, models=models)
     return ""
-
-
-def no_client(requests: list) -> list:
-    """Of sets without sessions: nobody is asked."""
-    return []
 
 
 def same_answers(earlier: Asked, about: Asked) -> bool:

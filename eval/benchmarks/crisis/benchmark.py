@@ -26,7 +26,7 @@ NO_CLINICIAN = (
 )
 
 
-class Persona(Profile):
+class Persona(Profile, frozen=True):
     risk: Literal["none", "low", "high", "imminent"]
 
 
