@@ -33,6 +33,7 @@ class SetSettings(BaseModel):
     top_p: float = Field(default=1.0, gt=0, le=1)
     top_k: int | None = Field(default=0, ge=0)  # 0: all; None: a server's own
     repetition_penalty: float | None = Field(default=1.0, gt=0)  # 1: none; None: a server's own
+    system: str | None = None  # a prompt's name or text, "" for none; None: the benchmark's own
 
     @field_validator("samples", mode="before")
     @classmethod

@@ -140,6 +140,7 @@ def evaluate(
                     engine="endpoint" if served else engine,
                     judge=asked.panel.name if one.benchmark.judge else None,
                     client=asked.client.model if asked.client and one.benchmark.session else None,
+                    system=one.asked.system,
                 )
                 earlier, replies = before.get(path.name), None
                 if not served and path.is_file() and earlier and same_answers(earlier, about):
@@ -204,6 +205,8 @@ def score(
         answered = with_judgements(answered, judged)
     figures, scores = measure(benchmark, answered, scoring, panel.name if benchmark.judge else None)
     figures.notes = one.loaded.notes + figures.notes
+    if one.asked.system is not None:
+        figures.notes.append(f"system prompt in place of the benchmark's own: {one.asked.system or 'none'}")
     for name, server in panel.servers.items() if benchmark.judge else ():
         told = asking.described(server, ledger)
         figures.notes += [f"judge {name}: {told}"] if told != name else []

@@ -77,6 +77,12 @@ class Client:
         )
 
 
+def begun(profile: Profile, row: str, sample: int, seed: int, step: str) -> Client:
+    """Returns the client of an item before its first session."""
+    transcript = Transcript(profile.language, profile.stance_of(seed, sample), [], [], len(profile.facts))
+    return Client(profile, row, sample, seed, step, transcript)
+
+
 def speak(clients: Sequence[Client], ask: AskClient) -> None:
     """Lets each client say its next words, which stand at the end of its transcript.
 

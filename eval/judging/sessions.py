@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from data_pipeline.records import Response
-from eval.contract import Benchmark, Item, Scoring
-from eval.judging.clients import AskClient, Client, speak
+from eval.contract import Item, Scoring
+from eval.judging.clients import AskClient, Client, begun, speak
 from eval.judging.profiles import Sitting
-from eval.judging.transcripts import CLIENT, LIMIT, UNANSWERED, Said, Transcript
+from eval.judging.transcripts import CLIENT, LIMIT, UNANSWERED, Said
 from eval.metrics import answer_part, whole_text
 from reward.thought import split_thought
 
@@ -71,8 +71,8 @@ class _Held:
 
 
 def hold(
-    benchmark: Benchmark,
-    items: Sequence[Item],
+    session: Callable[[Item], Sitting],
+    opened: Sequence[tuple[Item, list[dict]]],
     samples: int,
     step: str,
     ask: AskClient,
@@ -81,9 +81,14 @@ def hold(
 ) -> list[list[Response]]:
     """Returns, for each item, `samples` responses: each the transcript of all sessions with the item's client.
 
-    A session in which a request failed is a failed response, so that the same command asks again what failed.
+    `session` says who that is; `opened` are the items with the messages that open their first session. A session in
+    which a request failed is a failed response, so that the same command asks again what failed.
     """
-    held = [_begun(benchmark, item, sample, step, scoring.seed) for item in items for sample in range(samples)]
+    held = [
+        _Held(session(item), begun(session(item).profile, item.id, sample, scoring.seed, step), list(messages))
+        for item, messages in opened
+        for sample in range(samples)
+    ]
     for number in range(max((one.sitting.sessions for one in held), default=0)):
         there = [one for one in held if not one.client.error and number < one.sitting.sessions and _whole(one)]
         for one in there:
@@ -96,16 +101,7 @@ def hold(
             for one, reply in zip(there, replies, strict=True):
                 one.take(reply, scoring.think_prefilled)
     responses = iter(one.response() for one in held)
-    return [[next(responses) for _ in range(samples)] for _ in items]
-
-
-def _begun(benchmark: Benchmark, item: Item, sample: int, step: str, seed: int) -> _Held:
-    assert benchmark.session
-    sitting = benchmark.session(item)
-    profile = sitting.profile
-    transcript = Transcript(profile.language, profile.stance_of(seed, sample), [], [], len(profile.facts))
-    client = Client(profile, item.id, sample, seed, step, transcript)
-    return _Held(sitting, client, benchmark.requests(item))
+    return [[next(responses) for _ in range(samples)] for _ in opened]
 
 
 def _whole(one: _Held) -> bool:

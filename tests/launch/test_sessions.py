@@ -18,7 +18,8 @@ from tests.conftest import REPOSITORY, launch
 from tests.model_server import Answer, ModelServer, completion
 
 PERSONAS = (
-    "sets.crisis={benchmark: crisis, path: eval/benchmarks/crisis/personas.zh.yaml, options: {turns: 3, most: 3}}"
+    "sets.crisis={benchmark: crisis, path: eval/benchmarks/crisis/personas.zh.yaml, system: 好好听。, "
+    "options: {turns: 3, most: 3}}"
 )
 PROFILES = (
     "sets.clients={benchmark: client_sessions, path: eval/benchmarks/client_sessions/profiles.en.yaml, "
@@ -70,6 +71,9 @@ def evaluated(run: str) -> dict[str, bytes]:
     with World().server as server:
         done = launch("eval", *words(run, server.url, PERSONAS, PROFILES))
         assert done.returncode == 0, done.stdout + done.stderr
+        asked = [c.body["messages"] for c in server.calls if c.body["model"] in ("kind", "cold")]
+        systems = [messages[0]["content"] for messages in asked if messages[0]["role"] == "system"]
+        assert len(systems) == len(asked) and systems.count("好好听。") == 2 * 3 * 3
     return {file.name: file.read_bytes() for kind in ("report.*", "*.jsonl") for file in folder.glob(kind)}
 
 
@@ -78,7 +82,7 @@ def test_two_models_talk_with_the_same_clients_in_one_report(run):
     report, page = whole["report.md"].decode(), whole["report.html"].decode()
     for told in (
         "| a: kind (20", "| b: cold (20", "reviewed by no clinician", "12356", "client: player, which answered as tiny",
-        "judge severe", "sessions ended by: limit 3", "systems by each rater", "| a: kind (20",
+        "judge severe", "in place of the benchmark's own: 好好听。", "sessions ended by: limit 3", "systems by each rater", "| a: kind (20",
     ):  # fmt: skip
         assert told in report, told
     assert "endpoint" not in report

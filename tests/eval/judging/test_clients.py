@@ -82,7 +82,9 @@ def held(world: World, file: Path, folder: Path, samples: int = 1, seed: int = 4
             return [reply for (reply,) in made]
 
         ask = asking.asker(server, ledger, "client")
-        return sessions.hold(benchmark, loaded.items, samples, "client/clients", ask, answer, scoring)
+        opened = [(item, benchmark.requests(item)) for item in loaded.items]
+        assert benchmark.session
+        return sessions.hold(benchmark.session, opened, samples, "client/clients", ask, answer, scoring)
 
 
 def client_prompts(world: World) -> list[str]:
