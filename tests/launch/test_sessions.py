@@ -82,7 +82,8 @@ def test_two_models_talk_with_the_same_clients_in_one_report(run):
     report, page = whole["report.md"].decode(), whole["report.html"].decode()
     for told in (
         "| a: kind (20", "| b: cold (20", "reviewed by no clinician", "12356", "client: player, which answered as tiny",
-        "judge severe", "in place of the benchmark's own: 好好听。", "sessions ended by: limit 3", "systems by each rater", "| a: kind (20",
+        "judge severe", "in place of the benchmark's own: 好好听。", "sessions ended by: limit 3",
+        "systems by each rater",
     ):  # fmt: skip
         assert told in report, told
     assert "endpoint" not in report
