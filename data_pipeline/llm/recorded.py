@@ -65,10 +65,10 @@ def asker(folder: Path) -> Callable[[list[Request]], list[Response]]:
             first = missing[0]
             line = orjson.dumps({"step": first.step, "row": first.row, "sample": first.sample, "text": "..."}).decode()
             more = f" (and {len(missing) - 1} further requests have none)" if len(missing) > 1 else ""
+            file = Path(folder, f"{first.step.replace('/', '.')}.jsonl")
             raise BadInput(
                 f"no recorded reply for step {first.step}, row {first.row}, sample {first.sample}{more}: add the line "
-                f"{line} to {Path(folder, first.step.replace('/', '.') + '.jsonl')}, or ask a model in their place (data "
-                "stage: llm=openai, deepseek or vllm)"
+                f"{line} to {file}, or ask a model in their place (data stage: llm=openai, deepseek or vllm)"
             )
         return [replies[r.step, r.row, r.sample] for r in requests]
 
