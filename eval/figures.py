@@ -168,7 +168,7 @@ class Measured:
     parameters_b: dict[str, float | None]  # billions of parameters of each checkpoint
     models: dict[str, str]
     differences: dict[str, dict[str, list[Difference]]] = field(default_factory=dict)  # {set: {"A -> B": ...}}
-    labels: dict[str, str] = field(default_factory=dict)  # {checkpoint: "MODEL (DATE)"} of models behind servers
+    labels: dict[str, str] = field(default_factory=dict)  # {checkpoint: "MODEL (DATE)"}, of servers and other runs
 
     def as_json(self) -> dict[str, Any]:
         gains = {

@@ -177,7 +177,7 @@ def _label(measured: Measured, checkpoint: str) -> str:
 
 
 def labelled(measured: Measured) -> dict[str, dict[str, SetMetrics]]:
-    """Returns {set: {model: figures}}, models behind servers by their names and dates."""
+    """Returns {set: {model: figures}}, models of servers and of other runs by their names and dates."""
     return {
         name: {_label(measured, checkpoint): figures for checkpoint, figures in results.items()}
         for name, results in measured.sets.items()

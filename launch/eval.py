@@ -118,10 +118,13 @@ def evaluate(
     for name, server in asked.endpoints.items():
         called = "" if name in ("endpoint", server.model) else f"{name}: "
         measured.labels[name] = f"{called}{server.model} ({date})"
+    of_other_runs = (word.replace("/", "-") for word in asked.checkpoints)
+    measured.labels |= {name: f"{name} ({date})" for name in of_other_runs}
     before, rows, outputs, judged, again = responses.read_asked(folder), {}, {}, {}, 0
     for checkpoint, model in models.items():
         described, served = opened.manifest["inputs"].get(f"model_{checkpoint}", model), asked.endpoints.get(checkpoint)
-        with answering(asked, engine, checkpoint, described, folder) as generator:
+        of_model = "endpoint" if served else engine
+        with answering(asked, of_model, checkpoint, described, folder) as generator:
             for one in sets:
                 path = folder / responses.file_name(checkpoint, one.name)
                 about = Asked(
@@ -137,7 +140,7 @@ def evaluate(
                     max_new_tokens=asked.max_new_tokens,
                     seed=asked.seed,
                     batch_size=asked.batch_size,
-                    engine="endpoint" if served else engine,
+                    engine=of_model,
                     judge=asked.panel.name if one.benchmark.judge else None,
                     client=asked.client.model if asked.client and one.benchmark.session else None,
                     system=one.asked.system,

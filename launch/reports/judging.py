@@ -184,7 +184,7 @@ def _pairs(
         item.id: tuple((m["role"], m["content"]) for m in one.benchmark.requests(item) if m["role"] != "system")
         for item in one.loaded.items
     }
-    made = pairs.pairs_of(histories, replies)
+    made = pairs.pairs_of(histories, replies, whole=one.benchmark.session is not None)
     if not made:
         raise BadInput(f"set {name}: no item that two of {', '.join(sides)} have answered")
     return made

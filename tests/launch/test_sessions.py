@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from launch.running.folder import LAYOUT, StageFolder
 from tests.conftest import REPOSITORY, launch
 from tests.model_server import Answer, ModelServer, completion
 
@@ -94,6 +95,10 @@ def test_two_models_talk_with_the_same_clients_in_one_report(run):
     assert metrics["clients"]["a"]["ended"] == {"limit": 3}
     for file in folder.glob("*.jsonl"):
         assert file.stat().st_mode & 0o777 == 0o600
+    done = launch("eval", "rank", f"{run}/a", f"{run}/b", "set=clients")  # its judges are gone
+    assert done.returncode == 2 and "no server at" in done.stderr, done.stderr
+    sheet = (folder / "ranking.clients/pairs.csv").read_text(encoding="utf-8-sig")
+    assert "-- session 3 --" in sheet and "kind (20" not in sheet and '{"language"' not in sheet
 
 
 @pytest.mark.slow
@@ -141,6 +146,26 @@ def test_an_agent_behind_an_address_is_evaluated_like_a_model(run):
     transcript = json.loads(rows[0]["response"])
     assert len(plans) == 12 and [len(session) for session in transcript["sessions"]] == [4, 4, 4]
     assert "agent: my-agent (20" in Path("runs", run, "eval/report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_run_talks_in_this_process_beside_a_server(run, tiny):
+    other = StageFolder(Path("runs", f"{run}-other", "sft"), {"layout": LAYOUT, "status": "finished"}, sys.stdout)
+    other.path.mkdir(parents=True)
+    try:
+        other.manifest["model"] = str(tiny)
+        other.save()
+        with World().server as server:
+            given = words(run, server.url, PROFILES, "engine=transformers", "max_new_tokens=8")
+            done = launch("eval", *given, f"checkpoints=[{run}-other/sft]")
+            assert done.returncode == 0, done.stdout + done.stderr
+        name = f"{run}-other-sft"
+        rows = [json.loads(line) for line in Path("runs", run, f"eval/responses.{name}.clients.jsonl").open("rb")]
+        assert len(rows) == 1 and rows[0]["tokens"] > 0 and not rows[0]["failed"]
+        report = Path("runs", run, "eval/report.md").read_text(encoding="utf-8")
+        assert f"| {name} (20" in report and "| a: kind (20" in report
+    finally:
+        shutil.rmtree(other.path.parent)
 
 
 @pytest.mark.parametrize(
