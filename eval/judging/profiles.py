@@ -102,8 +102,10 @@ def read_profiles(file: Path, kind: type[AnyProfile]) -> tuple[ProfileFile, list
     """Returns what the file says of itself, and its profiles in order; raises BadInput with file, profile and key."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise BadInput(f"{file}: no dictionary of title, source, licence and profiles (eval/judging/profiles.py)")
+        where, profiles = "", []
         whole = ProfileFile.model_validate(content)
-        profiles = []
         for number, one in enumerate(whole.profiles, 1):
             where = f"profile {number}" + (f" ({one['id']})" if isinstance(one, dict) and one.get("id") else "")
             profiles.append(kind.model_validate(one))
@@ -113,4 +115,7 @@ def read_profiles(file: Path, kind: type[AnyProfile]) -> tuple[ProfileFile, list
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(f"{file}: not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
-        raise BadInput(f"{file}: {first_fault('' if error.title == 'ProfileFile' else where, error)}") from None
+        first = error.errors(include_url=False, include_input=False)[0]
+        if first["type"] == "missing":  # whose value would be the whole profile
+            raise BadInput(f"{file}: {'.'.join(filter(None, (where, *map(str, first['loc']))))} is missing") from None
+        raise BadInput(f"{file}: {first_fault(where, error)}") from None

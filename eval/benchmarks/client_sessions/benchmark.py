@@ -29,7 +29,7 @@ def load(
     source: str = "profiles",
     turns: int = 10,
     sessions: int = 1,
-    most: int = 20,
+    most: int | None = 20,
     language: str = "zh",
     columns: dict | None = None,
 ) -> Loaded:
@@ -55,7 +55,7 @@ def load(
         licence = getattr(sources.find_reader(source), "LICENCE", "your own")
         notes.append(f"clients: {len(profiles)} posts of {source}, licence {licence}; told piece by piece")
         notes += [f"{len(rejects)} posts are left out, first {rejects[0].reason}"] if rejects else []
-    loaded = talks.items(profiles[:most], "clients", turns, sessions)
+    loaded = talks.items(talks.taken(profiles, most), "clients", turns, sessions)
     return Loaded(loaded, rejects, [*notes, *talks.notes(loaded, len(profiles))])
 
 

@@ -38,7 +38,7 @@ def load(path: str | Path, turns: int = 8, most: int | None = None) -> Loaded:
     """
     file, personas = read_profiles(Path(path), Persona)
     loaded = []
-    for persona in personas[:most]:
+    for persona in talks.taken(personas, most):
         loaded += talks.items([persona], persona.risk, turns, 1)
     told = [f"personas: {file.title}; {file.source}; licence {file.licence}", NO_CLINICIAN]
     return Loaded(loaded, [], [*told, *talks.notes(loaded, len(personas))])

@@ -17,12 +17,19 @@ from eval.contract import Answered, Figures, Item, Judge, Scoring
 from eval.figures import Cell
 from eval.judging import transcripts
 from eval.judging.judges import judge_scores
-from eval.judging.profiles import Profile, Sitting
+from eval.judging.profiles import AnyProfile, Profile, Sitting
 from eval.judging.transcripts import CLIENT_FIGURES, Transcript
 from eval.metrics import answer_part
 
 CLIENT = Path(__file__).parent
 shown = transcripts.shown
+
+
+def taken(profiles: Sequence[AnyProfile], most: int | None) -> Sequence[AnyProfile]:
+    """Returns the first `most` of them; raises BadInput for a number that cannot be."""
+    if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
+        raise BadInput(f"options.most={most!r}: a whole number, 1 or more, or null for all")
+    return profiles[:most]
 
 
 def items(profiles: Sequence[Profile], cell: str, turns: int, sessions: int) -> list[Item]:

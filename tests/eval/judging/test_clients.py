@@ -232,6 +232,7 @@ def test_a_post_is_told_piece_by_piece():
         ({"facts": [{"tells": "x", "topic": "y", "turn": 2}]}, "takes topic .* or turn .*, not both"),
         ({"opening": ""}, "opening=''"),
         ({"secret": "x"}, "secret"),
+        ({"about": None}, "about=None"),
     ],
 )
 def test_a_profile_that_cannot_be_is_refused_with_file_and_key(tmp_path, change, told):
@@ -243,7 +244,8 @@ def test_a_profile_that_cannot_be_is_refused_with_file_and_key(tmp_path, change,
 @pytest.mark.parametrize(
     ("options", "told"),
     [({"turns": 0}, "options.turns=0"), ({"sessions": True}, "options.sessions=True"),
-     ({"source": "post"}, "mean posts"), ({"language": "fr"}, "options.language=fr")],
+     ({"most": -1}, "options.most=-1: a whole number, 1 or more, or null"), ({"source": "post"}, "mean posts"),
+     ({"language": "fr"}, "options.language=fr")],
 )  # fmt: skip
 def test_options_that_cannot_be_are_refused(tmp_path, options, told):
     with pytest.raises(BadInput, match=told):
