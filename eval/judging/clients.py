@@ -90,11 +90,7 @@ def speak(clients: Sequence[Client], ask: AskClient) -> None:
     """
     opening, rest = [c for c in clients if not c.turn], [c for c in clients if c.turn]
     for client in opening:
-        _say(
-            client,
-            client.profile.first_words(client.session),
-            _due(client, NOTHING),
-        )
+        _say(client, client.profile.first_words(client.session), {})
     due = dict(zip(map(id, rest), _asked(rest, ask), strict=True))
     rest = [client for client in rest if not client.error]
     requests = [_speaking(client, due[id(client)]) for client in rest]

@@ -40,7 +40,7 @@ AGAIN = {"zh": "你好，我又来了。", "en": "Hello, I am back."}
 class Fact(BaseModel, extra="forbid", frozen=True):
     tells: str = Field(min_length=1)
     topic: str = ""
-    turn: int | None = Field(default=None, ge=1)
+    turn: int | None = Field(default=None, ge=2)  # the first words are the opening
     session: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
