@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from data_pipeline import sources
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Post, Reject
 from data_pipeline.sources.posts import read
@@ -126,3 +127,17 @@ def test_the_user_is_told_what_is_wrong(tmp_path, name, content, columns, messag
         list(read(file, columns=columns))
     with pytest.raises(BadInput, match="no such file"):
         list(read(tmp_path / "none.csv"))
+
+
+def test_profiles_of_interactive_agents_are_posts_and_what_is_none_is_told(tmp_path):
+    folder = tmp_path / "user_profiles"
+    folder.mkdir()
+    (folder / "test.json").write_text('["睡不着怎么办？ 我总是睡不着。", "  ", 3]', encoding="utf-8")
+    post, *rejects = sources.read("interactive_agents", folder)
+    assert isinstance(post, Post) and post.id == "interactive_agents/test/1" and post.text.startswith("睡不着")
+    assert [r.reason for r in rejects if isinstance(r, Reject)] == ["no text", "not a text: int"]
+    (folder / "test.json").write_text('{"a": 1}', encoding="utf-8")
+    with pytest.raises(BadInput, match="test.json: not a JSON list of texts but dict"):
+        list(sources.read("interactive_agents", folder / "test.json"))
+    with pytest.raises(BadInput, match="name user_profiles/test.json"):
+        list(sources.read("interactive_agents", tmp_path / "none"))
