@@ -157,7 +157,6 @@ def evaluate(
                 before[path.name] = about
                 responses.write_asked(folder, before)
                 result = score(asked, one, checkpoint, replies, folder, ledger)
-                result.figures.notes += [f"asked: {asking.described(served, ledger)}"] if served else []
                 measured.sets.setdefault(one.name, {})[checkpoint] = result.figures
                 rows[checkpoint, one.name] = result.rows
                 judged.setdefault(one.name, []).extend(result.judged)
@@ -210,6 +209,8 @@ def score(
     figures.notes = one.loaded.notes + figures.notes
     if one.asked.system is not None:
         figures.notes.append(f"system prompt in place of the benchmark's own: {one.asked.system or 'none'}")
+    if server := asked.endpoints.get(checkpoint):
+        figures.notes.append(f"asked: {asking.described(server, ledger)}")
     for name, server in panel.servers.items() if benchmark.judge else ():
         told = asking.described(server, ledger)
         figures.notes += [f"judge {name}: {told}"] if told != name else []
