@@ -282,9 +282,7 @@ def show_status(name: str) -> None:
         table.add_row(str(counts.grpo_dialogues), "    of these dialogues, for a judge")
     table.add_row(str(counts.heldout), "  held out")
     if why := counts.decontaminated.not_decontaminated:
-        table.caption = f'not decontaminated: {why} (decontaminate.against="[{{source: pceb, path: DIR}}]")'.replace(
-            "[", "\\["
-        )
+        table.caption = f'not decontaminated: {why} (decontaminate.against="[{{source: pceb, path: DIR}}]")'
     for reason, number in counts.reasons.items():
         table.add_row(str(number), f"rejected: {reason}")
     console.print(table)

@@ -15,7 +15,6 @@ import json
 import sys
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
 
 from data_pipeline.errors import BadInput
@@ -130,7 +129,9 @@ def set_aside(folder: Path, by_stage: dict[str, list[str]]) -> None:
 
 def show(folder: Path, summary: dict) -> None:
     for who, thought, said in report.spoken(summary):
-        console.print(f"[bold]{who}[/bold]: [dim]{escape(thought)}[/dim] {escape(said)}")
+        console.print(f"{who}:", style="bold", end=" ")
+        console.print(thought, style="dim", end=" ")
+        console.print(said)
     table = Table("", "", title=f"run {summary['run']}", show_header=False)
     for label, value in report.figures(summary):
         table.add_row(label, value)

@@ -98,7 +98,7 @@ def write_folded(model: Path, state: dict) -> None:
     """Puts the folded weights in the place of the base's, and takes away the adapter that stood beside them."""
     from transformers import AutoModelForCausalLM
 
-    network = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
+    network = AutoModelForCausalLM.from_pretrained(model, dtype="auto", trust_remote_code=False)
     network.load_state_dict(state, strict=False)  # names are compared by `compare`
     network.save_pretrained(model)
     shutil.rmtree(model / "lora_adapter")
@@ -116,7 +116,7 @@ def compare(model: Path, actor: Path, prompts: list[list[dict]], alpha: float = 
 
     logging.disable_progress_bar()
     tokenizer = local.load_tokenizer(str(model))
-    merged = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
+    merged = AutoModelForCausalLM.from_pretrained(model, dtype="auto", trust_remote_code=False)
     dtype, full = merged.dtype, checkpoints.load_shards(actor)
     whole = adapter.folded(full, alpha)
     ours = parity.log_probs(merged, tokenizer, prompts)

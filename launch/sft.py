@@ -135,7 +135,7 @@ def check_plan_and_machine(config: DictConfig, base: str, rows: int) -> list[str
     trackers = as_dict(config).get("report_to") or []
     trackers = [trackers] if isinstance(trackers, str) else list(trackers)
     tracking.check_tracking(trackers, config.psyforge.env, "report_to")
-    if config.get("use_swanlab") and config.get("swanlab_mode") != "local" and not config.get("swanlab_api_key"):
+    if config.get("use_swanlab") and config.get("swanlab_mode") != "local":
         tracking.check_tracking(["swanlab"], config.psyforge.env, "use_swanlab", "swanlab_mode=local")
     if config.nodes > 1:
         checks.check_port_free(os.environ.get("MASTER_PORT", "29500"), "MASTER_PORT")

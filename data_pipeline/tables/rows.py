@@ -223,7 +223,7 @@ def _data_set(name: str, layout: Layout) -> Iterable[dict]:
         if Path(name).is_dir():
             loaded = datasets.load_from_disk(name)
         else:
-            loaded = datasets.load_dataset(name)
+            loaded = datasets.load_dataset(name, trust_remote_code=False)
     except Exception as error:  # the hub client raises a dozen types; the message is what helps
         raise BadInput(
             f"{name}: no such file or folder, and not a data set that could be loaded: {str(error)[:500]}\nIf it is on "

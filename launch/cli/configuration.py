@@ -17,7 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from data_pipeline.errors import BadInput, did_you_mean, first_fault
-from launch.cli import arithmetic, moved  # noqa: F401  (the resolvers of arithmetic)
+from data_pipeline.safety.credentials import check_settings
+from launch.cli import arithmetic, environment, moved  # noqa: F401  (the resolvers of the first two)
 from launch.cli.arguments import RECIPES, Command, Stage, plain_keys
 from launch.frameworks import llama_factory, verl
 
@@ -111,11 +112,21 @@ def compose_stage(stage: Stage, command: Command) -> DictConfig:
             at = error.problem_mark
             where = f"{at.name} line {at.line + 1}, column {at.column + 1}: " if at else ""
             raise BadInput(f"{where}not YAML ({error.problem})") from None
+    check_settings(as_dict(config))
+    environment.check_plain(as_dict(config))
     for key, value in _leaves(config):
         moved.check_value(key, value)
         if value == "???" and not key.startswith(UNUSED):
             raise BadInput(f"{key} has no value: say {key}=... or set it in the recipe")
     return config
+
+
+def check_keys_of_files(stage: Stage, command: Command) -> None:
+    """Raises BadInput for a recipe that could hold a key, at a command line that Hydra composes by itself."""
+    for group in ("recipe", "hardware"):
+        folder = {"recipe": "", "hardware": "hardware/"}[group] + command.words.get(group, "")
+        if folder and (file := RECIPES / folder / f"{stage.name}.yaml").is_file():
+            check_settings(as_dict(load_config(file)))
 
 
 def reference_of(stage: Stage) -> DictConfig:

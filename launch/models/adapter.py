@@ -43,10 +43,10 @@ def fold(base: str, adapter: Path, target: Path, prompts: list[list[dict]]) -> d
 
     logging.disable_progress_bar()
     try:
-        dtype = AutoConfig.from_pretrained(base).dtype or torch.float32
-        network: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        dtype = AutoConfig.from_pretrained(base, trust_remote_code=False).dtype or torch.float32
+        network: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, trust_remote_code=False)
         with_adapter: Any = PeftModel.from_pretrained(network, str(adapter))
-        tokenizer = AutoTokenizer.from_pretrained(adapter)
+        tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=False)
     except Exception as error:  # peft, transformers and the hub have many; the message is what helps
         raise BadInput(
             f"{adapter}: the adapter and its base {base} do not load: {' '.join(str(error).split())}"
@@ -60,7 +60,7 @@ def fold(base: str, adapter: Path, target: Path, prompts: list[list[dict]]) -> d
     shutil.rmtree(partial, ignore_errors=True)
     whole.to(dtype).save_pretrained(partial)
     tokenizer.save_pretrained(partial)
-    stored = AutoModelForCausalLM.from_pretrained(partial, dtype="auto")
+    stored = AutoModelForCausalLM.from_pretrained(partial, dtype="auto", trust_remote_code=False)
     written = parity.difference(
         parity.log_probs(stored, tokenizer, prompts), parity.log_probs(whole, tokenizer, prompts)
     )
