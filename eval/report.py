@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jinja2
 
+from data_pipeline.records import write_text
 from data_pipeline.safety.shown import shown
 from eval import tables
 from eval.contract import Published, Table, find_benchmark
@@ -215,11 +216,8 @@ def write(folder: Path, content: Page, name: str = "report") -> dict[str, Path]:
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, finalize=_plain
     )
     html, markdown = folder / f"{name}.html", folder / f"{name}.md"
-    for file in (html, markdown):
-        file.touch(0o600)
-        file.chmod(0o600)  # it shows what people and models said
-    html.write_text(environment.get_template("report.html.jinja").render(vars(content)), encoding="utf-8")
-    markdown.write_text(_markdown(content), encoding="utf-8")
+    write_text(html, environment.get_template("report.html.jinja").render(vars(content)), 0o600)
+    write_text(markdown, _markdown(content), 0o600)  # both show what people and models said
     return {html.name: html, markdown.name: markdown}
 
 

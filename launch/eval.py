@@ -20,7 +20,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipeline.errors import BadInput
-from data_pipeline.records import write_jsonl
+from data_pipeline.records import write_jsonl, write_text
 from eval import plan, report, responses
 from eval.contract import find_benchmark
 from eval.differences import differences
@@ -187,7 +187,7 @@ def score(
         outputs[file.name] = file
     if benchmark.submission and (content := benchmark.submission(answered)) is not None:
         file = folder / f"submission.{checkpoint}.{one.name}.json"
-        file.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        write_text(file, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
         outputs[file.name] = file
     return Scored(figures, rows, outputs, judged_rows, again)
 

@@ -22,7 +22,7 @@ from data_pipeline import dialogues as checks
 from data_pipeline.errors import BadInput
 from data_pipeline.export import exportable, exportable_dialogues
 from data_pipeline.prompts import answer_text, question_messages
-from data_pipeline.records import Dialogue, Fault, Question, Turn, write_jsonl
+from data_pipeline.records import Dialogue, Fault, Question, Turn, write_jsonl, write_text
 
 THOUGHTS = ("every", "last", "none")
 # `sharegpt` with OpenAI-style tags. Every entry must be listed: LLaMA-Factory sets those left out to nothing.
@@ -138,5 +138,5 @@ def write(
 
     count = write_jsonl(folder / f"{name}.jsonl", rows())
     info = {name: {"file_name": f"{name}.jsonl", **DATASET}}
-    (folder / "dataset_info.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "dataset_info.json", json.dumps(info, indent=2) + "\n")
     return count

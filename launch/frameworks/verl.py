@@ -11,6 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipeline.errors import BadInput
+from data_pipeline.records import write_text
 
 BASE_MODEL = "actor_rollout_ref.model.path"  # how it spells base_model
 OURS = ("run", "cards", "nodes", "grpo_prompts", "seed", "dry_run", "resume", "psyforge")
@@ -120,7 +121,7 @@ def collect_metrics(folder: Path) -> list[dict]:
         for entry in _read_metrics(path):
             by_step[entry["step"]] = {**by_step.get(entry["step"], {}), **entry}
     steps = [by_step[number] for number in sorted(by_step)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(s) + "\n" for s in steps), encoding="utf-8")
+    write_text(folder / "metrics.jsonl", "".join(json.dumps(s) + "\n" for s in steps))
     return steps
 
 

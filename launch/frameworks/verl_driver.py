@@ -59,9 +59,22 @@ def watch() -> None:
 
 def main() -> None:
     threading.Thread(target=watch, daemon=True).start()
-    from verl.trainer.main_ppo import main as train
+    import ray
+    from verl.trainer import main_ppo
 
-    train()
+    class Runner(main_ppo.TaskRunnerV1.__ray_metadata__.modified_class):
+        """verl's own, in whose process the trainer is; see launch/frameworks/verl_metrics.py."""
+
+        def run(self, config):
+            from verl.trainer.ppo.v1 import PPOTrainer
+
+            from launch.frameworks.verl_metrics import before_checkpoints
+
+            before_checkpoints(PPOTrainer)
+            super().run(config)
+
+    main_ppo.TaskRunnerV1 = ray.remote(Runner)
+    main_ppo.main()
 
 
 if __name__ == "__main__":

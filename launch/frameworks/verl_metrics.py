@@ -1,0 +1,27 @@
+"""A step's metrics stand in verl's file before its checkpoint does, so that no kill leaves a checkpoint without them.
+
+verl 0.9.1 saves the checkpoint first, validates, and logs then: killed in between, it goes on from the next step, and
+metrics.jsonl has a gap. What verl logs afterwards takes the place of what is written here (`verl.collect_metrics`).
+"""
+
+import time
+from typing import Any
+
+
+def before_checkpoints(trainer: Any) -> None:
+    """Makes the class of verl's trainers log a step that ends with a checkpoint before that is saved."""
+    step = trainer.step
+
+    def step_told(self: Any, metrics: dict, timing_raw: dict) -> Any:
+        begun = time.monotonic()
+        batch = step(self, metrics, timing_raw)
+        every, last = self.config.trainer.save_freq, self.global_steps >= self.total_training_steps
+        file = self.logger.logger.get("file")
+        if file is not None and every > 0 and (last or self.global_steps % every == 0):
+            told, timing = dict(metrics), {**timing_raw, "step": time.monotonic() - begun}
+            epoch = (self.global_steps - 1) // self.steps_per_epoch
+            self._compute_metrics(batch, told, timing, global_steps=self.global_steps, epoch=epoch)
+            file.log(told, self.global_steps)
+        return batch
+
+    trainer.step = step_told
