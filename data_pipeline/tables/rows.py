@@ -20,6 +20,10 @@ from data_pipeline.tables.delimited import Fits, delimited_rows
 
 _SPLIT = re.compile(r"(?:^|[-_./])(train|validation|valid|val|dev|test)(?=[-_./])")
 BATCH = 10_000  # rows of Parquet that are held at once; ours
+MOST_BATCH = 64 << 20  # bytes of such a batch; ours
+MOST_ROW = 1 << 18  # bytes of a row, in the mean of a batch; ours
+MOST_ROWS = 100  # of Parquet for each byte; ours
+SMALL = 16 << 20  # bytes of a Parquet file that is read with care; ours
 LARGEST = 500_000_000  # bytes of a file that has to be read from its beginning to its end; ours
 
 
@@ -208,12 +212,28 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict]]:
 
     number = 0
     try:
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=BATCH):
+        file = pyarrow.parquet.ParquetFile(path)
+        for batch in file.iter_batches(batch_size=_batch(path, file.metadata)):
+            if batch.nbytes > MOST_ROW * batch.num_rows:
+                what = f"rows of {batch.nbytes / batch.num_rows / 1e6:.1f} MB, as no question or dialogue has"
+                raise BadInput(f"{path} row {number + 1}: {what}")
             for values in batch.to_pylist():
                 number += 1
                 yield number, values
     except pyarrow.ArrowException as error:
         raise BadInput(f"{path}: not a Parquet file: {error}") from None
+
+
+def _batch(path: Path, about: Any) -> int:
+    """Returns how many rows are read at once; few of a file that is small for what is in it, for one text of its
+    dictionary may stand in every row. Raises BadInput for more rows than its bytes can mean.
+    """
+    size = path.stat().st_size
+    if about.num_rows > MOST_ROWS * size:
+        raise BadInput(f"{path}: {about.num_rows} rows in {size} bytes, which is no table of questions or dialogues")
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    largest = max((one.column(n).total_uncompressed_size for one in groups for n in range(one.num_columns)), default=0)
+    return max(1, min(BATCH, MOST_BATCH // (largest + 1))) if size < SMALL else BATCH
 
 
 def _data_set(name: str, layout: Layout) -> Iterable[dict]:

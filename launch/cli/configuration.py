@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from data_pipeline.errors import BadInput, did_you_mean, first_fault
 from data_pipeline.safety.credentials import check_settings
+from data_pipeline.safety.safe_yaml import load_yaml_file
 from launch.cli import arithmetic, environment, moved  # noqa: F401  (the resolvers of the first two)
 from launch.cli.arguments import RECIPES, Command, Stage, plain_keys
 from launch.frameworks import llama_factory, verl
@@ -95,6 +96,7 @@ def hydra_overrides(stage: Stage, command: Command) -> list[str]:
 
 def compose_stage(stage: Stage, command: Command) -> DictConfig:
     """Returns the composed configuration, interpolations resolved; raises BadInput with the key and the cure."""
+    check_files(stage, command)
     overrides = hydra_overrides(stage, command)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -121,12 +123,11 @@ def compose_stage(stage: Stage, command: Command) -> DictConfig:
     return config
 
 
-def check_keys_of_files(stage: Stage, command: Command) -> None:
-    """Raises BadInput for a recipe that could hold a key, at a command line that Hydra composes by itself."""
-    for group in ("recipe", "hardware"):
-        folder = {"recipe": "", "hardware": "hardware/"}[group] + command.words.get(group, "")
-        if folder and (file := RECIPES / folder / f"{stage.name}.yaml").is_file():
-            check_settings(as_dict(load_config(file)))
+def check_files(stage: Stage, command: Command) -> None:
+    """Raises BadInput for a recipe or hardware file that is more than data, or could hold a key."""
+    for folder in (RECIPES / command.words.get("recipe", ""), RECIPES / "hardware" / command.words.get("hardware", "")):
+        if (file := folder / f"{stage.name}.yaml").is_file():
+            check_settings(load_yaml_file(file) or {})
 
 
 def reference_of(stage: Stage) -> DictConfig:

@@ -114,7 +114,7 @@ def _hydra_main(stage: Stage, command: Command, run: Callable[[DictConfig, Comma
     sys.argv += ["hydra.output_subdir=null", "hydra.run.dir=.", "hydra.sweep.subdir=."]
     sys.argv += [f"hydra.sweep.dir={tempfile.mkdtemp()}"]  # its multirun.yaml is of no use to anybody
     sys.argv += ["hydra/job_logging=none", "hydra/hydra_logging=none"]
-    configuration.check_keys_of_files(stage, command)  # before Hydra prints any of it
+    configuration.check_files(stage, command)  # before Hydra prints any of it
 
     @hydra.main(config_path=str(configuration.CONF), config_name=stage.name, version_base="1.3")
     def job(config: DictConfig) -> None:
