@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import orjson
 
+from data_pipeline import archives
 from data_pipeline.encodings import check_encoding, find_encoding, is_utf8, other_encoding
 from data_pipeline.errors import BadInput, did_you_mean
 from data_pipeline.records import Fault, json_or_fault
@@ -21,7 +22,6 @@ from data_pipeline.tables.delimited import Fits, delimited_rows
 _SPLIT = re.compile(r"(?:^|[-_./])(train|validation|valid|val|dev|test)(?=[-_./])")
 BATCH = 10_000  # rows of Parquet that are held at once; ours
 MOST_BATCH = 64 << 20  # bytes of such a batch; ours
-MOST_ROW = 1 << 18  # bytes of a row, in the mean of a batch; ours
 MOST_ROWS = 100  # of Parquet for each byte; ours
 SMALL = 16 << 20  # bytes of a Parquet file that is read with care; ours
 LARGEST = 500_000_000  # bytes of a file that has to be read from its beginning to its end; ours
@@ -213,15 +213,23 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict]]:
     number = 0
     try:
         file = pyarrow.parquet.ParquetFile(path)
+        size = path.stat().st_size
+        small, said = size < SMALL, 0
         for batch in file.iter_batches(batch_size=_batch(path, file.metadata)):
-            if batch.nbytes > MOST_ROW * batch.num_rows:
-                what = f"rows of {batch.nbytes / batch.num_rows / 1e6:.1f} MB, as no question or dialogue has"
-                raise BadInput(f"{path} row {number + 1}: {what}")
             for values in batch.to_pylist():
                 number += 1
+                said += _characters(values) if small else 0
+                if said > max(MOST_BATCH, archives.RATIO * size):
+                    raise BadInput(f"{path} row {number}: {said >> 20} MB of text by now out of {size / 1e6:.2f}")
                 yield number, values
     except pyarrow.ArrowException as error:
         raise BadInput(f"{path}: not a Parquet file: {error}") from None
+
+
+def _characters(value: object) -> int:
+    if isinstance(value, dict | list):
+        return sum(map(_characters, value.values() if isinstance(value, dict) else value))
+    return len(value) if isinstance(value, str | bytes) else 0
 
 
 def _batch(path: Path, about: Any) -> int:

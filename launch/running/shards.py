@@ -6,6 +6,7 @@ DeepSpeed write: `weights_only`. verl and its merger load without that, so that 
 
 import importlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ NOBODY_READS = "training_args.bin"  # transformers writes it, and loads it never
 # Classes that hold numbers and do nothing, of checkpoints that verl and DeepSpeed write
 DATA = (
     "collections.defaultdict", "numpy.ndarray", "numpy.dtype", "numpy._core.multiarray._reconstruct",
-    "numpy._core.multiarray.scalar", "numpy.dtypes.UInt32DType", "numpy.dtypes.Int64DType", "numpy.dtypes.Float64DType",
+    "numpy._core.multiarray.scalar",
     "deepspeed.runtime.fp16.loss_scaler.LossScaler", "deepspeed.runtime.zero.config.ZeroStageEnum",
     "deepspeed.utils.tensor_fragment.fragment_address",
 )  # fmt: skip
@@ -32,7 +33,8 @@ def fault(path: Path) -> str | None:
     try:
         load(path, mmap=True)
     except Exception as error:  # torch raises what broken files provoke, of any type
-        return " ".join(str(error).split("Please file an issue")[0].split())[-200:]
+        named = re.search(r"GLOBAL (\S+)|class (\S+)", str(error))
+        return f"it names {named[1] or named[2]}" if named else f"{type(error).__name__}: {str(error)[:120]}"
     return None
 
 
@@ -83,5 +85,9 @@ def _safe(path: Path) -> Iterator[None]:
     for name in set(named) & set(DATA):
         module, _, attribute = name.rpartition(".")
         found.append((getattr(importlib.import_module(module), attribute), name))
+    if "numpy.dtype" in named:  # which gives one of these, by the name of its kind
+        import numpy
+
+        found += [kind for name, kind in vars(numpy.dtypes).items() if name.endswith("DType")]
     with torch.serialization.safe_globals(found):
         yield
