@@ -240,6 +240,6 @@ def _markdown(content: Page) -> str:
             if not table.rows:
                 continue
             rows = [table.head, ["---"] * len(table.head), *table.rows]
-            lines += ["", f"### {table.caption}", ""]
+            lines += ["", f"### {_cell(table.caption)}", ""]
             lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
     return "\n".join(lines) + "\n"
