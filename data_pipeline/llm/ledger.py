@@ -6,7 +6,6 @@ python -m data_pipeline.llm.ledger recover FILE     saves what can be read of a 
 """
 
 import asyncio
-import hashlib
 import os
 import sqlite3
 import sys
@@ -15,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from data_pipeline.errors import BadInput, storage_fault
+from data_pipeline.llm.calls import Call, checksum
 from data_pipeline.llm.disk import fault_of_disk, is_on_network
 from data_pipeline.records import Response
 
@@ -25,28 +24,7 @@ VERSION = 3  # of the table, kept in sqlite's user_version; 1 had no `served`, 2
 _PATIENCE = 60.0  # seconds to wait for another process that writes
 
 
-class Call(NamedTuple):
-    key: str  # sha256 of model, messages, parameters and sample number
-    step: str
-    row: str
-    sample: int
-    model: str
-    base_url: str
-    finish: str  # "failed": asked again by the next run
-    text: str
-    reasoning: str
-    error: str
-    prompt_tokens: int
-    completion_tokens: int
-    cost: float | None  # of all attempts; None without prices
-    latency: float  # seconds of the last attempt
-    attempts: int
-    at: str  # UTC
-    served: str = ""  # the model that answered, as the server names it
-
-
 _TYPES = {str: "TEXT NOT NULL", int: "INTEGER NOT NULL", float: "REAL NOT NULL", float | None: "REAL"}
-_KINDS = list(Call.__annotations__.values())
 _COLUMNS = ", ".join(f'"{name}" {_TYPES[kind]}' for name, kind in Call.__annotations__.items())
 _COLUMNS += ", checksum TEXT NOT NULL DEFAULT ''"  # of the row; "" in rows of earlier versions
 _FIELDS = ", ".join(f'"{name}"' for name in (*Call._fields, "checksum"))
@@ -55,12 +33,6 @@ _REPLY = f"SELECT {_FIELDS} FROM calls WHERE key = ? AND finish != 'failed' ORDE
 _TOTALS = """SELECT step, model, SUM(finish != 'failed') AS calls, SUM(finish = 'failed') AS failures,
     SUM(prompt_tokens) AS prompt_tokens, SUM(completion_tokens) AS completion_tokens, SUM(cost) AS cost
     FROM calls GROUP BY step, model ORDER BY MIN(id)"""
-
-
-def checksum(call: Call) -> str:
-    """Returns the checksum of a row: of its values as sqlite gives them back."""
-    values = [float(v) if kind is not int and isinstance(v, int) else v for v, kind in zip(call, _KINDS, strict=True)]
-    return hashlib.blake2b(repr(values).encode(), digest_size=8).hexdigest()
 
 
 class Ledger:
@@ -230,7 +202,12 @@ def recover(path: Path) -> int:
     """
     from data_pipeline.llm import recovery
 
-    return recovery.recover(path).saved
+    return recovery.recover(path, _write).saved
+
+
+def _write(path: Path, calls: list[Call]) -> None:
+    with Ledger(path) as ledger:
+        ledger.add(calls)
 
 
 def main(argv: list[str]) -> int:
@@ -241,7 +218,7 @@ def main(argv: list[str]) -> int:
     from data_pipeline.llm import recovery
 
     try:
-        print(recovery.recover(Path(argv[1])))
+        print(recovery.recover(Path(argv[1]), _write))
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

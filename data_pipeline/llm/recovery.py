@@ -10,14 +10,14 @@ import re
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from data_pipeline.errors import BadInput
 from data_pipeline.llm import salvage
-from data_pipeline.llm.ledger import Call, Ledger, checksum
+from data_pipeline.llm.calls import Call, checksum
 
 _BEGINS = b"\0\x81\x0d"  # types of a row's first columns: no id of its own, a key of 64 characters
 _KEY = re.compile("[0-9a-f]{64}")
@@ -42,8 +42,8 @@ class Recovered:
         return f"{self.path}: {self.saved} calls saved{lost}; the broken file is {self.path}.broken"
 
 
-def recover(path: Path) -> Recovered:
-    """Puts a ledger with all calls that can be read in the place of a broken one.
+def recover(path: Path, write: Callable[[Path, list[Call]], None]) -> Recovered:
+    """Puts a ledger with all calls that can be read in the place of a broken one; `write` makes it of them.
 
     Raises BadInput where there is no file, or nothing in it that can be read, which leaves it alone; OSError where the
     disk has no room for the new one.
@@ -71,8 +71,7 @@ def recover(path: Path) -> Recovered:
         if intact and len(read) == len(calls):
             return Recovered(path, len(calls), 0, False)
         fresh = Path(scratch) / "fresh"
-        with Ledger(fresh) as ledger:
-            ledger.add(calls)
+        write(fresh, calls)
         for end in reversed(_ENDS):
             if Path(f"{path}{end}").exists():
                 os.replace(f"{path}{end}", f"{broken}{end}")

@@ -1,7 +1,8 @@
 """Foreign text (people's, models', servers') as it is shown to somebody: as text, never as commands or markup.
 
 A terminal obeys control characters, and a page those that turn the direction of writing: both are shown as their codes,
-in messages, tables, progress bars and reports. Training files do not come by here: what is cleaned loses them.
+in messages, tables, progress bars and reports. Training files hold none: cleaning takes them out, and a row that
+has one all the same is rejected.
 """
 
 import re
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 STEERING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\U000e0001-\U000e007f]"
 )
+# What no text of a training file holds: of the above, what writers never mean
+NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 One = TypeVar("One")
 
 

@@ -1,4 +1,4 @@
-"""A disk of few kilobytes under a folder, where this machine lets us mount one; the rest of the machine keeps its own."""
+"""A disk of few kilobytes under a folder, where this machine lets us mount one; all else keeps its own."""
 
 import os
 import shutil

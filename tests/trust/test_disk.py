@@ -195,7 +195,8 @@ def test_a_ledger_on_a_full_disk_ends_in_words_and_goes_on(tmp_path):
     code = (
         "import sys; from pathlib import Path; from data_pipeline import llm; from data_pipeline.errors import *\n"
         "url, ledger = sys.argv[1:]\n"
-        "requests = [llm.Request('step', f'row {n}', 0, [{'role': 'user', 'content': f'row {n}'}]) for n in range(150)]\n"
+        "said = [[{'role': 'user', 'content': f'row {n}'}] for n in range(150)]\n"
+        "requests = [llm.Request('step', f'row {n}', 0, one) for n, one in enumerate(said)]\n"
         "try: llm.run_all(llm.Server(url, 'tiny', concurrency=8), requests, Path(ledger), 'batch')\n"
         "except Exception as error: sys.exit(f'failed: {storage_fault(error) or repr(error)}')\n"
     )
