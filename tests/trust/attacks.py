@@ -111,7 +111,7 @@ def large_body_in_chunks(target: Target) -> object:
 
 
 def long_prompt(target: Target) -> object:
-    return target.ask("长" * (10 << 20))[0], target.ask("长" * (1 << 20))[0]
+    return target.ask("长" * (10 << 20))[0], target.ask("a" * (1 << 20))[0]
 
 
 def template(target: Target) -> object:
