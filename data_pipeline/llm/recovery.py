@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from data_pipeline.errors import BadInput
 from data_pipeline.llm import salvage
@@ -92,7 +92,7 @@ def whole(values: Sequence) -> Whole | None:
     count = len(Call._fields)
     if not count <= len(values) <= count + 2:
         return None
-    _, *rest = values
+    rest: list[Any] = list(values[1:])
     safe = rest.pop() if len(rest) > count else ""
     rest += [""] * (count - len(rest))
     kinds = [_KINDS[kind] for kind in Call.__annotations__.values()]

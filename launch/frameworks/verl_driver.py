@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from typing import Any
 
 WAIT = 60.0  # seconds that verl has to end by itself once an actor is dead
 SHOWN = 200  # characters of Ray's reason
@@ -62,7 +63,9 @@ def main() -> None:
     import ray
     from verl.trainer import main_ppo
 
-    class Runner(main_ppo.TaskRunnerV1.__ray_metadata__.modified_class):
+    remote: Any = main_ppo.TaskRunnerV1
+
+    class Runner(remote.__ray_metadata__.modified_class):
         """verl's own, in whose process the trainer is; see launch/frameworks/verl_metrics.py."""
 
         def run(self, config):

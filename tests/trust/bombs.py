@@ -104,9 +104,9 @@ def laughs(depth: int = 9) -> str:
 def parquet(file: Path, rows: int = 4000, megabytes: int = 1) -> Path:
     """A table in which one text of a megabyte stands in every row."""
     import pyarrow as arrow
-    import pyarrow.parquet
+    from pyarrow import parquet as files
 
     text = arrow.array(["长" * (megabytes << 18)])
     column = arrow.DictionaryArray.from_arrays(arrow.array([0] * rows, arrow.int32()), text)
-    arrow.parquet.write_table(arrow.table({"question": column}), file, row_group_size=rows)
+    files.write_table(arrow.table({"question": column}), file, row_group_size=rows)
     return file

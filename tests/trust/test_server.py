@@ -94,7 +94,9 @@ def values() -> st.SearchStrategy:
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_no_request_that_its_schema_resembles_is_a_fault_of_the_server(served, data):
     target, _ = served
