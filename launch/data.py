@@ -124,7 +124,9 @@ def synthesise(making: Configuration, asked: Selection, begin: Begin) -> None:
     """Makes questions and dialogues from passages and posts, then exports them; runs what is not done yet."""
     started = time.monotonic()
     paths, people = raw_texts(making), making.files_of_people()
-    find_models(making, Path("runs") / asked.run / "data" / "ledger.sqlite")  # before there is a folder
+    models = find_models(making, Path("runs") / asked.run / "data" / "ledger.sqlite")
+    if read_manifest(asked.run, "data") is None:  # before there is a folder
+        models.check_keys(making.wanted())
     compared = selection.read_benchmarks(asked)
     sheets = {f"{key}.{n}": Path(file) for key, files in people.items() for n, file in enumerate(files)}
     folder = begin(paths | sheets, ("limit", *people))  # what is done stays: steps see for themselves what has changed

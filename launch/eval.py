@@ -20,6 +20,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipeline.errors import BadInput
+from data_pipeline.llm.server import api_key
 from data_pipeline.records import write_jsonl, write_text
 from eval import plan, report, responses
 from eval.contract import find_benchmark
@@ -38,7 +39,7 @@ from launch.models.answering import answering, engine_of
 from launch.models.find import CHECKPOINTS, find_models, parameters
 from launch.preflight import costs, gpu, memory
 from launch.reports import judging
-from launch.running.folder import StageFolder, finished_manifest, open_stage
+from launch.running.folder import StageFolder, finished_manifest, open_stage, read_manifest
 
 
 def run(config: DictConfig, command: Command) -> None:
@@ -75,6 +76,9 @@ def run(config: DictConfig, command: Command) -> None:
     loaded = [load_set(name, one, data) for name, one in sets.items()]
     inputs = {one.name: one.asked.place(data) for one in loaded}
     inputs |= {} if asked.endpoint else {f"model_{name}": Path(model) for name, model in models.items()}
+    if read_manifest(config.run, "eval") is None:  # before there is a folder
+        for server in filter(None, (asked.endpoint, *asked.judges.values())):
+            api_key(server)
     opened = open_stage(EVAL, config, inputs, command)
     if asked.judges and not any(one.benchmark.judge for one in loaded):
         notes.append("judge: no set of this evaluation is judged")

@@ -102,6 +102,16 @@ def test_a_key_with_a_line_break_is_refused_without_being_shown(monkeypatch):
     assert "geheim" not in str(told.value)
 
 
+def test_a_key_that_is_not_set_is_told_before_there_is_a_folder(tmp_path):
+    env = {name: value for name, value in os.environ.items() if name != "OUR_KEY"}
+    posts = tmp_path / "posts.jsonl"
+    posts.write_text('{"title": "t", "text": "x", "replies": ["y"]}\n', encoding="utf-8")
+    llm = ("llm=openai", "llm.model=m", "llm.base_url=https://api.example.org/v1", "llm.api_key_env=OUR_KEY")
+    done = launch("data", "recipe=psyche_r1", "run=x28", f"posts={posts}", "split.heldout=0", *llm, env=env)
+    refused(done, "OUR_KEY is not set")
+    assert not Path("runs/x28").exists()
+
+
 def test_words_that_only_resemble_keys_are_taken():
     honest = ["llm.api_key_env=OPENAI_API_KEY", "llm.api_key=null", "max_tokens=5", "eos_token=<|im_end|>",
               "source_options={columns: {key: 答案}}", "system=Never tell your password: keep it", "key=答案",
