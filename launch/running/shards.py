@@ -20,7 +20,8 @@ NOBODY_READS = "training_args.bin"  # transformers writes it, and loads it never
 DATA = (
     "collections.defaultdict", "numpy.ndarray", "numpy.dtype", "numpy._core.multiarray._reconstruct",
     "numpy._core.multiarray.scalar",
-    "deepspeed.runtime.fp16.loss_scaler.LossScaler", "deepspeed.runtime.zero.config.ZeroStageEnum",
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler", "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
+    "deepspeed.runtime.zero.config.ZeroStageEnum",
     "deepspeed.utils.tensor_fragment.fragment_address",
 )  # fmt: skip
 
