@@ -6,7 +6,7 @@
 import base64
 import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -17,11 +17,11 @@ from data_pipeline.records import write_text
 from data_pipeline.safety.shown import shown
 from eval import tables
 from eval.contract import Published, Table, find_benchmark
-from eval.figures import Measured, SetMetrics
+from eval.figures import Difference, Measured, SetMetrics
 from eval.judging import comparison, votes
 from eval.responses import Row
 
-LONGEST = 1200  # characters of a response that are shown
+LONGEST, LONGEST_SESSION = 1200, 12_000  # characters of a response that are shown
 SHOWN = 8  # responses of each verdict
 READ_BY = (
     "accuracy by two readings (reward/rules.md): strict_match takes the form that the prompts ask for alone, "
@@ -41,6 +41,16 @@ class Sample:
     key: str
     read: str  # letters or scores
     response: str
+    judged: list[str]  # each judgement with its evidence and cost
+
+
+@dataclass
+class Beside:
+    """What several models replied to the same."""
+
+    question: str
+    id: str
+    samples: dict[str, Sample]  # by model
 
 
 @dataclass
@@ -60,6 +70,7 @@ class Section:
     tables: list[Table] = field(default_factory=list)  # one without rows is not shown
     plots: list[Picture] = field(default_factory=list)
     samples: list[Samples] = field(default_factory=list)
+    beside: list[Beside] = field(default_factory=list)
 
 
 @dataclass
@@ -137,16 +148,18 @@ def page(
     `rows` are the stored responses by (checkpoint, set), `judged` the judgements of all checkpoints by set.
     """
     sections = []
-    for name, results in measured.sets.items():
+    for name, results in labelled(measured).items():
         first = next(iter(results.values()))
         benchmark = find_benchmark(first.benchmark, "benchmark")
         shown, plots = benchmark.tables(results), []
         if published := benchmark.published:
             shown += tables.beside_published(results, published)
             if published.averages:
-                plots.append(size_plot(published, _sizes(measured, results, next(iter(published.averages))), name))
-        shown += tables.differences(measured.differences.get(name, {}))
-        shown += [tables.judges(results), *comparison.compared(votes.ratings((judged or {}).get(name, [])))]
+                sizes = _sizes(measured, measured.sets[name], next(iter(published.averages)))
+                plots.append(size_plot(published, sizes, name))
+        shown += tables.differences(labelled_differences(measured, name))
+        of_judges = [{**row, "system": _label(measured, row["system"])} for row in (judged or {}).get(name, [])]
+        shown += [tables.judges(results), *comparison.compared(votes.ratings(of_judges))]
         notes = [READ_BY] if any(r.readings["strict_match"]["accuracy"] is not None for r in results.values()) else []
         multi = any(r.kinds["multi"]["items"] for r in results.values())
         notes += [f"elastic rule {first.elastic_rule}: {first.elastic_rule_source}"] if multi else []
@@ -154,9 +167,33 @@ def page(
         notes += [published.warning] if published and published.warning else []
         notes += [f"judged by {judge}" for judge in dict.fromkeys(r.judge for r in results.values() if r.judge)]
         notes.append(f"scoring version {first.version}, items {first.fingerprint[:12]}")
-        responses = samples({c: rows[c, name] for c in results if (c, name) in rows})
-        sections.append(Section(name, notes, shown, plots, responses))
+        of_models = {_label(measured, c): rows[c, name] for c in measured.sets[name] if (c, name) in rows}
+        longest = LONGEST_SESSION if benchmark.session else LONGEST
+        made = _Shown(benchmark.shown, longest, _by_response(of_judges))
+        sections.append(Section(name, notes, shown, plots, samples(of_models, made), beside(of_models, made)))
     return Page(f"Evaluation of {title}", sections)
+
+
+def _label(measured: Measured, checkpoint: str) -> str:
+    return measured.labels.get(checkpoint, checkpoint)
+
+
+def labelled(measured: Measured) -> dict[str, dict[str, SetMetrics]]:
+    """Returns {set: {model: figures}}, models of servers and of other runs by their names and dates."""
+    return {
+        name: {_label(measured, checkpoint): figures for checkpoint, figures in results.items()}
+        for name, results in measured.sets.items()
+    }
+
+
+def labelled_differences(measured: Measured, name: str) -> dict[str, list[Difference]]:
+    """Returns the differences of a set, of each model and the one before it, as `labelled` names them."""
+    of_set, order = measured.differences.get(name, {}), list(measured.sets[name])
+    return {
+        f"{_label(measured, a)} -> {_label(measured, b)}": of_set[f"{a} -> {b}"]
+        for a, b in zip(order, order[1:], strict=False)
+        if f"{a} -> {b}" in of_set
+    }
 
 
 def notes_of(results: dict[str, SetMetrics]) -> list[str]:
@@ -188,8 +225,46 @@ def verdict(row: Row) -> str:
     return "answered" if not (row.has_letters and row.key) else "right" if row.acc else "wrong"
 
 
-def samples(rows: dict[str, list[Row]]) -> list[Samples]:
-    """Returns the first few responses of each checkpoint and verdict."""
+class _Shown(NamedTuple):
+    """How the responses of a set are shown."""
+
+    text: Callable[[str], str]  # an answer part
+    longest: int
+    judged: dict[tuple[str, str, int], list[str]]  # (model, item, sample) -> its judgements
+
+    def sample(self, model: str, row: Row) -> Sample:
+        text = row.response if row.failed or not row.response else self.text(row.response)
+        response = row.error or f"{row.reasoning}\n{text}".strip()
+        judged = self.judged.get((model, row.id, row.sample), [])
+        return Sample(row.id, row.question, row.key, row.read or _scores(row), response[: self.longest], judged)
+
+
+def _by_response(judged: list[dict]) -> dict[tuple[str, str, int], list[str]]:
+    lines = defaultdict(list)
+    for row in judged:
+        value = row["state"] if row["value"] is None else f"{row['value']:g}"
+        evidence = f" “{'” “'.join(row['evidence'])}”" if row["evidence"] else ""
+        cost = f"{row['tokens']} tokens" + ("" if row["cost"] is None else f", {row['cost']:.6f}")
+        told = f"{row['rater']}, {row['dimension']}: {value}{evidence} ({cost})"
+        lines[row["system"], row["item"], row["sample"]].append(told)
+    return lines
+
+
+def beside(rows: dict[str, list[Row]], made: _Shown) -> list[Beside]:
+    """Returns the first replies of several models to the first few items that all of them have answered."""
+    if len(rows) < 2:
+        return []
+    of_models = {model: {row.id: row for row in of if row.sample == 0} for model, of in rows.items()}
+    first, *others = of_models.values()
+    common = [id for id in first if all(id in of for of in others)][:SHOWN]
+    return [
+        Beside(first[id].question, id, {model: made.sample(model, of[id]) for model, of in of_models.items()})
+        for id in common
+    ]
+
+
+def samples(rows: dict[str, list[Row]], made: _Shown) -> list[Samples]:
+    """Returns the first few responses of each model and verdict."""
     groups = []
     for checkpoint, of_checkpoint in rows.items():
         by_verdict = defaultdict(list)
@@ -197,13 +272,10 @@ def samples(rows: dict[str, list[Row]]) -> list[Samples]:
             by_verdict[verdict(row)].append(row)
         for name in ("right", "wrong", "answered", "unreadable", "failed"):
             if shown := by_verdict[name]:
-                groups.append(Samples(checkpoint, name, len(shown), [_sample(row) for row in shown[:SHOWN]]))
+                groups.append(
+                    Samples(checkpoint, name, len(shown), [made.sample(checkpoint, row) for row in shown[:SHOWN]])
+                )
     return groups
-
-
-def _sample(row: Row) -> Sample:
-    response = row.error or f"{row.reasoning}\n{row.response}".strip()
-    return Sample(row.id, row.question, row.key, row.read or _scores(row), response[:LONGEST])
 
 
 def _scores(row: Row) -> str:

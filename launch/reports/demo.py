@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from data_pipeline.records import read_jsonl
 from eval import report
 from eval.contract import Table
 from eval.figures import Measured
@@ -17,7 +18,7 @@ TRANSCRIPT = Path("chat/transcript.json")  # of the scripted conversation, in th
 def write(name: str, state: dict) -> dict:
     """Writes summary and report from the manifests of the stages and `state` (seconds, peak memory); returns the
     summary: {"run", "seed", "install_s", "data", "sft", "seconds", "wall_s", "peak_rss_gib"}, and "grpo", "merge" and
-    "eval" of a demo with questions, or "chat" of one with dialogues.
+    "eval" of a demo with questions, or "chat" and "judged" of one with dialogues.
     """
     folder, installed = Path("runs") / name, Path(".venv/install_seconds")
     data, trained = (
@@ -87,12 +88,18 @@ def _questions(name: str) -> tuple[dict, list[report.Picture], list[report.Secti
         report.plot({"KL": kl}, "GRPO step", "KL to the SFT model"),
         report.plot({"tokens": tokens}, "GRPO step", "response tokens"),
     ]
-    rows = {
-        (checkpoint, name): read_rows(folder / "eval" / file_name(checkpoint, name))
-        for name, results in measured.sets.items()
-        for checkpoint in results
-    }
-    return parts, plots, report.page(f"run {name}", measured, rows).sections
+    return parts, plots, _evaluated(folder, measured)
+
+
+def _evaluated(folder: Path, measured: Measured) -> list[report.Section]:
+    """Returns the sections of a run's evaluation, judgements among them."""
+    rows, judged = {}, {}
+    for name, results in measured.sets.items():
+        for checkpoint in results:
+            rows[checkpoint, name] = read_rows(folder / "eval" / file_name(checkpoint, name))
+            if (file := folder / "eval" / f"judgements.{checkpoint}.{name}.jsonl").is_file():
+                judged.setdefault(name, []).extend(row for _, row in read_jsonl(file))
+    return report.page(f"run {folder.name}", measured, rows, judged).sections
 
 
 def _conversation(folder: Path) -> tuple[dict, list[report.Picture], list[report.Section]]:
@@ -102,7 +109,16 @@ def _conversation(folder: Path) -> tuple[dict, list[report.Picture], list[report
     parts = {"chat": {"turns": len(replies), "well_formed": sum(map(well_formed, replies)), "messages": turns}}
     notes = ["the tiny model has learnt the form, not to counsel"]
     table = Table("turns", ("who", "thought", "said"), spoken(parts))
-    return parts, [], [report.Section("scripted conversation", notes, [table])]
+    sections = [report.Section("scripted conversation", notes, [table])]
+    if (file := folder / "eval" / "metrics.json").is_file():
+        measured = Measured.read(file)
+        parts["judged"] = {
+            name: {"items": r.items, "missing": r.judge_missing, "means": {n: m.value for n, m in r.means.items()},
+                   "judges": {j: {n: m["value"] for n, m in of["means"].items()} for j, of in r.own["judges"].items()}}
+            for name, results in measured.sets.items() for r in results.values() if "judges" in r.own
+        }  # fmt: skip
+        sections += _evaluated(folder, measured)
+    return parts, [], sections
 
 
 def well_formed(turn: dict) -> bool:
@@ -130,6 +146,11 @@ def figures(summary: dict) -> list[tuple[str, str]]:
             ("dialogues made / left out / used", f"{d['in']} / {d['rejected']} / {d['dialogues']}"),
             *trained,
             ("counselor turns with a well-formed thought", f"{c['well_formed']} of {c['turns']}"),
+            *[
+                (f"{name}: hand-written verdicts, {judge}", ", ".join(f"{n} {v:.2f}" for n, v in means.items()))
+                for name, of in summary.get("judged", {}).items()
+                for judge, means in of["judges"].items()
+            ],
             cost,
         ]
     g, e = summary["grpo"], summary["eval"]
