@@ -15,6 +15,7 @@ from pathlib import Path
 from data_pipeline.errors import BadInput, did_you_mean
 from data_pipeline.llm.ledger import Ledger
 from data_pipeline.records import Reject, read_jsonl, read_records
+from data_pipeline.safety.shown import shown
 from data_pipeline.synthesis.files import step_folders
 from launch.cli import arguments
 from launch.cli.entry import console, run_command
@@ -56,7 +57,8 @@ def show(name: str) -> int:
         commit = (manifest["code"]["commit"] or "no commit")[:12] + (
             " + changes" if manifest["code"]["changed"] else ""
         )
-        console.print(f"[bold]{stage}[/bold]: {manifest['status']}, seed {manifest['seed']}, code {commit}")
+        console.print(f"{stage}:", style="bold", end=" ")
+        console.print(f"{manifest['status']}, seed {manifest['seed']}, code {commit}")
         for kind in ("inputs", "outputs"):
             for label, file in manifest.get(kind, {}).items():
                 state = compare(file)
@@ -89,7 +91,7 @@ def show_row(name: str, id: str) -> int:
         raise BadInput(f"row={id}: run {name} has no such row{did_you_mean(id, list(there))}")
     for pipeline, row in found:
         if len(found) > 1:
-            console.print(f"[bold]{pipeline}[/bold]")
+            console.print(pipeline, style="bold")
         show_version(folder, row, pipeline)
     for ending in endings(folder, id, rejects) or ["no file of the run says: the stage has not finished"]:
         console.print(f"ended: {ending}", markup=False)
@@ -133,11 +135,11 @@ def last_before(folder: Path, pipeline: str, row: dict, id: str) -> dict | None:
 def show_version(folder: Path, row: dict, pipeline: str) -> None:
     """Prints the row, what it was made from, its whole trail with the calls, and what the steps wrote of it."""
     parents = row["meta"].get("parents", [])
-    console.print_json(json.dumps({k: v for k, v in row.items() if k != "meta"}, ensure_ascii=False))
+    _print_json({k: v for k, v in row.items() if k != "meta"})
     for parent in parents:
         console.print(f"made from {parent}", style="bold", markup=False)
         if before := last_before(folder, pipeline, row, parent):
-            console.print_json(json.dumps(before, ensure_ascii=False))
+            _print_json(before)
     with_calls = (folder / "ledger.sqlite").is_file()
     for entry in row["meta"].get("trail", []):
         console.print(f"{entry['step']}: {json.dumps(entry, ensure_ascii=False)}", markup=False)
@@ -152,6 +154,10 @@ def show_version(folder: Path, row: dict, pipeline: str) -> None:
                     if {row["id"], *parents} & {fact.get(key) for key in NAMING}:
                         told = json.dumps(fact, ensure_ascii=False)
                         console.print(f"  {place.name}/{path.name}: {told}", markup=False)
+
+
+def _print_json(row: dict) -> None:
+    console.print_json(shown(json.dumps(row, ensure_ascii=False)))  # the codes of `shown` are JSON's own
 
 
 def endings(folder: Path, id: str, rejects: dict[str, list[str]]) -> list[str]:
