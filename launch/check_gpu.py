@@ -40,6 +40,7 @@ from launch.preflight.machine import FAILED, NOT_TRIED, OK, Line
 from launch.reports import check_gpu as figures
 from launch.running.child import Ended, call, end, last_words
 from launch.running.folder import read_manifest
+from launch.running.trainer import end_with_parent
 
 RUN = "check_gpu"
 FOLDER = Path("runs") / RUN
@@ -224,7 +225,7 @@ class Check:
         log, url = FOLDER / "serve.log", f"http://127.0.0.1:{port}/v1"
         argv = [sys.executable, "-m", "launch.serve", f"run={RUN}", f"engine={engine}", f"port={port}"]
         with log.open("wb") as output:
-            server = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT)
+            server = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, preexec_fn=end_with_parent)
         try:
             wait_for(server, f"{url}/models", log)
             words = [f"recipe={RECIPE}", *self.words[:1], f"endpoint.base_url={url}", f"endpoint.model={RUN}"]

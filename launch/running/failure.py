@@ -99,7 +99,7 @@ _WRAPPER = re.compile(
     r"|vllm\.v1\.engine\.exceptions\.EngineDeadError|RuntimeError: Worker failed with error "
 )
 _EXCEPTION = re.compile(r"([A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit))(?:\(\w+\))?(?::|$)")
-_FRAME = re.compile(r'\s+File "([^"]+)", line (\d+)')
+_FRAME = re.compile(r'\s+File "([^"]+\.py)", line (\d+)')
 _NOT_OWN = (str(Path(os.__file__).parent), str(Path(__file__).parents[1]), "<")  # Python's library, and launch/
 _NUMBER = re.compile(r"\[Errno (\d+)\]")
 

@@ -95,6 +95,8 @@ def test_what_ended_vllm_is_told_and_not_that_it_has_ended(tmp_path):
     path.write_text(log, encoding="utf-8")
     assert cause(path).line == "RuntimeError: no group was left"
     assert cause(path).before == "RuntimeError: Unsupported CPU attention configuration: head_dim=16"
+    path.write_text('Traceback (most recent call last):\n  File "uvloop/loop.pyx", line 8, in run\nValueError: bad\n')
+    assert cause(path).place == ""  # compiled code of a package has no path
 
 
 def test_the_second_line_of_a_message_is_shown_where_ray_says_which_actor_died(tmp_path):
