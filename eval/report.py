@@ -1,12 +1,11 @@
 """Reports of an evaluation: Markdown, and one self-contained HTML page with tables, plots and responses to browse.
 
-`page` puts the content together, `write` writes both files; launch/reports/demo.py adds the curves of its trainings.
+`page` puts the content together, `write` writes both files; launch/pages shows the same tables and responses.
 """
 
 import base64
 import io
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -14,13 +13,15 @@ from typing import NamedTuple
 import jinja2
 
 from eval import tables
+from eval.charts import Scatter, scatter
 from eval.contract import Published, Table, find_benchmark
 from eval.figures import Measured, SetMetrics
 from eval.judging import comparison, votes
 from eval.responses import Row
+from reward.thought import split_thought
 
 LONGEST = 1200  # characters of a response that are shown
-SHOWN = 8  # responses of each verdict
+SHOWN = 8  # items of each combination of verdicts
 READ_BY = (
     "accuracy by two readings (reward/rules.md): strict_match takes the form that the prompts ask for alone, "
     "flexible_extract what models write; all that names neither is by flexible_extract"
@@ -32,23 +33,35 @@ class Picture(NamedTuple):
     alt: str
 
 
-@dataclass
-class Sample:
-    id: str
-    question: str
-    key: str
-    read: str  # letters or scores
-    response: str
-
-
-@dataclass
-class Samples:
-    """The first few responses of one verdict."""
+@dataclass(frozen=True)
+class Shown:
+    """One response as it is read by people."""
 
     checkpoint: str
     verdict: str
-    count: int  # of all with this verdict
-    rows: list[Sample]
+    read: str  # letters or scores
+    thought: str
+    reply: str
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """The first responses of all checkpoints to one item."""
+
+    id: str
+    question: str
+    key: str
+    responses: list[Shown]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The first few items whose responses have the same verdicts: "base wrong, sft right"."""
+
+    title: str
+    verdict: str  # of the last checkpoint
+    count: int  # of all items with these verdicts
+    rows: list[SideBySide]
 
 
 @dataclass
@@ -57,6 +70,7 @@ class Section:
     notes: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)  # one without rows is not shown
     plots: list[Picture] = field(default_factory=list)
+    scatters: list[Scatter] = field(default_factory=list)
     samples: list[Samples] = field(default_factory=list)
 
 
@@ -68,22 +82,6 @@ class Page:
     plots: list[Picture] = field(default_factory=list)  # and these
 
 
-def plot(series: dict[str, Sequence[tuple[float, float]]], xlabel: str, ylabel: str) -> Picture:
-    """Returns one line plot; `series` maps labels to (x, y) points."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 3.4), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    for label, points in series.items():
-        axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 60 else None)
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
-    axes.grid(alpha=0.3)
-    if len(series) > 1:
-        axes.legend()
-    return picture(figure, f"{ylabel} over {xlabel}")
-
-
 def picture(figure, alt: str) -> Picture:
     """Returns the picture of a matplotlib figure."""
     buffer = io.BytesIO()
@@ -91,37 +89,14 @@ def picture(figure, alt: str) -> Picture:
     return Picture(base64.b64encode(buffer.getvalue()).decode(), alt)
 
 
-def smooth(points: Sequence[tuple[float, float]], window: int = 5) -> list[tuple[float, float]]:
-    """Returns the trailing mean over `window` points."""
-    values = [y for _, y in points]
-    return [
-        (x, sum(values[max(0, i - window + 1) : i + 1]) / len(values[max(0, i - window + 1) : i + 1]))
-        for i, (x, _) in enumerate(points)
-    ]
-
-
-def size_plot(published: Published, ours: dict[str, tuple[float, float]], name: str) -> Picture:
+def size_plot(published: Published, ours: dict[str, tuple[float, float]], name: str) -> Scatter | None:
     """Returns the picture of the first average (0..100) against model size, as figure 1 of Psyche-R1, ours marked."""
-    from matplotlib.figure import Figure
-
     column = next(iter(published.averages.values()))
-    label = f"{name}: {published.columns[column]} (%)"
-    figure = Figure(figsize=(7.2, 4.2), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    known = [row for row in tables.published_rows(published) if row.get("parameters_b")]
-    axes.scatter([row["parameters_b"] for row in known], [row[column] for row in known], color="#7a8ca3")
-    for row in known:
-        axes.annotate(row["model"], (row["parameters_b"], row[column]), fontsize=6, xytext=(3, 3),
-                      textcoords="offset points")  # fmt: skip
-    for checkpoint, (size, value) in ours.items():
-        axes.scatter([size], [value], color="#c0392b", marker="*", s=120)
-        axes.annotate(checkpoint, (size, value), fontsize=8, color="#c0392b", xytext=(4, -9),
-                      textcoords="offset points")  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_xlabel("billion parameters")
-    axes.set_ylabel(label)
-    axes.grid(alpha=0.3)
-    return picture(figure, f"{label} over model size")
+    known = {
+        r["model"]: (r["parameters_b"], r[column]) for r in tables.published_rows(published) if r.get("parameters_b")
+    }
+    own = {f"ours: {checkpoint}": at for checkpoint, at in ours.items()}
+    return scatter(f"{name}: {published.columns[column]} (%)", "billion parameters", known, own)
 
 
 def page(
@@ -138,11 +113,12 @@ def page(
     for name, results in measured.sets.items():
         first = next(iter(results.values()))
         benchmark = find_benchmark(first.benchmark, "benchmark")
-        shown, plots = benchmark.tables(results), []
+        shown, scatters = benchmark.tables(results), []
         if published := benchmark.published:
             shown += tables.beside_published(results, published)
             if published.averages:
-                plots.append(size_plot(published, _sizes(measured, results, next(iter(published.averages))), name))
+                drawn = size_plot(published, _sizes(measured, results, next(iter(published.averages))), name)
+                scatters += [drawn] if drawn else []
         shown += tables.differences(measured.differences.get(name, {}))
         shown += [tables.judges(results), *comparison.compared(votes.ratings((judged or {}).get(name, [])))]
         notes = [READ_BY] if any(r.readings["strict_match"]["accuracy"] is not None for r in results.values()) else []
@@ -153,7 +129,7 @@ def page(
         notes += [f"judged by {judge}" for judge in dict.fromkeys(r.judge for r in results.values() if r.judge)]
         notes.append(f"scoring version {first.version}, items {first.fingerprint[:12]}")
         responses = samples({c: rows[c, name] for c in results if (c, name) in rows})
-        sections.append(Section(name, notes, shown, plots, responses))
+        sections.append(Section(name, notes, shown, [], scatters, responses))
     return Page(f"Evaluation of {title}", sections)
 
 
@@ -187,21 +163,41 @@ def verdict(row: Row) -> str:
 
 
 def samples(rows: dict[str, list[Row]]) -> list[Samples]:
-    """Returns the first few responses of each checkpoint and verdict."""
-    groups = []
+    """Returns the first few items of each combination of verdicts, the first response of every checkpoint beside the
+    others; those whose verdict changes come first.
+    """
+    by_item: dict[str, dict[str, Row]] = defaultdict(dict)
     for checkpoint, of_checkpoint in rows.items():
-        by_verdict = defaultdict(list)
         for row in of_checkpoint:
-            by_verdict[verdict(row)].append(row)
-        for name in ("right", "wrong", "answered", "unreadable", "failed"):
-            if shown := by_verdict[name]:
-                groups.append(Samples(checkpoint, name, len(shown), [_sample(row) for row in shown[:SHOWN]]))
-    return groups
+            if row.sample == 0:
+                by_item[row.id][checkpoint] = row
+    groups: dict[tuple[tuple[str, str], ...], list[dict[str, Row]]] = defaultdict(list)
+    for of_item in by_item.values():
+        groups[tuple((checkpoint, verdict(row)) for checkpoint, row in of_item.items())].append(of_item)
+    ordered = sorted(groups.items(), key=lambda group: (len({v for _, v in group[0]}) == 1, -len(group[1])))
+    return [
+        Samples(
+            ", ".join(f"{c} {v}" for c, v in verdicts), verdicts[-1][1], len(items), list(map(_beside, items[:SHOWN]))
+        )
+        for verdicts, items in ordered
+    ]
 
 
-def _sample(row: Row) -> Sample:
-    response = row.error or f"{row.reasoning}\n{row.response}".strip()
-    return Sample(row.id, row.question, row.key, row.read or _scores(row), response[:LONGEST])
+def _beside(of_item: dict[str, Row]) -> SideBySide:
+    first = next(iter(of_item.values()))
+    return SideBySide(first.id, first.question, first.key, [as_shown(row, c) for c, row in of_item.items()])
+
+
+def as_shown(row: Row, checkpoint: str, longest: int | None = LONGEST) -> Shown:
+    """Returns a response with its thought apart, each cut after `longest` characters where one is given."""
+    thought, reply = split_thought(row.response)
+    thought, reply = row.reasoning or thought or "", row.error or (row.response if reply is None else reply)
+    read = row.read or _scores(row)
+    return Shown(checkpoint, verdict(row), read, _cut(thought.strip(), longest), _cut(reply.strip(), longest))
+
+
+def _cut(text: str, longest: int | None) -> str:
+    return text if longest is None or len(text) <= longest else f"{text[:longest]} […]"
 
 
 def _scores(row: Row) -> str:
@@ -215,12 +211,16 @@ def write(folder: Path, content: Page, name: str = "report") -> dict[str, Path]:
     for file in (html, markdown):
         file.touch(0o600)
         file.chmod(0o600)  # it shows what people and models said
-    html.write_text(environment.get_template("report.html.jinja").render(vars(content)), encoding="utf-8")
-    markdown.write_text(_markdown(content), encoding="utf-8")
+    text = environment.get_template("report.html.jinja").render(
+        vars(content) | {"legend": tables.legend, "plainly": str}
+    )
+    html.write_text(text, encoding="utf-8")
+    markdown.write_text(markdown(content), encoding="utf-8")
     return {html.name: html, markdown.name: markdown}
 
 
-def _markdown(content: Page) -> str:
+def markdown(content: Page) -> str:
+    """Returns figures, notes and tables as Markdown."""
     lines = [f"# {content.title}", "", "A research artefact: no claim of clinical use.", ""]
     lines += [f"- {label}: {text}" for label, text in content.figures]
     for section in content.sections:

@@ -78,6 +78,8 @@ def run(config: DictConfig, command: Command) -> None:
     if address:
         settings = verl.on_cluster(settings, address, env)
     OmegaConf.save(OmegaConf.create({"hydra": verl.HYDRA, **settings}), folder / "verl.yaml")
+    opened.manifest["planned_steps"] = plan.steps
+    opened.save()
     before = checkpoints.last_step(checkpoint_folder)
     run_trainer(
         argv, env, folder / "train.log", lambda: verl.progress(metrics, plan.steps), "GRPO", (opened.lock.fileno(),)

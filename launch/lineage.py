@@ -19,17 +19,10 @@ from data_pipeline.synthesis.files import step_folders
 from launch.cli import arguments
 from launch.cli.entry import console, run_command
 from launch.cli.words import parse_words
-from launch.running.folder import RUNS, read_manifest, sha256
+from launch.running.folder import RUNS, compare, read_manifest
+from launch.running.trail import ENDS, NAMING
 
 STAGES = ("eval", "merge", "grpo", "sft", "data")
-NAMING = ("id", "row", "row_id", "kept", "merged", "first", "second")  # keys of the steps' tables that name a row
-ENDS = {  # where a row may stand in the end; questions.jsonl and dialogues.jsonl hold those of the others too
-    "heldout.jsonl": "held out for evaluation",
-    "grpo.jsonl": "a GRPO prompt",
-    "grpo_dialogues.jsonl": "a GRPO prompt, cut before one reply",
-    "questions.jsonl": "an SFT row",
-    "dialogues.jsonl": "an SFT dialogue",
-}
 
 
 def main(argv: list[str]) -> int:
@@ -69,14 +62,6 @@ def show(name: str) -> int:
             console.print(f"  continued by force at {forced['at']}: {'; '.join(forced['differences'])}")
     console.print("every file is as recorded" if not changed else f"{changed} files are missing or have changed")
     return 1 if changed else 0
-
-
-def compare(file: dict) -> str:
-    """Returns "as recorded", "missing", "CHANGED", or "on the hub" for what was no file."""
-    if file["sha256"] is None:
-        return "on the hub"
-    now = sha256(Path(file["path"]))
-    return "missing" if now is None else "as recorded" if now == file["sha256"] else "CHANGED"
 
 
 def show_row(name: str, id: str) -> int:

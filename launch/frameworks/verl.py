@@ -24,6 +24,14 @@ PATHS = (
     "trainer.rollout_data_dir",
     "trainer.validation_data_dir",
 )
+CURVES = {  # of its metrics, as the papers draw them: {curve: {line: key}}
+    "reward": {"mean": "critic/score/mean", "highest": "critic/score/max", "lowest": "critic/score/min"},
+    "KL": {"KL to the start": "actor/kl_loss"},
+    "entropy": {"entropy": "actor/entropy"},
+    "response length": {"mean": "response_length/mean", "cut": "response_length/max"},
+    "learning rate": {"learning rate": "actor/lr"},
+    "gradient norm": {"gradient norm": "actor/grad_norm"},
+}
 HYDRA = {"run": {"dir": "."}, "output_subdir": None}
 
 
@@ -114,14 +122,31 @@ def progress(metrics: Path, total: int | None) -> tuple[int, int | None, str]:
 
 
 def collect_metrics(folder: Path) -> list[dict]:
-    """Returns the metrics of every step, of its latest attempt, and writes them to metrics.jsonl."""
+    """Returns `read_metrics`, and writes them to metrics.jsonl."""
+    steps = read_metrics(folder)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(s) + "\n" for s in steps), encoding="utf-8")
+    return steps
+
+
+def read_metrics(folder: Path) -> list[dict]:
+    """Returns the metrics of every step, of its latest attempt."""
     by_step = {}
     for path in sorted(folder.glob("metrics.*.jsonl"), key=lambda p: int(p.name.split(".")[1])):
         for entry in _read_metrics(path):
             by_step[entry["step"]] = {**by_step.get(entry["step"], {}), **entry}
-    steps = [by_step[number] for number in sorted(by_step)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(s) + "\n" for s in steps), encoding="utf-8")
-    return steps
+    return [by_step[number] for number in sorted(by_step)]
+
+
+def curves(folder: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Returns {name of the curve: {line: [(step, value)]}} of a training as far as it has come."""
+    steps = read_metrics(folder)
+    found = {}
+    for name, keys in CURVES.items():
+        lines = {label: [(s["step"], s[key]) for s in steps if s.get(key) is not None] for label, key in keys.items()}
+        found |= {name: lines} if any(lines.values()) else {}
+    held = sorted({key for s in steps for key in s if key.startswith("val-core/")})
+    lines = {key.split("/", 2)[-1]: [(s["step"], s[key]) for s in steps if key in s] for key in held}
+    return found | ({"held-out questions": lines} if lines else {})
 
 
 def command(folder: Path) -> list[str]:
