@@ -207,16 +207,16 @@ def _scores(row: Row) -> str:
 def write(folder: Path, content: Page, name: str = "report") -> dict[str, Path]:
     """Writes NAME.html and NAME.md; returns {file name: path}."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
-    html, markdown = folder / f"{name}.html", folder / f"{name}.md"
-    for file in (html, markdown):
+    html, plain = folder / f"{name}.html", folder / f"{name}.md"
+    for file in (html, plain):
         file.touch(0o600)
         file.chmod(0o600)  # it shows what people and models said
     text = environment.get_template("report.html.jinja").render(
         vars(content) | {"legend": tables.legend, "plainly": str}
     )
     html.write_text(text, encoding="utf-8")
-    markdown.write_text(markdown(content), encoding="utf-8")
-    return {html.name: html, markdown.name: markdown}
+    plain.write_text(markdown(content), encoding="utf-8")
+    return {html.name: html, plain.name: plain}
 
 
 def markdown(content: Page) -> str:

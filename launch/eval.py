@@ -38,6 +38,7 @@ from launch.models.answering import answering, engine_of
 from launch.models.find import CHECKPOINTS, find_models, parameters
 from launch.preflight import costs, gpu, memory
 from launch.reports import judging
+from launch.running import compared
 from launch.running.folder import StageFolder, finished_manifest, open_stage
 
 
@@ -272,7 +273,7 @@ def compare(command: Command) -> None:
     """`compare RUN[/CHECKPOINT] RUN[/CHECKPOINT]`: the paired difference on every set that both have answered."""
     if len(command.positional) != 2 or command.words:
         raise BadInput("compare takes two runs: python -m launch.eval compare RUN/CHECKPOINT RUN/CHECKPOINT")
-    (name_a, sets_a), (name_b, sets_b) = (judging.answered(word) for word in command.positional)
+    (name_a, sets_a), (name_b, sets_b) = (compared.answered(word) for word in command.positional)
     common = [name for name in sets_a if name in sets_b]
     if not common:
         raise BadInput(f"{name_a} has answered {', '.join(sets_a)}, {name_b} {', '.join(sets_b)}: no set of both")

@@ -11,7 +11,7 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp
 
 from data_pipeline.errors import BadInput
-from launch.pages import reading, rendering, texts
+from launch.pages import judging, reading, rendering, texts
 from launch.pages.rendering import page
 from launch.pages.security import Door, Guard
 
@@ -21,7 +21,8 @@ FILES = {"style.css": "text/css", "script.js": "text/javascript", "icon.svg": "i
 def application(door: Door) -> ASGIApp:
     """Returns the application behind its guard."""
     api = FastAPI(title="PsyForge", docs_url=None, redoc_url=None, openapi_url=None)
-    api.include_router(reading.router)
+    for part in (reading, judging):
+        api.include_router(part.router)
 
     for name, kind in FILES.items():
         api.add_api_route(f"/{name}", _file(name, kind), methods=["GET"])

@@ -38,3 +38,121 @@ if (live) {
   setInterval(look, 3000);
   setInterval(() => document.visibilityState === "visible" && location.reload(), 30000);
 }
+
+// What is sent to the server is JSON; what it says when it refuses is shown beside the form.
+const send = async (to, what) => {
+  const answer = await fetch(to, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(what) });
+  const text = await answer.text();
+  let said;
+  try { said = JSON.parse(text); } catch { said = { error: text || `${answer.status}` }; }
+  return { ok: answer.ok, status: answer.status, ...said };
+};
+const values = (form) => Object.fromEntries(all("[name]", form).map((part) => [part.name, "number" in part.dataset ? Number(part.value) : part.value]));
+
+all("form[data-post]").forEach((form) => form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const told = $("[data-told]", form);
+  try {
+    const said = await send(form.dataset.post, values(form));
+    if (said.ok) location.assign(said.to || location.href);
+    else told.textContent = said.error;
+  } catch { told.textContent = "The server does not answer."; }
+}));
+
+all("[data-sheet]").forEach((input) => input.addEventListener("change", async () => {
+  const told = $("[role=status][data-told]");
+  try {
+    const file = input.files[0];
+    const said = await send(input.dataset.sheet, { name: file.name, text: await file.text() });
+    told.textContent = said.ok ? [`${file.name}: ${said.taken}`, ...said.outdated].join("; ") : said.error;
+    if (said.ok && said.taken) setTimeout(() => location.reload(), 1200);
+  } catch { told.textContent = "The server does not answer."; }
+}));
+
+// A key on the page presses what bears its name: a link, a button. Nothing while somebody types.
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+  if (typing(event.target) && event.key !== "Escape") return;
+  if (event.key === "Escape" && typing(event.target)) return event.target.blur();
+  const target = $(`[data-key="${CSS.escape(event.key)}"]`);
+  if (target && event.key !== "/") {
+    event.preventDefault();
+    target.click();
+  }
+});
+
+// Verdicts wait in this browser until the server has them on disk, whatever dies in between.
+const WAITING = "psyforge-waiting";
+const waiting = () => { try { return JSON.parse(localStorage.getItem(WAITING)) || []; } catch { return []; } };
+const keep = (list) => localStorage.setItem(WAITING, JSON.stringify(list));
+const key = () => [...crypto.getRandomValues(new Uint8Array(12))].map((n) => n.toString(16).padStart(2, "0")).join("");
+
+// Returns what the server says of the verdicts that wait: "" once all are on disk.
+const flush = async () => {
+  for (const one of waiting()) {
+    let said;
+    try { said = await send(one.to, one.what); } catch { return { error: "away" }; }
+    if (said.status === 401) return { error: "token" };
+    if (!said.ok && said.status !== 400 && said.status !== 404 && said.status !== 409) return said;
+    keep(waiting().filter((other) => other.what.key !== one.what.key));
+    if (!said.ok) return said;
+  }
+  return {};
+};
+
+const judge = $("[data-judge]");
+if (judge) {
+  const begun = performance.now(), form = $("form.verdicts"), told = $("[data-told]", judge);
+  const zh = document.documentElement.lang.startsWith("zh");
+  const AWAY = zh ? "服务没有应答；判断存在这个浏览器里，服务恢复后会送出。" : "The server does not answer; the verdict waits in this browser and is sent when it is back.";
+  const TOKEN = zh ? "服务已重新启动：请打开它新打印的地址；判断存在这个浏览器里。" : "The server was started anew: open the address that it printed; the verdict waits in this browser.";
+  let chosen = "", busy = false;
+
+  const go = async () => {
+    const said = await flush();
+    if (!said.error) return location.assign(judge.dataset.next);
+    busy = false;
+    told.textContent = said.error === "away" ? AWAY : said.error === "token" ? TOKEN : said.error;
+    if (said.error === "away") setTimeout(go, 1500);
+    if (said.reload) setTimeout(() => location.reload(), 2500);
+  };
+  const save = (verdict) => {
+    if (busy) return;
+    busy = true;
+    const edits = {};
+    if (verdict === "corrected") all("[data-was]", form).forEach((part) => { if (part.value.trim() !== part.dataset.was.trim()) edits[part.name] = part.value; });
+    const reason = $("[name=reason]", form) ? $("[name=reason]", form).value : "";
+    const what = { key: key(), item: judge.dataset.item, verdict, reason, before: judge.dataset.before, seconds: Math.min(86400, (performance.now() - begun) / 1000) };
+    if ("content" in judge.dataset) what.content = judge.dataset.content;
+    if (!("pair" in judge.dataset)) what.edits = edits; else what.left = judge.dataset.left;
+    keep([...waiting(), { to: judge.dataset.judge, what }]);
+    go();
+  };
+  const open = (verdict) => {
+    chosen = verdict;
+    all(".choice", form).forEach((one) => one.setAttribute("aria-pressed", String(one.dataset.verdict === verdict)));
+    let first = null;
+    all("[data-for]", form).forEach((part) => {
+      part.hidden = !part.dataset.for.split(" ").includes(verdict);
+      if (!part.hidden && !first) first = $("input, textarea", part);
+    });
+    if (first) first.focus();
+  };
+  if (form) {
+    all(".choice", form).forEach((button) => button.addEventListener("click", () => {
+      const verdict = button.dataset.verdict;
+      if ($(`[data-for~="${verdict}"]`, form)) open(verdict); else save(verdict);
+    }));
+    form.addEventListener("submit", (event) => { event.preventDefault(); if (chosen) save(chosen); });
+    form.addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && chosen) { event.preventDefault(); save(chosen); } });
+    const cancel = $("[data-cancel]", form);
+    if (cancel) cancel.addEventListener("click", () => open(""));
+  }
+  document.addEventListener("keydown", (event) => {
+    if (typing(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
+    const part = event.key === "o" ? $("[data-warned]") : event.key === "g" ? $(".guideline details") : null;
+    if (part) part.open = !part.open;
+  });
+  if (matchMedia("(max-width: 60rem)").matches && $(".guideline details")) $(".guideline details").open = false;
+  if (waiting().length) { busy = true; flush().then((said) => { busy = false; if (!said.error) location.assign(judge.dataset.to); else go(); }); }
+}

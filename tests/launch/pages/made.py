@@ -41,8 +41,8 @@ def questions(n: int) -> list[Question]:
         trail = [{"step": "generate_questions", "row": "p0", "sample": 0, "prompt": "4a8ecf2e04ba"}]
         meta = {"parents": ["p0"], "trail": trail, "quality": {"answerable": True, "reasons": HOSTILE}}
         made.append(Question(f"q{i}", "passages", ("发展心理学", "咨询心理学")[i % 2], "single",
-                             f"第{i}题：依恋类型 {HOSTILE if i == 0 else ''}", ["安全型", "反抗型", "回避型", HOSTILE], "B",
-                             rationale=f"理由{i}", meta=meta))  # fmt: skip
+                             f"第{i}题：依恋类型 {HOSTILE if i == 0 else ''}", ["安全型", "反抗型", "回避型", HOSTILE],
+                             "B", rationale=f"理由{i}", meta=meta))  # fmt: skip
     return made
 
 
@@ -63,14 +63,14 @@ def step(data: Path, place: str, records: list, rejects: list[Reject] | None = N
         for reject in rejects or []:
             writer.reject(reject)
     rejected = len(rejects or [])
-    files.finish("key", StepCounts(into=of or len(records) + rejected, out=len(records), rejected=rejected, seconds=1.5),
-                 {"told": HOSTILE}, {})  # fmt: skip
+    files.finish("key", StepCounts(into=of or len(records) + rejected, out=len(records), rejected=rejected,
+                                   seconds=1.5), {"told": HOSTILE}, {})  # fmt: skip
 
 
 def data_stage(run: str, asked: list[Question], talks: list[Dialogue]) -> Path:
     """Writes a data stage of two pipelines."""
     counts = DataCounts(into=len(asked) + 1, out=len(asked), rejected=1, sft=len(asked), dialogues=len(talks), grpo=2,
-                        heldout=2, decontaminated=Decontamination(not_decontaminated=HOSTILE), reasons={"x": 1})  # fmt: skip
+                        heldout=2, decontaminated=Decontamination(not_decontaminated=HOSTILE), reasons={})  # fmt: skip
     data = stage(run, "data", counts=counts.as_json(), wall_s=75.0,
                  calls=[{"step": "generate_questions", "model": HOSTILE, "calls": 3, "failures": 0, "prompt_tokens": 9,
                          "completion_tokens": 4, "cost": 0.5}], cost=0.5)  # fmt: skip
@@ -112,8 +112,9 @@ def whole(run: str) -> None:
     history = [{"step": n, "loss": 5 / (n + 1), "learning_rate": 1e-5, "grad_norm": 1.0} for n in range(30)]
     (model / "trainer_state.json").write_text(json.dumps({"log_history": history}), encoding="utf-8")
     grpo = stage(run, "grpo", "running", planned_steps=40)
-    steps = [{"step": n, "data": {"critic/score/mean": n / 20, "critic/score/max": 1.0, "actor/kl_loss": n / 1e3,
-                                  "actor/entropy": 1.0, "response_length/mean": 90.0 + n}} for n in range(20)]  # fmt: skip
+    steps = [{"step": n, "data": {"critic/score/mean": n / 20, "critic/score/max": 1.0,
+                                  "actor/kl_loss": n / 1e3, "actor/entropy": 1.0,
+                                  "response_length/mean": 90.0 + n}} for n in range(20)]  # fmt: skip
     (grpo / "metrics.1.jsonl").write_text(
         "".join(json.dumps(s) + "\n" for s in steps) + '{"step": 20', encoding="utf-8"
     )
