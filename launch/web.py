@@ -1,11 +1,14 @@
-"""Pages in a browser: where people look at runs, rows and responses.
+"""Pages in a browser: where people look at runs, rows and responses, judge them, and talk to models.
 
     python -m launch.web
     python -m launch.web run=NAME [port=7700]
+    python -m launch.web chat.endpoint.base_url=http://127.0.0.1:8000/v1 [chat.temperature=0.3]    models to talk to
+    python -m launch.web chat.base_model=PATH other.endpoint.base_url=URL                          two, side by side
     python -m launch.web host=0.0.0.0 key_env=VARIABLE      for others too: the variable holds the key, their token
 
 It serves on this machine alone, prints the address with its token and opens a browser where there is one (open=false:
-not). Whoever has the address may look and judge. With key_env= the token is the key in that variable, and the same at
+not). Whoever has the address may look, judge and talk. chat.KEY=VALUE and other.KEY=VALUE are settings of launch.chat;
+without them the models of the runs answer. With key_env= the token is the key in that variable, and the same at
 every start. Ctrl-C ends it; nothing is lost.
 """
 
@@ -33,8 +36,8 @@ def main(argv: list[str]) -> int:
 
 
 def serve(argv: list[str]) -> int:
-    words = parse_words(argv, "web", ("run", "host", "port", "open", "key_env")).values
-    run, host = words.get("run", ""), words.get("host", "127.0.0.1")
+    given = parse_words(argv, "web", ("run", "host", "port", "open", "key_env"), ("chat", "other"))
+    words, run, host = given.values, given.values.get("run", ""), given.values.get("host", "127.0.0.1")
     if run:
         arguments.check_run_name(run)
         if not overview.read_run(run).stages:
@@ -55,7 +58,9 @@ def serve(argv: list[str]) -> int:
         webbrowser.open(address)
     import uvicorn
 
-    settings = uvicorn.Config(application(door), log_level="warning", timeout_graceful_shutdown=2, server_header=False)
+    settings = uvicorn.Config(
+        application(door, given.stages, run), log_level="warning", timeout_graceful_shutdown=2, server_header=False
+    )
     uvicorn.Server(settings).run(sockets=[listener])
     return 0
 

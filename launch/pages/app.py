@@ -11,18 +11,19 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp
 
 from data_pipeline.errors import BadInput
-from launch.pages import judging, reading, rendering, texts
+from launch.pages import chatting, comparing, judging, reading, rendering, texts
 from launch.pages.rendering import page
 from launch.pages.security import Door, Guard
 
 FILES = {"style.css": "text/css", "script.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 
-def application(door: Door) -> ASGIApp:
-    """Returns the application behind its guard."""
+def application(door: Door, chat: dict[str, list[str]], run: str = "") -> ASGIApp:
+    """Returns the application behind its guard; `chat` and `run` as `chatting.router` takes them."""
     api = FastAPI(title="PsyForge", docs_url=None, redoc_url=None, openapi_url=None)
-    for part in (reading, judging):
+    for part in (reading, judging, comparing):
         api.include_router(part.router)
+    api.include_router(chatting.router(chat, run))
 
     for name, kind in FILES.items():
         api.add_api_route(f"/{name}", _file(name, kind), methods=["GET"])

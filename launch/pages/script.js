@@ -124,7 +124,7 @@ if (judge) {
     const reason = $("[name=reason]", form) ? $("[name=reason]", form).value : "";
     const what = { key: key(), item: judge.dataset.item, verdict, reason, before: judge.dataset.before, seconds: Math.min(86400, (performance.now() - begun) / 1000) };
     if ("content" in judge.dataset) what.content = judge.dataset.content;
-    if (!("pair" in judge.dataset)) what.edits = edits; else what.left = judge.dataset.left;
+    if (!("pair" in judge.dataset)) what.edits = edits;
     keep([...waiting(), { to: judge.dataset.judge, what }]);
     go();
   };
@@ -150,9 +150,99 @@ if (judge) {
   }
   document.addEventListener("keydown", (event) => {
     if (typing(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
-    const part = event.key === "o" ? $("[data-warned]") : event.key === "g" ? $(".guideline details") : null;
+    const part = event.key === "o" ? $("[data-warned]") : event.key === "g" ? $("details.guideline, .guideline details") : null;
     if (part) part.open = !part.open;
+    if (event.key === "n" && "pair" in judge.dataset) { event.preventDefault(); $("[name=reason]", form).focus(); }
   });
   if (matchMedia("(max-width: 60rem)").matches && $(".guideline details")) $(".guideline details").open = false;
   if (waiting().length) { busy = true; flush().then((said) => { busy = false; if (!said.error) location.assign(judge.dataset.to); else go(); }); }
+}
+
+// Talking: every model answers in a stream of its own, clause by clause, as the crisis gate lets it pass.
+const chat = $("[data-chat]");
+if (chat) {
+  const words = $("[data-words]").dataset, form = $("form.message"), message = $("#message"), told = $("[data-told]", form);
+  let id = key(), running = null;
+  const made = (name, className, text) => {
+    const part = document.createElement(name);
+    if (className) part.className = className;
+    if (text !== undefined) part.textContent = text;
+    return part;
+  };
+  const turn = (log, role) => {
+    const part = made("div", `turn ${role}`);
+    part.append(made("div", "who", words[role]));
+    log.append(part);
+    return part;
+  };
+  const listen = async (section, what, signal) => {
+    const log = $(".talk", section);
+    turn(log, "client").append(made("div", "text", what.text));
+    let part = null, thought = null, reply = null;
+    const take = (event) => {
+      if (event.kind === "guidance") {
+        const guidance = made("div", "guidance text", event.text);
+        guidance.setAttribute("role", "alert");
+        if (part && part.isConnected) part.before(guidance); else log.append(guidance);
+      } else if (event.kind === "note") log.append(made("p", "aside-of text", event.text));
+      else if (event.kind === "thought" || event.kind === "reply") {
+        part = part || turn(log, "counselor");
+        if (event.kind === "thought") {
+          if (!thought) {
+            const fold = made("details", "thought");
+            thought = made("div", "text");
+            fold.append(made("summary", "", words.thought), thought);
+            part.append(fold);
+          }
+          thought.textContent += event.text;
+        } else {
+          if (!reply) part.append(reply = made("div", "text"));
+          reply.textContent += event.text.replace(reply.textContent ? /$^/ : /^\s+/, "");
+        }
+      }
+    };
+    const answer = await fetch("/chat/say", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(what), signal });
+    if (!answer.ok) {
+      const said = await answer.text();
+      try { return take({ kind: "note", text: JSON.parse(said).error }); } catch { return take({ kind: "note", text: said }); }
+    }
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let rest = "";;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      const lines = (rest + value).split("\n");
+      rest = lines.pop();
+      lines.filter(Boolean).forEach((line) => take(JSON.parse(line)));
+    }
+  };
+  const say = async () => {
+    const text = message.value.trim();
+    if (!text || running) return;
+    running = new AbortController();
+    const given = Object.fromEntries(all(".sampling [name]").map((part) => [part.name, part.type === "number" ? Number(part.value) : part.value]));
+    message.value = "";
+    told.textContent = "";
+    $("[data-stop]").hidden = false;
+    await Promise.all(all("[data-model]").map((section) => listen(section, { id, model: section.dataset.model, text, ...given }, running.signal)
+      .catch((error) => { if (error.name !== "AbortError") told.textContent = words.away; })));
+    running = null;
+    $("[data-stop]").hidden = true;
+    message.focus();
+  };
+  form.addEventListener("submit", (event) => { event.preventDefault(); say(); });
+  message.addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); say(); } });
+  $("[data-stop]").addEventListener("click", () => running && running.abort());
+  $("[data-new]").addEventListener("click", () => {
+    if (running) running.abort();
+    id = key();
+    all("[data-model] .talk").forEach((log) => log.replaceChildren());
+    told.textContent = "";
+    message.focus();
+  });
+  $("[data-save]").addEventListener("click", async () => {
+    try {
+      const said = await send("/chat/save", { ids: [id] });
+      told.textContent = said.ok ? `${words.saved} ${said.files.join("  ")}` : said.error;
+    } catch { told.textContent = words.away; }
+  });
 }

@@ -4,14 +4,19 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from data_pipeline.counts import DataCounts, Decontamination, StepCounts
 from data_pipeline.records import Dialogue, Passage, Post, Question, Reject, Response, Turn, write_jsonl
 from data_pipeline.synthesis.files import StepFiles
-from eval.contract import Item, Scoring, find_benchmark
+from eval.contract import Scoring, find_benchmark
 from eval.figures import Measured
 from eval.items import fingerprint
 from eval.measure import measure, read_all
 from eval.responses import Asked, file_name, store, write_asked
+from eval.settings import load_set, settings
+from launch.cli.arguments import EVAL, parse
+from launch.cli.configuration import as_dict, compose_stage
 from launch.running.folder import LAYOUT, StageFolder
 
 HOSTILE = (
@@ -80,16 +85,18 @@ def data_stage(run: str, asked: list[Question], talks: list[Dialogue]) -> Path:
     step(data, "posts/1_rewrite_empathy", talks)
     write_jsonl(data / "questions.jsonl", asked)
     write_jsonl(data / "dialogues.jsonl", talks)
-    write_jsonl(data / "heldout.jsonl", asked[:2])
+    write_jsonl(data / "heldout.jsonl", asked)
     (data / "config.yaml").write_text("source: synthesis\nselect: {single: 7}\n", encoding="utf-8")
     return data
 
 
-def eval_stage(run: str, asked: list[Question], replies: dict[str, list[str]]) -> Path:
-    """Writes an evaluation of {checkpoint: a response to each question}."""
+def eval_stage(run: str, replies: dict[str, list[str]]) -> Path:
+    """Writes an evaluation of {checkpoint: a response to each held-out question}."""
     folder = stage(run, "eval", counts={}, wall_s=9.0)
     benchmark, scoring = find_benchmark("heldout", "benchmark"), Scoring(resamples=20)
-    items = [Item(question, "single") for question in asked]
+    config = compose_stage(EVAL, parse(EVAL, ["recipe=demo", f"run={run}", "hardware=cpu"]))
+    OmegaConf.save(config, folder / "config.yaml")
+    items = load_set("heldout", settings(as_dict(config)).sets["heldout"], folder.parent / "data").loaded.items
     measured, about = Measured({"heldout": {}}, dict.fromkeys(replies, 0.5), dict.fromkeys(replies, "m")), {}
     for checkpoint, texts in replies.items():
         answered = read_all(items, [[Response(text, "stop", len(text))] for text in texts], scoring)
@@ -99,7 +106,6 @@ def eval_stage(run: str, asked: list[Question], replies: dict[str, list[str]]) -
         about[file] = Asked(checkpoint, "heldout", fingerprint(items), "m", 1, 0.0, 1.0, None, None, 64, 42, 8)
     write_asked(folder, about)
     measured.write(folder / "metrics.json")
-    (folder / "config.yaml").write_text("sets: {}\n", encoding="utf-8")
     return folder
 
 
@@ -120,7 +126,7 @@ def whole(run: str) -> None:
     )
     (grpo / "train.log").write_text(f"Training {HOSTILE}\n", encoding="utf-8")
     thought = f"<think>\n依恋 {HOSTILE}\n</think>\n\n"
-    eval_stage(run, asked, {
+    eval_stage(run, {
         "base": [f"我觉得是{'ABCD'[n % 4]} {HOSTILE}" for n in range(60)],
         "sft": [f"{thought}答案：{'BA'[n % 3 == 0]}" for n in range(60)],
     })  # fmt: skip
