@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -28,10 +29,12 @@ CURVES = {  # of its metrics, as the papers draw them: {curve: {line: key}}
     "reward": {"mean": "critic/score/mean", "highest": "critic/score/max", "lowest": "critic/score/min"},
     "KL": {"KL to the start": "actor/kl_loss"},
     "entropy": {"entropy": "actor/entropy"},
-    "response length": {"mean": "response_length/mean", "cut": "response_length/max"},
+    "response length": {"mean": "response_length/mean", "highest": "response_length/max"},
+    "share that is cut": {"share that is cut": "response_length/clip_ratio"},
     "learning rate": {"learning rate": "actor/lr"},
     "gradient norm": {"gradient norm": "actor/grad_norm"},
 }
+PART = r"reward/(?!think_chars)\w+/mean"  # a part of our reward (reward/psyche.py), as the metrics have it
 HYDRA = {"run": {"dir": "."}, "output_subdir": None}
 
 
@@ -144,6 +147,11 @@ def curves(folder: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
     for name, keys in CURVES.items():
         lines = {label: [(s["step"], s[key]) for s in steps if s.get(key) is not None] for label, key in keys.items()}
         found |= {name: lines} if any(lines.values()) else {}
+    parts = sorted({key for s in steps for key in s if re.fullmatch(PART, key)})
+    lines = {key.split("/")[1]: [(s["step"], s[key]) for s in steps if key in s] for key in parts}
+    accuracy = {name: line for name, line in lines.items() if name == "acc"}
+    found |= {"reward by part": lines} if lines else {}
+    found |= {"accuracy on the prompts": accuracy} if accuracy else {}
     held = sorted({key for s in steps for key in s if key.startswith("val-core/")})
     lines = {key.split("/", 2)[-1]: [(s["step"], s[key]) for s in steps if key in s] for key in held}
     return found | ({"held-out questions": lines} if lines else {})

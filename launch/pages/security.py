@@ -10,7 +10,7 @@ import ipaddress
 import socket
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -60,12 +60,13 @@ class Door:
         """Returns whether a Host header names this server: a name of the machine, or a bare address where it is open
         to others, and the port.
         """
-        name, _, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
-        if not name:
-            name, port = host, "80"
-        if port != str(self.port):
+        try:
+            parts = urlsplit(f"//{host}")
+            name, port = parts.hostname or "", parts.port or 80
+        except ValueError:
             return False
-        name = name.strip("[]").lower()
+        if port != self.port or parts.netloc != host or "@" in host:
+            return False
         if is_loopback(self.host):
             return is_loopback(name)
         return name in (self.host.lower(), "localhost", socket.gethostname().lower()) or _is_address(name)
@@ -117,7 +118,7 @@ class Guard:
             return PlainTextResponse("This server is not known under that name.", 421)
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             return PlainTextResponse("Pages of other sites may not ask here.", 403)
-        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         if scope["method"] == "GET" and TOKEN in query:
             if not door.lets_in(query.pop(TOKEN)):
                 return PlainTextResponse(NO_TOKEN, 401)
