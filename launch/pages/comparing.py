@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from data_pipeline import reviews
 from data_pipeline.errors import BadInput
 from data_pipeline.reviews import PAIR, Review
+from data_pipeline.safety.crisis import crisis_flags
 from eval.contract import Table
 from eval.judging import pairs
 from eval.judging.pairs import Outcome, Pair
@@ -212,7 +213,8 @@ def pair_page(request: Request, name: str, reviewer: str, at: int = -1) -> Respo
         return page(request, "compare_end.html.jinja", **more)
     pair, turned = order[at]
     replies = pair.replies[::-1] if turned else pair.replies
-    return page(request, "compare_item.html.jinja", at=at, done=done, pair=pair, replies=replies,
+    crisis = crisis_flags("\n".join([*(text for _, text in pair.history), *replies]))
+    return page(request, "compare_item.html.jinja", crisis=crisis, at=at, done=done, pair=pair, replies=replies,
                 last=given.get(pair.id), guideline=guideline(run, PAIR, language_of(request)), **more)  # fmt: skip
 
 

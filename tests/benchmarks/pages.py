@@ -91,9 +91,11 @@ def main() -> None:
         "the state alone": f"{of}/state", "runs": "/", "run": of, "rows": f"{of}/rows", "dialogues": listed,
         "the last dialogues": f"{listed}&first={DIALOGUES - 60}", "search, found late": f"{listed}&q=d{last}",
         "search, not found": f"{listed}&q={nowhere}", "a question by its id": f"{of}/row?id=q{QUESTIONS - 1}",
-        "a dialogue by its id": f"{of}/row?id=d{last}", "a dialogue by its line": f"{of}/row?table={talks}&number={last}",
+        "a dialogue by its id": f"{of}/row?id=d{last}",
+        "a dialogue by its line": f"{of}/row?table={talks}&number={last}",
         "responses": answers, "wrong responses": f"{answers}&verdict=wrong",
-        "responses, searched": f"{answers}&q={nowhere}", "a response": f"{of}/response?set=heldout&id=q{RESPONSES - 1}",
+        "responses, searched": f"{answers}&q={nowhere}",
+        "a response": f"{of}/response?set=heldout&id=q{RESPONSES - 1}",
         "review": f"{of}/review", "compare": f"{of}/compare",
     }  # fmt: skip
     try:
