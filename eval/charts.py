@@ -6,6 +6,7 @@ from math import floor, isfinite, log10
 
 WIDTH, HEIGHT = 480, 240  # of the drawing; the page scales it
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 30
+SIGN, SHIFTS = 6.4, (0, -11, 11, -22, 22, -33, 33)  # width of a label's sign, how far it may be moved up or down
 MOST_POINTS = 600  # of a line; more could not be told apart
 
 Points = Sequence[tuple[float, float]]
@@ -106,6 +107,8 @@ class Mark:
     label: str
     x: float
     y: float
+    label_x: float
+    label_y: float
     ours: bool
     left: bool  # its label stands left of it
 
@@ -144,19 +147,16 @@ def scatter(
     def up(y: float) -> float:
         return round(height - BOTTOM - (height - TOP - BOTTOM) * ((y - y0) / (y1 - y0) if y1 > y0 else 0.5), 1)
 
-    placed, taken = [], []
-    for label, x, y, own in sorted(marks, key=lambda mark: mark[2]):
-        at, left = (across(x), up(y)), across(x) > width * 0.72
-        free = next(
-            (
-                move
-                for move in (0, -9, 9, -18, 18)
-                if all(abs(at[1] + move - b) > 8 or abs(at[0] - a) > 140 for a, b in taken)
-            ),
-            0,
-        )
-        taken.append((at[0], at[1] + free))
-        placed.append(Mark(label, at[0], round(at[1] + free, 1), own, left))
+    placed: list[Mark] = []
+    points = [(across(x), up(y)) for _, x, y, _ in marks]
+    boxes = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]  # that labels keep clear of
+    for (label, *_, own), (x, y) in sorted(zip(marks, points, strict=True), key=lambda one: not one[0][3]):
+        wide = SIGN * sum(2 if ord(sign) > 0x2E7F else 1 for sign in label)
+        spots = [(x + 9, y + dy, False) for dy in SHIFTS] + [(x - 9, y + dy, True) for dy in SHIFTS]
+        spots = [spot for spot in spots if (spot[0] - wide > 0 if spot[2] else spot[0] + wide < width)] or spots[:1]
+        across_, at, left = min(spots, key=lambda spot: (_hits(_box(spot, wide), boxes), abs(spot[1] - y)))
+        boxes.append(_box((across_, at, left), wide))
+        placed.append(Mark(label, x, y, across_, round(at + 4, 1), own, left))
     powers = [n * 10.0**p for p in range(floor(x0), floor(x1) + 1) for n in (1, 3)]
     xticks = [(across(x), f"{x:g}") for x in powers if x0 <= log10(x) <= x1]
     said = "; ".join(f"{label}: {y:.4g}" for label, _, y, _ in marks)
@@ -173,3 +173,13 @@ def scatter(
         right,
         height - BOTTOM,
     )
+
+
+def _box(spot: tuple[float, float, bool], wide: float) -> tuple[float, float, float, float]:
+    x, y, left = spot
+    return (x - wide, y - 6, x, y + 6) if left else (x, y - 6, x + wide, y + 6)
+
+
+def _hits(box: tuple[float, float, float, float], others: list[tuple[float, float, float, float]]) -> int:
+    left, top, right, bottom = box
+    return sum(left < b[2] and b[0] < right and top < b[3] and b[1] < bottom for b in others)
