@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -120,12 +119,22 @@ def draw(run: Run, kind: str, table: Table, size: int, overlap: float, names: Se
     file = folder_of(run) / f"plan.{kind}.json"
     if file.exists():
         raise BadInput(f"{file} is there already; move it away to draw anew: the verdicts stay")
-    records = {n: record for n, record in _records(table, kind) if wanted(record, kind)}
-    if not records:
+    lines: list[int] = []  # of the records that may be judged; the records themselves pass by
+
+    def passing() -> Iterator[Record]:
+        for number, record in _records(table, kind):
+            if wanted(record, kind):
+                lines.append(number)
+                yield record
+
+    places = step.sample(passing(), size, SEED)
+    if not places:
         raise BadInput(f"{table.key}: no {kind} in it to be judged")
-    lines, every = list(records), list(records.values())
-    places = step.sample(every, size, SEED)
-    tasks = [Task(lines[place], every[place].id, content_hash(every[place])) for place in places]
+    tasks = []
+    for line in (lines[place] for place in places):
+        record = _record_at(table.path, line, kind)
+        assert record is not None  # it has been read just now
+        tasks.append(Task(line, record.id, content_hash(record)))
     random.Random(SEED).shuffle(tasks)
     shared = round(overlap * len(tasks)) if len(names) > 1 else 0
     plan = Plan(kind, table.key, SEED, overlap, names, tasks, shared)
@@ -152,22 +161,21 @@ def _records(table: Table, kind: str) -> Iterator[tuple[int, Record]]:
 
 def record_of(run: Run, plan: Plan, task: Task) -> Record | None:
     """Returns the record as it is now, None for one that is gone."""
-    table = trail.table_of(run.path / "data", plan.table)
-    lines = lines_of(table.path) if table else None
-    if table is None or lines is None:
-        return None
-    row = lines.record(task.line)
-    if not row or row.get("id") != task.id:
-        number = find_id(table.path, task.id)
-        row = lines.record(number) if number is not None else None
-    return record_from(row, plan.kind) if row else None
+    path = trail.path_of(run.path / "data", plan.table)
+    record = _record_at(path, task.line, plan.kind)
+    if record is None or record.id != task.id:
+        number = find_id(path, task.id)
+        record = None if number is None else _record_at(path, number, plan.kind)
+    return record
 
 
-def record_from(row: dict[str, Any], kind: str) -> Record | None:
+def _record_at(path: Path, line: int, kind: str) -> Record | None:
+    lines = lines_of(path)
+    row = lines.record(line) if lines else None
     try:
-        return parse_record(TYPES[kind], Path("record"), 1, orjson.dumps(row))
+        return parse_record(TYPES[kind], path, line + 1, orjson.dumps(row)) if row else None
     except BadInput:
-        return None
+        return None  # of another shape now
 
 
 @dataclass(frozen=True)

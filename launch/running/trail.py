@@ -15,6 +15,7 @@ import orjson
 from data_pipeline import prompts
 from data_pipeline.errors import BadInput
 from data_pipeline.llm.ledger import Call, Ledger
+from data_pipeline.records import Reject
 from data_pipeline.synthesis.files import StepFiles, step_folders
 from launch.running.lines import Lines, find_id, lines_of
 
@@ -77,6 +78,13 @@ def table_of(data: Path, key: str) -> Table | None:
     return next((table for of in tables(data).values() for table in of if table.key == key), None)
 
 
+def path_of(data: Path, key: str) -> Path:
+    """Returns where the table of that key lies, whether it is there or not; raises BadInput for a way out of the run."""
+    if ".." in key.split("/") or key.startswith("/"):
+        raise BadInput(f"{key}: no file of records of a run")
+    return data / "steps" / key if "/" in key else data / key
+
+
 @dataclass(frozen=True)
 class Version:
     """A record as it stands in one file."""
@@ -117,7 +125,7 @@ def facts(data: Path, ids: set[str]) -> Iterator[tuple[Table, dict[str, Any]]]:
     """Yields what steps wrote down of these ids beside their rows: rejects, merges, edits, crisis flags, traces."""
     for of in tables(data).values():
         for table in of:
-            if table.name in (ROWS, *ENDS, "sample.jsonl"):
+            if table.name in (ROWS, *ENDS):
                 continue
             for id in sorted(ids):
                 yield from ((table, record) for record in mentioning(table.path, id) if _names(record, {id}))
@@ -151,14 +159,38 @@ def children(data: Path, id: str, most: int = 50) -> list[str]:
     return list(found)
 
 
+def last_before(data: Path, pipeline: str, record: dict[str, Any], id: str) -> Version | None:
+    """Returns the last version of what a record was made from, in its pipeline ("" for any); of its own id, as it was
+    while it was another kind.
+    """
+    found = None
+    for place, of in tables(data).items():
+        if place == STEPLESS or (pipeline and not place.startswith(f"{pipeline}/")):
+            continue
+        rows = [table for table in of if table.name == ROWS]
+        if rows and (number := find_id(rows[0].path, id)) is not None:
+            version = _version(rows[0], number)
+            if id != record.get("id") or version.record.keys() != record.keys():
+                found = version
+    return found
+
+
 def endings(data: Path, id: str) -> list[str]:
-    """Returns where a row stands now: in a training file, or merged into another row; [] where no file says."""
-    found = []
+    """Returns where a row stands now: rejected and why, in a training file, or merged into another row; [] where no
+    file says.
+    """
+    found, merged = [], []
+    for table, fact in facts(data, {id}):
+        if table.name.endswith(REJECTS) and fact.get("id") == id:
+            of = "the training files" if table.place == STEPLESS else table.place
+            found.append(f"rejected by {of}: {Reject(**fact).reason} ({fact['where']})")
+        elif table.name == "clusters.jsonl" and fact.get("merged") == id:
+            merged.append(f"merged into {fact['kept']} by {table.place}")
     for file, what in ENDS.items():
         if find_id(data / file, id) is not None:
             found.append(f"{what} ({file})")
             break  # the first that has it is the narrowest
-    return found
+    return found + merged
 
 
 @dataclass(frozen=True)

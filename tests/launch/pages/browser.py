@@ -144,7 +144,11 @@ def pages_of(run: str) -> dict[str, str]:
         "search": f"{of}/rows?table=posts/1_rewrite_empathy/rows.jsonl&q=" + quote("辛苦3"),
         "question": f"{of}/row?id=q0", "dialogue": f"{of}/row?id=d0", "passage": f"{of}/row?id=p0",
         "responses": f"{of}/responses?set=heldout&checkpoint=sft", "wrong": f"{of}/responses?verdict=wrong",
-        "response": f"{of}/response?set=heldout&id=q0",
+        "response": f"{of}/response?set=heldout&id=q0", "review": f"{of}/review",
+        "record": f"{of}/review/question/li", "judged record": f"{of}/review/question/li?at=0",
+        "dialogue to judge": f"{of}/review/dialogue/" + quote("王"), "results": f"{of}/review/question/results",
+        "all judged": f"{of}/review/question/li?at=99", "a break": f"{of}/review/stop", "compare": f"{of}/compare",
+        "pair": f"{of}/compare/li", "ranking": f"{of}/compare/results", "chat": "/chat",
     }  # fmt: skip
 
 

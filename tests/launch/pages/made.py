@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from data_pipeline import reviews
 from data_pipeline.counts import DataCounts, Decontamination, StepCounts
 from data_pipeline.records import Dialogue, Passage, Post, Question, Reject, Response, Turn, write_jsonl
 from data_pipeline.synthesis.files import StepFiles
@@ -17,6 +18,8 @@ from eval.responses import Asked, file_name, store, write_asked
 from eval.settings import load_set, settings
 from launch.cli.arguments import EVAL, parse
 from launch.cli.configuration import as_dict, compose_stage
+from launch.pages import comparing, tasks
+from launch.running import overview
 from launch.running.folder import LAYOUT, StageFolder
 
 HOSTILE = (
@@ -110,7 +113,7 @@ def eval_stage(run: str, replies: dict[str, list[str]]) -> Path:
 
 
 def whole(run: str) -> None:
-    """Writes a run with every stage; GRPO has been stopped in its midst."""
+    """Writes a run with every stage, a review and a comparison; GRPO has been stopped in its midst."""
     asked = questions(60)
     data_stage(run, asked, dialogues(10))
     model = stage(run, "sft", counts={"loss_first": 5.0, "loss_last": 0.5}, wall_s=60.0) / "model"
@@ -130,6 +133,13 @@ def whole(run: str) -> None:
         "base": [f"我觉得是{'ABCD'[n % 4]} {HOSTILE}" for n in range(60)],
         "sft": [f"{thought}答案：{'BA'[n % 3 == 0]}" for n in range(60)],
     })  # fmt: skip
+    made = overview.read_run(run)
+    for kind in ("question", "dialogue"):
+        tasks.draw(made, kind, tasks.tables_for(made, kind)[0], 10, 0.5, ["li", "王"])
+    first = tasks.plan_of(made, "question").of("li")[0]
+    said = reviews.Review("key-of-the-first", first.id, "question", first.content, "rejected", HOSTILE)
+    reviews.append(tasks.folder_of(made), "li", said)
+    comparing.choose(run, comparing.NewPairs(set="heldout", first=f"{run}/base", second=f"{run}/sft", size=10))
     chat = Path("runs", run, "chat")
     chat.mkdir()
     turns = [{"role": "user", "content": HOSTILE}, {"role": "assistant", "content": "嗯", "thought": HOSTILE}]
