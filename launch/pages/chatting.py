@@ -111,11 +111,13 @@ class Voice:
             if not talk.endpoint["base_url"]:
                 shown.note("the model is being loaded")
                 gpu.check_driver()
-            self.opened = (*open_model(talk, self.until_the_end), gate)
+            with _OPENING:
+                self.opened = (*open_model(talk, self.until_the_end), gate)
         return self.opened
 
 
 _COMPOSING = threading.Lock()  # Hydra's state is the process's
+_OPENING = threading.Lock()  # two first imports of transformers at once break one of them
 _VOICES: dict[str, Voice] = {}
 _SESSIONS: dict[tuple[str, str], Session] = {}
 

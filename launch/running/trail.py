@@ -79,7 +79,7 @@ def table_of(data: Path, key: str) -> Table | None:
 
 
 def path_of(data: Path, key: str) -> Path:
-    """Returns where the table of that key lies, whether it is there or not; raises BadInput for a way out of the run."""
+    """Returns where the table of that key lies, there or not; raises BadInput for a way out of the run."""
     if ".." in key.split("/") or key.startswith("/"):
         raise BadInput(f"{key}: no file of records of a run")
     return data / "steps" / key if "/" in key else data / key
