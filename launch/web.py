@@ -18,10 +18,11 @@ import socket
 import sys
 import webbrowser
 
-from data_pipeline.errors import BadInput
+from data_pipeline.errors import BadInput, did_you_mean
 from launch.cli import arguments
 from launch.cli.entry import console, run_command
 from launch.cli.words import parse_words
+from launch.pages import chatting
 from launch.pages.app import application
 from launch.pages.security import Door, is_loopback
 from launch.running import overview
@@ -41,9 +42,12 @@ def serve(argv: list[str]) -> int:
     if run:
         arguments.check_run_name(run)
         if not overview.read_run(run).stages:
-            raise BadInput(f"run={run}: there is no such run; leave run= out to see those that are there")
+            near = did_you_mean(run, [one.name for one in overview.all_runs()])
+            raise BadInput(f"run={run}: there is no such run{near or '; leave run= out to see those that are there'}")
     if words.get("open", "true") not in ("true", "false"):
         raise BadInput(f"open={words['open']}: true or false")
+    for stage, settings in given.stages.items():
+        chatting.check(stage, settings)
     token = key_of(words.get("key_env"), host)
     listener = listen(host, words.get("port"))
     port = listener.getsockname()[1]
@@ -58,10 +62,9 @@ def serve(argv: list[str]) -> int:
         webbrowser.open(address)
     import uvicorn
 
-    settings = uvicorn.Config(
-        application(door, given.stages, run), log_level="warning", timeout_graceful_shutdown=2, server_header=False
-    )
-    uvicorn.Server(settings).run(sockets=[listener])
+    pages = application(door, given.stages, run)
+    how = uvicorn.Config(pages, log_level="warning", timeout_graceful_shutdown=2, server_header=False)
+    uvicorn.Server(how).run(sockets=[listener])
     return 0
 
 

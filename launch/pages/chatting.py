@@ -167,6 +167,17 @@ def router(given: dict[str, list[str]], run: str) -> APIRouter:
     return routes
 
 
+def check(name: str, words: list[str]) -> None:
+    """Raises BadInput for words that are no settings of a conversation, and where they name no model."""
+    if words:
+        if not any(word.startswith(("endpoint.base_url=", "base_model=", "run=")) for word in words) and name != "chat":
+            raise BadInput(f"{name}: which model? {name}.endpoint.base_url=URL or {name}.base_model=PATH")
+        try:
+            Voice(name, words).settings()
+        except BadInput as error:
+            raise BadInput(f"{name}: {error}") from None
+
+
 def voices(given: dict[str, list[str]], run: str) -> dict[str, list[str]]:
     """Returns {name: words of the chat's configuration} of the models that may be talked to: what the command line
     names, then the checkpoints of runs, the named one's first, the last checkpoint of each before the others.

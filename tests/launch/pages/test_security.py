@@ -154,7 +154,8 @@ def test_it_starts_without_torch_and_says_what_is_wrong_with_its_words(run_name,
     assert done.stdout.strip() == "[]"
     for words, told in ((["run=no-such-run"], "no such run"), (["host=0.0.0.0"], "key_env=VARIABLE"),
                         (["port=x"], "port=x"), (["run=a/b"], "plain name"), (["prot=1"], "Did you mean port?"),
-                        (["open=yes"], "true or false")):  # fmt: skip
+                        (["open=yes"], "true or false"), (["chat.temprature=1"], "Did you mean temperature?"),
+                        (["other.temperature=1"], "which model?")):  # fmt: skip
         with pytest.raises(BadInput, match=told):
             web.serve(words)
     monkeypatch.setenv("SHORT", "abc")
