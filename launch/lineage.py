@@ -65,7 +65,8 @@ def show(name: str) -> int:
 def show_row(name: str, id: str) -> int:
     """Prints what became of one row of the data stage; raises BadInput for an id that it does not have."""
     data = RUNS / name / "data"
-    versions, ended = trail.versions(data, id), trail.endings(data, id)
+    last, ended = trail.last_version(data, id), trail.endings(data, id)
+    versions = trail.versions(data, last) if last else []
     found = {one.table.place.split("/")[0]: one for one in versions if one.table.place != trail.STEPLESS}
     if not found and versions:
         found = {"": versions[-1]}
@@ -74,8 +75,8 @@ def show_row(name: str, id: str) -> int:
     for pipeline, version in found.items():
         if len(found) > 1:
             console.print(f"[bold]{pipeline}[/bold]")
-        show_version(data, version.record, pipeline)
-    if not ended and (made := trail.children(data, id, 1000)):
+        show_version(data, version)
+    if versions and not ended and (made := trail.children(data, versions[-1].record, 1000)):
         ended = [f"in {len(made)} rows made from it: {', '.join(made[:20])}"]
     for ending in ended or ["no file of the run says: the stage has not finished"]:
         console.print(f"ended: {ending}", markup=False)
@@ -89,13 +90,14 @@ def ids_of(data: Path) -> list[str]:
     return list({str(row["id"]) for file in files for _, row in read_jsonl(file)})
 
 
-def show_version(data: Path, row: dict, pipeline: str) -> None:
+def show_version(data: Path, version: trail.Version) -> None:
     """Prints the row, what it was made from, its whole trail with the calls, and what the steps wrote of it."""
+    row = version.record
     parents = row["meta"].get("parents", [])
     console.print_json(json.dumps({k: v for k, v in row.items() if k != "meta"}, ensure_ascii=False))
     for parent in parents:
         console.print(f"made from {parent}", style="bold", markup=False)
-        if before := trail.last_before(data, pipeline, row, parent):
+        if before := trail.last_before(data, version, parent):
             console.print_json(json.dumps(before.record, ensure_ascii=False))
     for asked in trail.trail(data, row):
         console.print(f"{asked.step}: {json.dumps(asked.facts, ensure_ascii=False)}", markup=False)

@@ -91,13 +91,14 @@ def row(request: Request, name: str, id: str = "", table: str = "", number: int 
         raise HTTPException(404, f"{id or table}: run {name} has no such row")
     id = str(version.record.get("id", ""))
     meta = version.record.get("meta") or {}
-    parents, pipeline = [str(parent) for parent in meta.get("parents", [])], version.table.place.rpartition("/")[0]
+    parents = [str(parent) for parent in meta.get("parents", [])]
     ids = {one for one in (id, *parents) if one}
     return streamed(request, "row.html.jinja", run=name, tab="Rows", version=version, id=id, parents=parents, meta=meta,
-                    versions=lambda: trail.versions(data, id) if id else [],
+                    versions=lambda: trail.versions(data, version) if id else [],
                     made_from=lambda: [one for parent in parents
-                                       if (one := trail.last_before(data, pipeline, version.record, parent))],
-                    facts=lambda: list(trail.facts(data, ids)), children=lambda: trail.children(data, id) if id else [],
+                                       if (one := trail.last_before(data, version, parent))],
+                    facts=lambda: list(trail.facts(data, ids)),
+                    children=lambda: trail.children(data, version.record) if id else [],
                     endings=lambda: trail.endings(data, id) if id else [],
                     asked=lambda: list(trail.trail(data, version.record)), names=trail.prompt_names())  # fmt: skip
 

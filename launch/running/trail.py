@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from data_pipeline.errors import BadInput
 from data_pipeline.llm.ledger import Call, Ledger
 from data_pipeline.records import Reject
 from data_pipeline.synthesis.files import StepFiles, step_folders
-from launch.running.lines import Lines, find_id, lines_of
+from launch.running.lines import Lines, find_id, lines_of, mentions
 
 ROWS, REJECTS = "rows.jsonl", "rejects.jsonl"
 STEPLESS = "training files"
@@ -93,27 +94,43 @@ class Version:
     number: int  # of its line, from 0
     record: dict[str, Any]
 
+    @property
+    def near(self) -> float | None:
+        """Returns in which part of the file it stands, from 0 to 1."""
+        lines = lines_of(self.table.path)
+        return lines.begins[self.number] / lines.size if lines and self.number < len(lines.begins) else None
 
-def versions(data: Path, id: str) -> list[Version]:
-    """Returns the record of the id as every step has left it, then as it stands in a training file."""
-    found = []
-    for of in tables(data).values():
+
+def versions(data: Path, version: Version) -> list[Version]:
+    """Returns a record as every step has left it, then as it stands in a training file."""
+    found, id, near = [], str(version.record.get("id", "")), version.near
+    for place, of in tables(data).items():
         for table in of:
-            if table.name in (ROWS, *ENDS) and (number := find_id(table.path, id)) is not None:
+            if table.name not in (ROWS, *ENDS) or not _may_hold(place, version.record):
+                continue
+            if (number := find_id(table.path, id, near)) is not None:
                 found.append(_version(table, number))
-                if table.place == STEPLESS:
+                if place == STEPLESS:
                     break
     return found
 
 
 def last_version(data: Path, id: str) -> Version | None:
-    """Returns the last version of a record, None for an id that the run does not have."""
+    """Returns the last version of a record, None for an id that the run does not have: the training files first."""
     for of in reversed(list(tables(data).values())):
         for table in of:
             if table.name in (ROWS, "questions.jsonl", "dialogues.jsonl", "heldout.jsonl"):
                 if (number := find_id(table.path, id)) is not None:
                     return _version(table, number)
     return None
+
+
+def _may_hold(place: str, record: dict[str, Any]) -> bool:
+    """Returns whether a step of that place may hold a record of that kind, or what it was made from."""
+    pipeline = place.split("/")[0]
+    if pipeline == "questions":
+        return "turns" not in record and "replies" not in record
+    return place == STEPLESS or "turns" in record or "replies" in record
 
 
 def _version(table: Table, number: int) -> Version:
@@ -132,13 +149,10 @@ def facts(data: Path, ids: set[str]) -> Iterator[tuple[Table, dict[str, Any]]]:
 
 
 def mentioning(path: Path, id: str, most: int = 50) -> Iterator[dict[str, Any]]:
-    """Yields at most so many records of the file in which the id is written."""
+    """Yields records of the file in which the id stands, of at most twenty times `most` lines."""
     lines = lines_of(path)
-    for found, number in enumerate(lines.find(id) if lines else ()):
-        if found >= 20 * most:
-            return
-        record = lines.record(number) if lines else None
-        if record:
+    for number in islice(mentions(path, id), 20 * most):
+        if lines and (record := lines.record(number)):
             yield record
 
 
@@ -146,32 +160,29 @@ def _names(record: dict[str, Any], ids: set[str]) -> bool:
     return bool(ids & {record[key] for key in NAMING if isinstance(record.get(key), str)})
 
 
-def children(data: Path, id: str, most: int = 50) -> list[str]:
+def children(data: Path, record: dict[str, Any], most: int = 50) -> list[str]:
     """Returns the ids of rows that were made from the record, at most so many."""
     found: dict[str, None] = {}
-    for of in tables(data).values():
-        rows = [table for table in of if table.name == ROWS]
-        for record in mentioning(rows[0].path, id, most) if rows else ():
-            if id in (record.get("meta") or {}).get("parents", ()) and record.get("id") != id:
-                found[str(record["id"])] = None
+    id = str(record.get("id", ""))
+    for place, of in tables(data).items():
+        rows = [table for table in of if table.name == ROWS and _may_hold(place, record)]
+        for one in mentioning(rows[0].path, id, most) if rows else ():
+            if id in (one.get("meta") or {}).get("parents", ()) and one.get("id") != id:
+                found[str(one["id"])] = None
             if len(found) >= most:
                 return list(found)
     return list(found)
 
 
-def last_before(data: Path, pipeline: str, record: dict[str, Any], id: str) -> Version | None:
-    """Returns the last version of what a record was made from, in its pipeline ("" for any); of its own id, as it was
-    while it was another kind.
-    """
+def last_before(data: Path, version: Version, id: str) -> Version | None:
+    """Returns the last version of what a record was made from; of its own id, as it was while it was another kind."""
     found = None
     for place, of in tables(data).items():
-        if place == STEPLESS or (pipeline and not place.startswith(f"{pipeline}/")):
-            continue
-        rows = [table for table in of if table.name == ROWS]
-        if rows and (number := find_id(rows[0].path, id)) is not None:
-            version = _version(rows[0], number)
-            if id != record.get("id") or version.record.keys() != record.keys():
-                found = version
+        rows = [table for table in of if table.name == ROWS and _may_hold(place, version.record)]
+        if rows and (number := find_id(rows[0].path, id, version.near)) is not None:
+            one = _version(rows[0], number)
+            if id != version.record.get("id") or one.record.keys() != version.record.keys():
+                found = one
     return found
 
 

@@ -61,10 +61,11 @@ def test_lines_are_found_by_number_by_text_and_by_id(tmp_path):
 
 def test_a_row_is_followed_from_its_passage_to_its_end(run):
     data = overview.read_run(run).path / "data"
-    assert [one.table.key for one in trail.versions(data, "q0")] == [
+    q0, p0 = trail.last_version(data, "q0"), trail.last_version(data, "p0")
+    assert [one.table.key for one in trail.versions(data, q0)] == [
         "questions/1_generate_questions/rows.jsonl", "questions.jsonl"
     ]  # fmt: skip
-    assert trail.children(data, "p0", 3) == ["q0", "q1", "q2"] and trail.children(data, "q0") == []
+    assert trail.children(data, p0.record, 3) == ["q0", "q1", "q2"] and trail.children(data, q0.record) == []
     assert trail.endings(data, "q0") == ["held out for evaluation (heldout.jsonl)"]
     assert [fact["code"] for _, fact in trail.facts(data, {"qx"})] == ["no JSON"]
     assert trail.table_of(data, "../../x") is None
