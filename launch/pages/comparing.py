@@ -5,6 +5,7 @@ import random
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from statistics import fmean
 
 import orjson
 from fastapi import APIRouter
@@ -195,10 +196,8 @@ def judged(run: Run, plan: PairPlan, by_id: dict[str, Pair]) -> list[Outcome]:
         row = orjson.loads(line)
         if row["pair"] in by_id and row["first_won"] is not None:
             said.setdefault((row["pair"], row["rater"]), {}).setdefault(row["swapped"], []).append(row["first_won"])
-    return [
-        Outcome(by_id[pair], rater, *(sum(of[s]) / len(of[s]) if of.get(s) else None for s in (False, True)), JUDGE)
-        for (pair, rater), of in said.items()
-    ]
+    mean = {key: {swapped: fmean(votes) for swapped, votes in of.items()} for key, of in said.items()}
+    return [Outcome(by_id[p], rater, of.get(False), of.get(True), JUDGE) for (p, rater), of in mean.items()]
 
 
 @router.get("/runs/{name}/compare/{reviewer}")

@@ -1,7 +1,6 @@
 """A run as stages would leave it, without training: some hostile text stands in every part of it."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -136,7 +135,7 @@ def whole(run: str) -> None:
     made = overview.read_run(run)
     for kind in ("question", "dialogue"):
         tasks.draw(made, kind, tasks.tables_for(made, kind)[0], 10, 0.5, ["li", "王"])
-    first = tasks.plan_of(made, "question").of("li")[0]
+    first = plan(made, "question").of("li")[0]
     said = reviews.Review("key-of-the-first", first.id, "question", first.content, "rejected", HOSTILE)
     reviews.append(tasks.folder_of(made), "li", said)
     comparing.choose(run, comparing.NewPairs(set="heldout", first=f"{run}/base", second=f"{run}/sft", size=10))
@@ -146,5 +145,8 @@ def whole(run: str) -> None:
     (chat / "transcript.json").write_text(json.dumps({"messages": turns}), encoding="utf-8")
 
 
-def as_rows(records: list) -> list[dict]:
-    return [asdict(record) for record in records]
+def plan(run: overview.Run, kind: str) -> tasks.Plan:
+    """Returns the plan of a review that was drawn."""
+    found = tasks.plan_of(run, kind)
+    assert found
+    return found

@@ -10,24 +10,36 @@ import pytest
 from data_pipeline.records import write_jsonl
 from launch.pages import answers, rendering, run_page, texts
 from launch.running import overview, trail
-from launch.running.lines import find_id, lines_of, tail
+from launch.running.lines import Lines, find_id, lines_of, tail
 from tests.conftest import launch, refused
 from tests.launch.pages import made
 from tests.launch.pages.browser import opened
 
 
+def read(run: str, stage: str) -> overview.StageState:
+    found = overview.read_stage(run, stage)
+    assert found
+    return found
+
+
+def there(file: Path) -> Lines:
+    found = lines_of(file)
+    assert found
+    return found
+
+
 def test_a_stage_is_running_stopped_finished_or_of_another_version(run_name):
     folder = made.stage(run_name, "grpo", "running", planned_steps=4)
-    assert overview.read_stage(run_name, "grpo").state == overview.STOPPED
+    assert read(run_name, "grpo").state == overview.STOPPED
     (folder / ".lock").write_text(str(os.getpid()))  # of these tests, whose command names launch
     command = Path("/proc/self/cmdline").read_bytes()
-    assert (overview.read_stage(run_name, "grpo").state == overview.RUNNING) == (b"launch" in command)
+    assert (read(run_name, "grpo").state == overview.RUNNING) == (b"launch" in command)
     (folder / ".lock").write_text("4194999")
     (folder / "metrics.1.jsonl").write_text('{"step": 3, "data": {"critic/score/mean": 0.5}}\n{"step": 4, "da')
-    state = overview.read_stage(run_name, "grpo")
+    state = read(run_name, "grpo")
     assert (state.done, state.total, state.told, state.share) == (3, 4, "reward 0.50", 0.75)
     made.stage(run_name, "sft", layout=1)
-    old = overview.read_stage(run_name, "sft")
+    old = read(run_name, "sft")
     assert old.state == overview.UNREADABLE and "another version" in old.told
     assert overview.read_stage(run_name, "eval") is None
     page = run_page.gather(overview.read_run(run_name))
@@ -46,22 +58,23 @@ def test_lines_are_found_by_number_by_text_and_by_id(tmp_path):
     rows = [{"id": f"q{n}", "stem": f"第{n}题 Attachment", "meta": {"id": f"q{n + 1}"}} for n in range(5000)]
     rows[4000]["stem"] = '含"引号"与\n换行'
     write_jsonl(file, rows)
-    lines = lines_of(file)
+    lines = there(file)
     assert [number for number, _ in lines.slice(10, 3)] == [10, 11, 12]
     assert lines.slice(4999, 10)[0][1]["id"] == "q4999" and lines.slice(5000, 10) == [] and lines.count() == 5000
     assert list(lines.find("ATTACHMENT", 4990)) == list(range(4990, 5000)) and not list(lines.find("没有这样的话"))
     assert list(lines.find('"引号"与\n')) == [4000] and next(lines.find("第77题")) == 77
     assert find_id(file, "q4321") == 4321 and find_id(file, "q5000") is None  # which stands in meta alone
     file.write_bytes(file.read_bytes() + b'{"id": "half')
-    assert lines_of(file).count() == 5001 and lines_of(file).record(5000) == {}
+    assert there(file).count() == 5001 and there(file).record(5000) == {}
     (tmp_path / "empty.jsonl").touch()
-    assert lines_of(tmp_path / "empty.jsonl").count() == 0 and find_id(tmp_path / "empty.jsonl", "q1") is None
+    assert there(tmp_path / "empty.jsonl").count() == 0 and find_id(tmp_path / "empty.jsonl", "q1") is None
     assert lines_of(tmp_path / "none.jsonl") is None and tail(tmp_path / "none.log") == []
 
 
 def test_a_row_is_followed_from_its_passage_to_its_end(run):
     data = overview.read_run(run).path / "data"
     q0, p0 = trail.last_version(data, "q0"), trail.last_version(data, "p0")
+    assert q0 and p0
     assert [one.table.key for one in trail.versions(data, q0)] == [
         "questions/1_generate_questions/rows.jsonl", "questions.jsonl"
     ]  # fmt: skip
@@ -77,7 +90,7 @@ def test_responses_are_filtered_by_what_is_known_of_them(run):
     assert about.verdicts == {"right": 40, "wrong": 20} and about.differ == 0 and about.odd == 0
     wrong, following, total = answers.chosen(sft.path, answers.Filter(verdict="wrong"), 0, 7)
     assert total == 20 and len(wrong) == 7 and all(not row.acc for _, row in wrong)
-    rest, following, _ = answers.chosen(sft.path, answers.Filter(verdict="wrong"), following, 50)
+    rest, following, _ = answers.chosen(sft.path, answers.Filter(verdict="wrong"), following or 0, 50)
     assert len(rest) == 13 and following is None
     found, _, total = answers.chosen(sft.path, answers.Filter(q="第7题", subject="咨询心理学"), 0, 50)
     assert [row.id for _, row in found] == ["q7"] and total is None

@@ -8,11 +8,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
 
 from data_pipeline import reviews
+from data_pipeline.records import Question
 from launch.pages import tasks
 from launch.running import overview
 from tests.conftest import REPOSITORY, launch
@@ -111,7 +113,7 @@ def test_twenty_items_by_keyboard_while_server_and_browser_are_killed(judged):
         window.close()
     served.process.terminate()
     given = lines(judged, "li")
-    mine = [task.id for task in tasks.plan_of(judged, "question").of("li")]
+    mine = [task.id for task in made.plan(judged, "question").of("li")]
     assert [one.item for one in given] == mine[:20] and len({one.key for one in given}) == 20
     words = [one.verdict for one in given]
     assert [words[n] for n in (3, 4, 5, 8, 9)] == ["rejected", "corrected", "skipped", "unsure", "rejected"]
@@ -122,7 +124,7 @@ def test_twenty_items_by_keyboard_while_server_and_browser_are_killed(judged):
 @pytest.mark.slow
 def test_500_verdicts_of_two_reviewers_while_the_server_is_killed_five_times(judged):
     state = {"served": serve("port=7720", "key_env=KEY_OF_TESTS")}
-    plan = tasks.plan_of(judged, "question")
+    plan = made.plan(judged, "question")
     sent: dict[str, list[str]] = {"li": [], "王": []}
 
     def work(name: str) -> None:
@@ -157,7 +159,7 @@ def test_500_verdicts_of_two_reviewers_while_the_server_is_killed_five_times(jud
 
 
 def test_what_does_not_fit_is_refused_and_told(judged):
-    plan = tasks.plan_of(judged, "question")
+    plan = made.plan(judged, "question")
     first, second = plan.of("li")[:2]
     with serving("port=0") as served:
         client, to = Client(served), f"/runs/{judged.name}/review/question/li"
@@ -204,7 +206,7 @@ def test_a_line_that_was_cut_off_is_taken_away_and_all_others_stay(tmp_path):
 
 
 def test_agreement_has_an_interval_and_changed_records_are_set_aside(judged):
-    plan = tasks.plan_of(judged, "question")
+    plan = made.plan(judged, "question")
     for n, task in enumerate(plan.tasks):
         for name, word in (("li", "accepted" if n % 4 else "rejected"), ("王", "accepted" if n % 3 else "rejected")):
             content = "0" * 12 if n == 1 and name == "li" else task.content
@@ -213,7 +215,7 @@ def test_agreement_has_an_interval_and_changed_records_are_set_aside(judged):
             )
     of = tasks.results(judged, plan)
     assert of.aside == [("li", plan.tasks[1].id, "it has changed since")]
-    assert of.common == 39 and of.interval and of.interval[0] < of.kappa < of.interval[1]
+    assert of.common == 39 and of.interval and of.kappa and of.interval[0] < of.kappa < of.interval[1]
     apart = {n for n in range(40) if bool(n % 4) != bool(n % 3)} - {1}
     assert of.whole and {task.id for task, _ in of.disagreements} == {plan.tasks[n].id for n in apart}
 
@@ -238,13 +240,15 @@ def test_the_step_takes_what_people_said_on_the_pages(run_name, tmp_path):
         assert table.place == "questions/4_filter_quality"  # what goes into the step review
         first, second, third, fourth = tasks.draw(run, "question", table, 4, 1.0, ["li"]).tasks
         folder = tasks.folder_of(run)
-        letters = tasks.record_of(run, tasks.plan_of(run, "question"), second).answer
-        other = "A" if letters != "A" else "B"
+        record = tasks.record_of(run, made.plan(run, "question"), second)
+        assert isinstance(record, Question)
+        other = "A" if record.answer != "A" else "B"
         for n, (task, word, more) in enumerate([
             (first, "rejected", {"reason": "泄题"}), (second, "corrected", {"edits": {"answer": other}}),
             (third, "unsure", {}), (fourth, "rejected", {"reason": "x"}), (fourth, "accepted", {}),
         ]):  # fmt: skip
-            reviews.append(folder, "li", reviews.Review(f"k{n}", task.id, "question", task.content, word, **more))
+            one = reviews.Review(f"k{n}", task.id, "question", task.content, word)
+            reviews.append(folder, "li", replace(one, **more))
         done = launch(*command, f"synthesis.review.verdicts=[{folder}/li.jsonl]")
         assert done.returncode == 0, done.stderr
         report = json.loads((run.path / "data/steps/questions/5_review/report.json").read_text(encoding="utf-8"))
@@ -256,7 +260,7 @@ def test_the_step_takes_what_people_said_on_the_pages(run_name, tmp_path):
 
 
 def test_a_sheet_is_an_export_and_an_import(judged):
-    plan = tasks.plan_of(judged, "question")
+    plan = made.plan(judged, "question")
     with serving("port=0") as served:
         client, to = Client(served), f"/runs/{judged.name}/review/question/li"
         port = served.origin.rpartition(":")[2]
