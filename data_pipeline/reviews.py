@@ -9,7 +9,7 @@ import fcntl
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Review:
     sides: list[str] = field(default_factory=list)  # of a pair: whose reply stood left, whose right
 
 
-_NAMES = {f.name: f.type for f in fields(Review)}
+_NAMES = {f.name for f in fields(Review)}
 
 
 def check_reviewer(name: str) -> str:
@@ -73,7 +73,7 @@ def read(path: Path) -> list[Review]:
 
 def _parsed(line: bytes, where: str) -> Review:
     row = json_or_fault(line)
-    if not isinstance(row, dict) or row.keys() != _NAMES.keys():
+    if not isinstance(row, dict) or row.keys() != _NAMES:
         raise BadInput(
             f"{where}: not a verdict; only the pages add to such a file: mend the line or move the file away"
         )
@@ -101,8 +101,7 @@ def append(folder: Path, reviewer: str, review: Review) -> bool:
             os.ftruncate(file.fileno(), whole)
         if review.key.encode() in content[:whole] and any(one.key == review.key for one in read(path)):
             return False
-        stamped = Review(**{n: getattr(review, n) for n in _NAMES} | {"at": review.at or _now()})
-        os.write(file.fileno(), line_of(stamped))
+        os.write(file.fileno(), line_of(replace(review, at=review.at or _now())))
         os.fsync(file.fileno())
         return True
 
@@ -129,7 +128,7 @@ def check(review: Review, record: Question | Dialogue | Post) -> Review:
     edits = {name: text for name, text in edits.items() if text != value_of(record, name)}
     if not edits:
         raise BadInput("corrected, and yet nothing is changed; say accepted, or change something")
-    return Review(**{n: getattr(review, n) for n in _NAMES} | {"edits": edits})
+    return replace(review, edits=edits)
 
 
 def editable(record: Question | Dialogue | Post) -> list[str]:
