@@ -1,13 +1,15 @@
 """In which encoding people's files stand. Whoever reads a text or a table of theirs asks here."""
 
 import codecs
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Fault
+from data_pipeline.records import Fault, json_or_fault
 
 MARKS = {  # first bytes, the longest first
     b"\xff\xfe\0\0": "utf-32",
@@ -18,6 +20,8 @@ MARKS = {  # first bytes, the longest first
 }
 SAMPLE = 2000  # lines that are looked at to tell GB18030 from Big5 and others; ours
 COMMON = 0.85  # share of a Chinese text's characters that stand among the few thousand common ones; ours
+GARBLED = 0.12  # share of suspect characters, of which texts have hardly any and garbled ones a third; ours
+NULS = 0.01  # share of a text's bytes that may be NUL; ours
 PIECE = 1 << 20  # bytes that are looked at together
 _TELLING = 12  # bytes beyond ASCII of a line that are UTF-8 by no chance; ours
 _WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "iso8859-1": "cp1252", "ascii": "cp1252"}  # what such files hold
@@ -53,15 +57,16 @@ def find_encoding(lines: Iterable[bytes]) -> str | None:
 
 
 def is_utf8(file: Path) -> bool:
-    """Returns whether the whole file is UTF-8: then none of its lines need be asked."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    """Returns whether the whole file is UTF-8: then none of its lines need be asked. Of a text a program may have left
+    single NULs, of UTF-16 without its mark they are many.
+    """
+    decoder, size, nuls = codecs.getincrementaldecoder("utf-8")(), 0, 0
     with file.open("rb") as opened, suppress(UnicodeDecodeError):
         while piece := opened.read(PIECE):
             decoder.decode(piece)
-            if b"\0" in piece:
-                return False
+            size, nuls = size + len(piece), nuls + piece.count(0)
         decoder.decode(b"", final=True)
-        return True
+        return nuls <= NULS * size
     return False
 
 
@@ -69,15 +74,64 @@ def check_encoding(name: str, key: str) -> str:
     """Returns the name; raises BadInput, opening with `key`, for one that is no encoding of texts."""
     try:
         "".encode(name or "utf-8")
-    except LookupError:
+    except (LookupError, UnicodeError):
         raise BadInput(f"{key}={name}: no such encoding, such as utf-8, gb18030, big5") from None
     return name
+
+
+def _of_utf8() -> str:
+    """Returns the ideographs as which the first bytes of UTF-8's ideographs are read in GB18030: 涓 of 中."""
+    pairs = (bytes((lead, second)) for lead in range(0xE4, 0xEA) for second in range(0x80, 0xC0))
+    return "".join(char for pair in pairs if "\u4e00" <= (char := pair.decode("gb18030", "ignore")[:1]) <= "\u9fff")
+
+
+_SUSPECT = re.compile(f"[{_of_utf8()}]")
+_HIGH = "\x80-ÿ€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ"
+_WESTERN = re.compile(rf"[À-ÖØ-öø-ÿ][\x80-ÿ]{{5,}}|(?:[ä-é][{_HIGH}]{{2}}){{2,}}")
+_MAYBE = re.compile(f"{_SUSPECT.pattern[:-1]}\x80-ÿ]")
+
+
+def lost_characters(text: str) -> Fault | None:
+    """Returns the Fault of a text of which an earlier conversion has lost characters, or which it has read in another
+    encoding than it stands in; None for any other.
+    """
+    for mark in ("\ufffd", "锟斤拷"):
+        if (at := text.find(mark)) >= 0:
+            number = text.count(mark)
+            return Fault(
+                "characters of the text are lost", f"{number} x {mark} near {text[max(0, at - 10) : at + 10]!r}"
+            )
+    if (first := _MAYBE.search(text)) is None:
+        return None
+    suspects = _SUSPECT.findall(text)
+    if _WESTERN.search(text) or (len(suspects) > 2 and len(suspects) > GARBLED * len(text)):
+        return Fault("a text that was read in another encoding", f"near {text[first.start() : first.start() + 20]!r}")
+    return None
 
 
 def read_text(file: Path, encoding: str = "") -> str | Fault:
     """Returns the text of a file as `decode` does."""
     text = decode(file.read_bytes(), encoding)
     return text if isinstance(text, Fault) else text[0]
+
+
+def decode_json(content: bytes, encoding: str = "") -> object | Fault:
+    """Returns the JSON value of a file's content, or the Fault of its encoding or of what is no JSON."""
+    if not encoding and not isinstance(value := json_or_fault(content), Fault):  # UTF-8, or it would be none
+        return value
+    text = decode(content, encoding)
+    return text if isinstance(text, Fault) else json_or_fault(text[0].encode("utf-8", "surrogatepass"))
+
+
+def parse_json(where: object, content: bytes) -> Any:
+    """Returns as `decode_json`; raises BadInput, with `where`, in place of a Fault."""
+    text = decode(content)
+    if isinstance(text, Fault):
+        raise BadInput(f"{where}: {text.reason}")
+    value = json_or_fault(text[0].encode("utf-8", "surrogatepass"))
+    if isinstance(value, Fault):
+        raise BadInput(f"{where}: {value.code} at {value.detail}")
+    return value
 
 
 def decode(content: bytes, encoding: str = "", declared: str = "") -> tuple[str, str] | Fault:

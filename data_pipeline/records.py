@@ -176,6 +176,12 @@ def check_question(kind: str, stem: str, options: dict[str, str], key: object) -
         return Fault("fewer than two options", "".join(letters) or "none")
     if letters != list(LETTERS[: len(letters)]):
         return Fault("a gap in the option letters", "".join(letters))
+    return check_key(kind, [given[letter] for letter in letters], key)
+
+
+def check_key(kind: str, options: list[str], key: object) -> tuple[list[str], str] | Fault:
+    """Returns as `check_question`, of a question whose texts are whole."""
+    letters = LETTERS[: len(options)]
     if not isinstance(key, str) or not key.strip():
         return Fault("no answer")
     answer = _SEPARATORS.sub("", key).upper()
@@ -188,15 +194,7 @@ def check_question(kind: str, stem: str, options: dict[str, str], key: object) -
         return Fault("the answer repeats a letter", answer)
     if kind == "single" and len(answer) > 1:
         return Fault("several letters on a single-answer question", answer)
-    return [given[letter] for letter in letters], "".join(sorted(answer))
-
-
-def parse_json(where: object, content: bytes) -> Any:
-    """Returns the JSON value; raises BadInput with `where`, line and column for anything else."""
-    value = json_or_fault(content)
-    if isinstance(value, Fault):
-        raise BadInput(f"{where}: {value.code} at {value.detail}")
-    return value
+    return options, "".join(sorted(answer))
 
 
 def json_or_fault(content: bytes) -> object:

@@ -8,7 +8,6 @@ import csv
 import hashlib
 import io
 import json
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,8 @@ from pathlib import Path
 from data_pipeline import reviews
 from data_pipeline.errors import BadInput
 from data_pipeline.records import LETTERS, Dialogue, Fault, Post, Question, check_question, read_jsonl, write_jsonl
+from data_pipeline.tables.options import text_of
+from data_pipeline.tables.rows import Layout, Row, table_rows
 
 FIRST = ("id", "content", "subject", "kind", "context", "stem")
 CHECKED = ("id", "content", "stem")  # of a row that comes back
@@ -131,8 +132,8 @@ def _shield(text: str, name: bool = False) -> str:
 
 
 def read_verdicts(paths: Iterable[str | Path], questions: Iterable[Record]) -> Judged:
-    """Returns the verdicts of reviewers' files (sheets: .csv in UTF-8, UTF-16 or GBK, or .jsonl; or what they said on
-    the pages); rows without one are passed over. A file with one reviewer's name in it is all theirs.
+    """Returns the verdicts of reviewers' files: tables of any kind (`data_pipeline/tables/rows.py`), and what they said
+    on the pages; rows without one are passed over. A file with one reviewer's name in it is all theirs.
 
     Raises BadInput, naming file, row, column and cure, for a missing or unreadable file, a changed header, a file that
     knows no question of this run, a row whose stem is another question's, an unknown verdict, a corrected answer that
@@ -203,25 +204,32 @@ def _rows(path: Path) -> Iterable[tuple[str, dict]]:
     if path.suffix.lower() == ".jsonl" and _of_pages(path):
         yield from _reviewed(path)
         return
-    if path.suffix.lower() == ".jsonl":
-        rows = [(f"{path} line {number}", row) for number, row in read_jsonl(path)]
-    elif path.suffix.lower() == ".csv":
-        rows = _csv(path)
-    else:
-        raise BadInput(f"{path}: not .csv or .jsonl; save the sheet as CSV UTF-8")
-    for where, row in rows:
-        if missing := [name for name in (*CHECKED, *FILLED) if name not in row]:
+    wanted, row = (*CHECKED, *FILLED), None
+    for row in table_rows(path, Layout(), lambda names: len({*wanted} & {*names}) / len(wanted)):
+        if isinstance(row.values, Fault):
+            raise BadInput(f"{row.where}: {row.values.reason}; mend it, or save the sheet as CSV UTF-8 again")
+        if missing := [name for name in wanted if name not in row.values]:
             if missing == ["content"]:
                 raise BadInput(
-                    f"{where}: no column content, to which verdicts are bound; the sheet is from before. Run the stage "
-                    "without these verdicts and copy its columns verdict to reviewer into the sample.csv written then, "
-                    "by id, where the question is still the same"
+                    f"{row.where}: no column content, to which verdicts are bound; the sheet is from before. Run the "
+                    "stage without these verdicts and copy its columns verdict to reviewer into the sample.csv written "
+                    "then, by id, where the question is still the same"
                 )
             raise BadInput(
-                f"{where}: the header was changed, no column {', '.join(missing)} among {', '.join(map(str, row))}; "
-                "name the columns as in sample.csv"
+                f"{row.where}: the header was changed, no column {', '.join(missing)} among "
+                f"{', '.join(map(str, row.values))}; name the columns as in sample.csv"
             )
-        yield where, {name: str(row[name] or "").strip() for name in (*CHECKED, *FILLED)}
+        yield row.where, {name: _cell(row, name) for name in wanted}
+    if row is None:
+        raise BadInput(f"{path}: no row below the header; fill in sample.csv")
+
+
+def _cell(row: Row, name: str) -> str:
+    assert isinstance(row.values, dict)  # of another kind none comes here
+    text = text_of(row.values[name])
+    if isinstance(text, Fault):
+        raise BadInput(f"{row.where}, {name}: {text.reason}")
+    return text.strip()
 
 
 def _of_pages(path: Path) -> bool:
@@ -241,32 +249,6 @@ def _reviewed(path: Path) -> Iterable[tuple[str, dict]]:
                 "id": one.item, "content": one.content, "stem": "", "verdict": one.verdict, "corrected_answer": answer,
                 "comment": one.reason, "reviewer": path.stem, "review": one,
             }  # fmt: skip
-
-
-def _csv(path: Path) -> list[tuple[str, dict]]:
-    content = path.read_bytes()
-    for encoding in ("utf-16",) if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "gb18030"):
-        try:
-            text = content.decode(encoding)
-            break
-        except UnicodeDecodeError as error:
-            place = error.start
-    else:
-        raise BadInput(f"{path}: neither UTF-8 nor GBK (byte {place}); save the sheet as CSV UTF-8")
-    head = text.partition("\n")[0]
-    try:
-        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True)) or [
-            []
-        ]
-    except csv.Error as error:
-        raise BadInput(f"{path}: not a CSV table ({error}); save the sheet as CSV UTF-8 again") from None
-    header = [cell.strip() for cell in table[0]]
-    if twice := [name for name, number in Counter(header).items() if name and number > 1]:
-        raise BadInput(f"{path} row 1: column {twice[0]!r} stands there twice; name the columns as in sample.csv")
-    if len(table) == 1:
-        table.append([])  # so that the header is looked at
-    return [(f"{path} row {n}", dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=False)))
-            for n, cells in enumerate(table[1:], 2)]  # fmt: skip
 
 
 def _verdict(row: dict, where: str, question: Record, reviewer: str) -> Verdict:

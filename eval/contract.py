@@ -10,13 +10,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_pipeline.errors import BadInput, check_options, did_you_mean
 from data_pipeline.records import Dialogue, Question, Reject, Response
 from eval import benchmarks
 from eval.figures import Cell, SetMetrics
 from eval.metrics import Score
+
+if TYPE_CHECKING:
+    from eval.judging.profiles import Sitting
 
 
 @dataclass(slots=True)
@@ -185,6 +188,10 @@ class Benchmark:
     cells: Mapping[str, int | None] = field(default_factory=dict)  # always shown, with the items of the full release
     published: Published | None = None
     judge: Judge | Callable[[Item], Sequence[Judge]] | None = None  # one call; or, by item, several
+    # Of an item that is a session: the simulated client that the model talks with, in place of one reply. `requests`
+    # then give what opens it, the client's first words last; a response is a transcript (eval/judging/transcripts.py).
+    session: Callable[[Item], "Sitting"] | None = None
+    shown: Callable[[str], str] = str  # an answer part as people read it, and as a judge may quote it
     unjudged: str = ""  # what is said of responses that no judge has seen
     submission: Callable[[list[Answered]], dict | None] | None = None  # for the site that holds withheld answers
     about: str = ""  # of the released data: where it is, its licence and size; a dry run says it

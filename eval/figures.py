@@ -168,6 +168,7 @@ class Measured:
     parameters_b: dict[str, float | None]  # billions of parameters of each checkpoint
     models: dict[str, str]
     differences: dict[str, dict[str, list[Difference]]] = field(default_factory=dict)  # {set: {"A -> B": ...}}
+    labels: dict[str, str] = field(default_factory=dict)  # {checkpoint: "MODEL (DATE)"}, of servers and other runs
 
     def as_json(self) -> dict[str, Any]:
         gains = {
@@ -180,7 +181,8 @@ class Measured:
             for name, pairs in self.differences.items()
         }
         sets = {name: {c: metrics.as_json() for c, metrics in results.items()} for name, results in self.sets.items()}
-        return {"sets": sets, "parameters_b": self.parameters_b, "models": self.models, "gains": gains,
+        return {"sets": sets, "parameters_b": self.parameters_b, "models": self.models, "labels": self.labels,
+                "gains": gains,
                 "differences": {n: {p: [asdict(d) for d in ds] for p, ds in pairs.items()}
                                 for n, pairs in self.differences.items()}}  # fmt: skip
 
@@ -205,7 +207,7 @@ class Measured:
             name: {pair: [Difference(**d) for d in ds] for pair, ds in pairs.items()}
             for name, pairs in row["differences"].items()
         }
-        return cls(sets, row["parameters_b"], row["models"], differences)
+        return cls(sets, row["parameters_b"], row["models"], differences, row.get("labels", {}))
 
 
 def _taken(kind: type, row: dict[str, Any]) -> Any:

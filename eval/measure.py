@@ -47,7 +47,7 @@ def measure(
     figures = benchmark.figures(answered, cells, scoring) if benchmark.figures else Figures()
     counts = metrics.counts([one.readings for one in answered])
     judged = _judgements(benchmark, answered)
-    own = {"judges": judges} if (judges := by_judge(answered, scoring)) else {}
+    own = {"judges": judges} if (judges := by_judge(answered, scoring, benchmark.shown)) else {}
     result = SetMetrics(
         benchmark=benchmark.name,
         version=metrics.VERSION,

@@ -5,7 +5,21 @@ from pathlib import Path
 
 from data_pipeline.errors import BadInput
 from eval.contract import benchmark_of_files, find_benchmark, judge_calls
+from eval.judging.profiles import Sitting
 from eval.settings import EvalSettings, load_set
+
+
+def _sessions(name: str, sittings: list[Sitting], samples: int) -> list[str]:
+    """Returns a line on sets of sessions: the client is asked twice a turn but the first, a third time about what it
+    was asked where the reply cannot be read.
+    """
+    turns = [min(one.turns, one.profile.stays or one.turns) * one.sessions * samples for one in sittings]
+    held = samples * sum(one.sessions for one in sittings)
+    speaks = sum(turns) - held
+    return [
+        f"{name}: {held} sessions with {len(sittings)} clients: at most {sum(turns)} requests to each model, and for "
+        f"each {2 * speaks} to the client's model (and {speaks} again, if none can be read)"
+    ]
 
 
 def calls(name: str, asked: EvalSettings, data: Path) -> list[str]:
@@ -22,7 +36,11 @@ def calls(name: str, asked: EvalSettings, data: Path) -> list[str]:
         loaded = load_set(name, one, data).loaded
     except BadInput as error:
         return [*lines, f"{name}: cannot be read: {error}"]
-    lines.append(f"{name}: {len(loaded.items)} items, {len(loaded.items) * one.samples} requests to each model")
+    lines += _sessions(name, [declared.session(item) for item in loaded.items], one.samples) if declared.session else [
+        f"{name}: {len(loaded.items)} items, {len(loaded.items) * one.samples} requests to each model"
+    ]  # fmt: skip
+    if declared.session and not asked.client:
+        lines.append(f"{name}: nobody is named who plays the clients: client.base_url, client.model")
     kinds = Counter(len(judge_calls(declared, item)) for item in loaded.items)
     each = sum(number * items for number, items in kinds.items()) * one.samples * asked.judge_repeats
     if each:

@@ -6,6 +6,7 @@
 import base64
 import io
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +16,12 @@ import jinja2
 from eval import tables
 from eval.charts import Scatter, scatter
 from eval.contract import Published, Table, find_benchmark
-from eval.figures import Measured, SetMetrics
+from eval.figures import Difference, Measured, SetMetrics
 from eval.judging import comparison, votes
 from eval.responses import Row
 from reward.thought import split_thought
 
-LONGEST = 1200  # characters of a response that are shown
+LONGEST, LONGEST_SESSION = 1200, 12_000  # characters of a response that are shown
 SHOWN = 8  # items of each combination of verdicts
 READ_BY = (
     "accuracy by two readings (reward/rules.md): strict_match takes the form that the prompts ask for alone, "
@@ -42,6 +43,7 @@ class Shown:
     read: str  # letters or scores
     thought: str
     reply: str
+    judged: list[str]  # each judgement with its evidence and cost
 
 
 @dataclass(frozen=True)
@@ -110,17 +112,19 @@ def page(
     `rows` are the stored responses by (checkpoint, set), `judged` the judgements of all checkpoints by set.
     """
     sections = []
-    for name, results in measured.sets.items():
+    for name, results in labelled(measured).items():
         first = next(iter(results.values()))
         benchmark = find_benchmark(first.benchmark, "benchmark")
         shown, scatters = benchmark.tables(results), []
         if published := benchmark.published:
             shown += tables.beside_published(results, published)
             if published.averages:
-                drawn = size_plot(published, _sizes(measured, results, next(iter(published.averages))), name)
+                sizes = _sizes(measured, measured.sets[name], next(iter(published.averages)))
+                drawn = size_plot(published, sizes, name)
                 scatters += [drawn] if drawn else []
-        shown += tables.differences(measured.differences.get(name, {}))
-        shown += [tables.judges(results), *comparison.compared(votes.ratings((judged or {}).get(name, [])))]
+        shown += tables.differences(labelled_differences(measured, name))
+        of_judges = [{**row, "system": _label(measured, row["system"])} for row in (judged or {}).get(name, [])]
+        shown += [tables.judges(results), *comparison.compared(votes.ratings(of_judges))]
         notes = [READ_BY] if any(r.readings["strict_match"]["accuracy"] is not None for r in results.values()) else []
         multi = any(r.kinds["multi"]["items"] for r in results.values())
         notes += [f"elastic rule {first.elastic_rule}: {first.elastic_rule_source}"] if multi else []
@@ -128,9 +132,33 @@ def page(
         notes += [published.warning] if published and published.warning else []
         notes += [f"judged by {judge}" for judge in dict.fromkeys(r.judge for r in results.values() if r.judge)]
         notes.append(f"scoring version {first.version}, items {first.fingerprint[:12]}")
-        responses = samples({c: rows[c, name] for c in results if (c, name) in rows})
-        sections.append(Section(name, notes, shown, [], scatters, responses))
+        of_models = {_label(measured, c): rows[c, name] for c in measured.sets[name] if (c, name) in rows}
+        longest = LONGEST_SESSION if benchmark.session else LONGEST
+        made = ShownBy(benchmark.shown, longest, _by_response(of_judges))
+        sections.append(Section(name, notes, shown, [], scatters, samples(of_models, made)))
     return Page(f"Evaluation of {title}", sections)
+
+
+def _label(measured: Measured, checkpoint: str) -> str:
+    return measured.labels.get(checkpoint, checkpoint)
+
+
+def labelled(measured: Measured) -> dict[str, dict[str, SetMetrics]]:
+    """Returns {set: {model: figures}}, models of servers and of other runs by their names and dates."""
+    return {
+        name: {_label(measured, checkpoint): figures for checkpoint, figures in results.items()}
+        for name, results in measured.sets.items()
+    }
+
+
+def labelled_differences(measured: Measured, name: str) -> dict[str, list[Difference]]:
+    """Returns the differences of a set, of each model and the one before it, as `labelled` names them."""
+    of_set, order = measured.differences.get(name, {}), list(measured.sets[name])
+    return {
+        f"{_label(measured, a)} -> {_label(measured, b)}": of_set[f"{a} -> {b}"]
+        for a, b in zip(order, order[1:], strict=False)
+        if f"{a} -> {b}" in of_set
+    }
 
 
 def notes_of(results: dict[str, SetMetrics]) -> list[str]:
@@ -162,9 +190,40 @@ def verdict(row: Row) -> str:
     return "answered" if not (row.has_letters and row.key) else "right" if row.acc else "wrong"
 
 
-def samples(rows: dict[str, list[Row]]) -> list[Samples]:
-    """Returns the first few items of each combination of verdicts, the first response of every checkpoint beside the
-    others; those whose verdict changes come first.
+class ShownBy(NamedTuple):
+    """How the responses of a set are shown."""
+
+    text: Callable[[str], str] = str  # an answer part
+    longest: int | None = None  # characters; None: all
+    judged: Mapping[tuple[str, str, int], list[str]] = {}  # (model, item, sample) -> its judgements
+
+    def __call__(self, model: str, row: Row) -> Shown:
+        """Returns a response with its thought apart."""
+        text = row.response if row.failed or not row.response else self.text(row.response)
+        thought, reply = split_thought(text)
+        thought, reply = row.reasoning or thought or "", row.error or (text if reply is None else reply)
+        judged = self.judged.get((model, row.id, row.sample), [])
+        return Shown(model, verdict(row), row.read or _scores(row), self._cut(thought), self._cut(reply), judged)
+
+    def _cut(self, text: str) -> str:
+        text = text.strip()
+        return text if self.longest is None or len(text) <= self.longest else f"{text[: self.longest]} […]"
+
+
+def _by_response(judged: list[dict]) -> dict[tuple[str, str, int], list[str]]:
+    lines = defaultdict(list)
+    for row in judged:
+        value = row["state"] if row["value"] is None else f"{row['value']:g}"
+        evidence = f" “{'” “'.join(row['evidence'])}”" if row["evidence"] else ""
+        cost = f"{row['tokens']} tokens" + ("" if row["cost"] is None else f", {row['cost']:.6f}")
+        told = f"{row['rater']}, {row['dimension']}: {value}{evidence} ({cost})"
+        lines[row["system"], row["item"], row["sample"]].append(told)
+    return lines
+
+
+def samples(rows: dict[str, list[Row]], made: ShownBy) -> list[Samples]:
+    """Returns the first few items of each combination of verdicts, the first response of every model beside the others;
+    those whose verdict changes come first.
     """
     by_item: dict[str, dict[str, Row]] = defaultdict(dict)
     for checkpoint, of_checkpoint in rows.items():
@@ -173,31 +232,18 @@ def samples(rows: dict[str, list[Row]]) -> list[Samples]:
                 by_item[row.id][checkpoint] = row
     groups: dict[tuple[tuple[str, str], ...], list[dict[str, Row]]] = defaultdict(list)
     for of_item in by_item.values():
-        groups[tuple((checkpoint, verdict(row)) for checkpoint, row in of_item.items())].append(of_item)
+        groups[tuple((model, verdict(row)) for model, row in of_item.items())].append(of_item)
     ordered = sorted(groups.items(), key=lambda group: (len({v for _, v in group[0]}) == 1, -len(group[1])))
-    return [
-        Samples(
-            ", ".join(f"{c} {v}" for c, v in verdicts), verdicts[-1][1], len(items), list(map(_beside, items[:SHOWN]))
-        )
-        for verdicts, items in ordered
-    ]
+    found = []
+    for verdicts, items in ordered:
+        title, shown = ", ".join(f"{model} {word}" for model, word in verdicts), items[:SHOWN]
+        found.append(Samples(title, verdicts[-1][1], len(items), [_beside(of_item, made) for of_item in shown]))
+    return found
 
 
-def _beside(of_item: dict[str, Row]) -> SideBySide:
+def _beside(of_item: dict[str, Row], made: ShownBy) -> SideBySide:
     first = next(iter(of_item.values()))
-    return SideBySide(first.id, first.question, first.key, [as_shown(row, c) for c, row in of_item.items()])
-
-
-def as_shown(row: Row, checkpoint: str, longest: int | None = LONGEST) -> Shown:
-    """Returns a response with its thought apart, each cut after `longest` characters where one is given."""
-    thought, reply = split_thought(row.response)
-    thought, reply = row.reasoning or thought or "", row.error or (row.response if reply is None else reply)
-    read = row.read or _scores(row)
-    return Shown(checkpoint, verdict(row), read, _cut(thought.strip(), longest), _cut(reply.strip(), longest))
-
-
-def _cut(text: str, longest: int | None) -> str:
-    return text if longest is None or len(text) <= longest else f"{text[:longest]} […]"
+    return SideBySide(first.id, first.question, first.key, [made(model, row) for model, row in of_item.items()])
 
 
 def _scores(row: Row) -> str:

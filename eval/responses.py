@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.errors import BadInput, did_you_mean
+from data_pipeline.prompts import prompt_text
 from data_pipeline.records import Response, read_jsonl, write_jsonl
-from eval.contract import Answered, Benchmark
+from eval.contract import Answered, Benchmark, Item, Scoring
 from eval.items import match
+from eval.judging.clients import AskClient
+from eval.judging.sessions import hold
 from eval.measure import Scores
 from eval.metrics import VERSION
 from eval.settings import EvaluationSet, SetSettings
@@ -71,6 +74,8 @@ class Asked:
     engine: str = "transformers"  # in this process; or "vllm", or "endpoint"
     version: str = VERSION  # of the scoring
     judge: str | None = None  # the model that judged the responses
+    client: str | None = None  # the model that played the clients of sessions
+    system: str | None = None  # in place of the benchmark's own prompt
 
 
 def file_name(checkpoint: str, name: str) -> str:
@@ -103,10 +108,33 @@ def evaluated(folder: Path, word: str) -> dict[str, Asked]:
     return asked
 
 
-def ask(one: EvaluationSet, generate: Generate) -> list[list[Response]]:
-    """Returns the samples of every item, as `generate` gives them."""
-    conversations = [one.benchmark.requests(item) for item in one.loaded.items]
-    return generate(conversations, [item.id for item in one.loaded.items], one.asked)
+def ask(
+    one: EvaluationSet, generate: Generate, ask_client: AskClient | None = None, scoring: Scoring | None = None
+) -> list[list[Response]]:
+    """Returns the samples of every item, as `generate` gives them; of sessions, for which the last two are needed, as
+    they are held with the clients that `ask_client` plays.
+    """
+    opened = [(item, _opening(one, item)) for item in one.loaded.items]
+    if one.benchmark.session:
+        assert ask_client and scoring
+        once = one.asked.model_copy(update={"samples": 1})
+
+        def answer(conversations: list[list[dict]], rows: list[str]) -> list[Response]:
+            return [reply for (reply,) in generate(conversations, rows, once)]
+
+        step = f"client/{one.name}"
+        return hold(one.benchmark.session, opened, one.asked.samples, step, ask_client, answer, scoring)
+    return generate([messages for _, messages in opened], [item.id for item, _ in opened], one.asked)
+
+
+def _opening(one: EvaluationSet, item: Item) -> list[dict]:
+    """Returns what asks an item, with the set's own system prompt where it has one."""
+    messages = one.benchmark.requests(item)
+    if one.asked.system is None:
+        return messages
+    text = prompt_text(one.asked.system, f"sets.{one.name}.system")
+    system = [{"role": "system", "content": text}] if text else []
+    return system + [message for message in messages if message["role"] != "system"]
 
 
 def store(path: Path, benchmark: Benchmark, answered: list[Answered], scores: Scores | None = None) -> list[Row]:

@@ -1,6 +1,7 @@
 """Says in minutes whether this machine can run the paper recipes: what can be asked, then every stage, small.
 
-    python -m launch.check_gpu                   on all cards that are seen; without one the same list small, on the CPU
+    python -m launch.check_gpu              on all cards that are seen; without one the same list small, on the CPU,
+                                            and through vLLM where that is installed (hardware=cpu does without)
     python -m launch.check_gpu cards=4
 
 A random Qwen2.5 of 0.6 billion weights, with a head of its own and the real vocabulary, goes through SFT, two steps of
@@ -33,6 +34,7 @@ from launch.cli.arguments import GRPO
 from launch.cli.configuration import compose_stage
 from launch.cli.entry import console, run_command
 from launch.cli.words import parse_words
+from launch.frameworks import vllm
 from launch.models import tiny
 from launch.preflight import gpu, machine, throughput
 from launch.preflight.machine import FAILED, NOT_TRIED, OK, Line
@@ -56,15 +58,23 @@ def main(argv: list[str]) -> int:
 
 def check(argv: list[str]) -> int:
     given = parse_words(argv, "the check", ("hardware", "cards")).values
-    hardware = given.get("hardware") or arguments.detect_hardware()
+    hardware = given.get("hardware") or this_machine()
     words = [f"hardware={hardware}", *([f"cards={given['cards']}"] if "cards" in given else [])]
     composed = compose_stage(GRPO, arguments.parse(GRPO, [f"recipe={RECIPE}", *words, f"run={RUN}"]))
     if composed.trainer.device == "cuda":
         gpu.check_gpus(max(1, composed.cards), "cards")
+    elif composed.actor_rollout_ref.rollout.name == "vllm":
+        vllm.check_installed(f"hardware={hardware}", cpu=True)
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / ".lock").open("a") as lock:
         start_anew(lock)
         return Check(composed, words).run()
+
+
+def this_machine() -> str:
+    """Returns the hardware that shows most of this machine: "gpu", else "cpu_vllm" where vLLM runs without one."""
+    hardware = arguments.detect_hardware()
+    return "cpu_vllm" if hardware == "cpu" and vllm.is_for_cpu() else hardware
 
 
 def start_anew(lock) -> None:
@@ -87,6 +97,7 @@ class Check:
         """`config`: the GRPO stage's, composed for this machine; `words`: hardware= and cards= for every stage."""
         self.config, self.words = config, words
         self.on_gpu, self.cards = config.trainer.device == "cuda", config.cards
+        self.with_vllm = config.actor_rollout_ref.rollout.name == "vllm"
         self.names = machine.names()[: config.cards] if self.on_gpu else []
         self.lines: list[Line] = []
         self.summary: dict = {"cards": len(self.names), "card": next(iter(self.names), None)}
@@ -99,11 +110,12 @@ class Check:
             self.say(line)
         self.part("data", self.make_data)
         self.part("SFT", self.sft, ("llamafactory",), ("data",))
-        self.part("GRPO", self.grpo, ("verl", "ray"), ("SFT",))
+        self.part("GRPO", self.grpo, ("verl", "ray", *(["vllm"] if self.with_vllm else [])), ("SFT",))
         self.part("merge", self.merge, ("verl",), ("GRPO",))
         self.part("server, ten questions", self.evaluate, ("transformers",), ("SFT",))
-        if not importlib.util.find_spec("vllm"):
-            self.say(Line("vLLM", NOT_TRIED, "no vllm here: rollout and server were those of transformers"))
+        if not self.with_vllm:
+            why = "hardware=cpu does without" if vllm.is_installed() else "no vllm here"
+            self.say(Line("vLLM", NOT_TRIED, f"{why}: rollout and server were those of transformers"))
         if not self.on_gpu:
             self.say(Line("sleep and wake, full run", NOT_TRIED, "no GPU here"))
         self.summary["wall_s"] = round(time.monotonic() - started, 1)
@@ -209,7 +221,7 @@ class Check:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             port = listener.getsockname()[1]
-        engine = "vllm" if self.on_gpu and importlib.util.find_spec("vllm") else "transformers"
+        engine = "vllm" if self.with_vllm and vllm.is_installed() else "transformers"
         log, url = FOLDER / "serve.log", f"http://127.0.0.1:{port}/v1"
         argv = [sys.executable, "-m", "launch.serve", f"run={RUN}", f"engine={engine}", f"port={port}"]
         with log.open("wb") as output:

@@ -1,7 +1,7 @@
 """A whole job in one command, summary and report at its end.
 
     bash launch/demo.sh                           questions: data -> SFT -> GRPO -> merge -> evaluation
-    bash launch/demo.sh recipe=psyllm_demo        dialogues with thoughts: data -> SFT -> a scripted conversation
+    bash launch/demo.sh recipe=psyllm_demo        dialogues with thoughts: data -> SFT -> a conversation, judged replies
     bash launch/demo.sh source=cpsyexam source_path=DIR
     bash launch/demo.sh source=table source_path=FILE run=mine base_model=PATH seed=7
     bash launch/demo.sh grpo.cards=2 sft.learning_rate=1e-3
@@ -38,7 +38,7 @@ WORDS = {  # which stages take which word
     "base_model": ("sft",),
 }
 QUESTIONS = ("data", "sft", "grpo", "merge", "eval")  # the stages of a recipe that has GRPO
-DIALOGUES = ("data", "sft", "chat")  # and of one that has not
+DIALOGUES = ("data", "sft", "chat", "eval")  # and of one that has not; the evaluation where the recipe has one
 CONVERSATION = Path("data_pipeline/samples/conversation.txt")  # what the client says in it, a message a line
 
 
@@ -64,10 +64,10 @@ def parse(argv: list[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
 
 def stages_of(recipe: str) -> tuple[str, ...]:
     """Returns the stages of the recipe's demo; raises BadInput for a recipe that lacks one of them."""
-    has_grpo = (arguments.RECIPES / recipe / "grpo.yaml").is_file()
+    has_grpo, has_eval = ((arguments.RECIPES / recipe / f"{stage}.yaml").is_file() for stage in ("grpo", "eval"))
     for stage in ("data", "sft", "eval" if has_grpo else "chat"):
         arguments.check_recipe(recipe, stage)
-    return QUESTIONS if has_grpo else DIALOGUES
+    return QUESTIONS if has_grpo else DIALOGUES if has_eval else DIALOGUES[:-1]
 
 
 def run(words: dict[str, str], by_stage: dict[str, list[str]]) -> int:

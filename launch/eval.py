@@ -24,9 +24,9 @@ from data_pipeline.records import write_jsonl
 from eval import plan, report, responses
 from eval.contract import find_benchmark
 from eval.differences import differences
-from eval.figures import ACCURACY, Measured, SetMetrics
+from eval.figures import Measured, SetMetrics
 from eval.items import fingerprint
-from eval.judging import votes
+from eval.judging import asking, votes
 from eval.judging.judges import ask_judges
 from eval.measure import measure, read_all, with_judgements
 from eval.responses import Asked, Row
@@ -38,7 +38,6 @@ from launch.models.answering import answering, engine_of
 from launch.models.find import CHECKPOINTS, find_models, parameters
 from launch.preflight import costs, gpu, memory
 from launch.reports import judging
-from launch.running import compared
 from launch.running.folder import StageFolder, finished_manifest, open_stage
 
 
@@ -57,7 +56,7 @@ def run(config: DictConfig, command: Command) -> None:
     if config.dry_run:
         notes += [f"{name}: {one.file or one.path}, {one.samples} samples" for name, one in sets.items()]
         notes += [line for name in sets for line in plan.calls(name, asked, data)]
-        if not asked.endpoint:
+        if not asked.endpoints:
             notes += costs.for_eval(config, command.words, *costs.responses(data, sets))
         show_plan(as_dict(config), in_earnest(EVAL, command), {}, notes)
         return
@@ -65,17 +64,18 @@ def run(config: DictConfig, command: Command) -> None:
         raise BadInput(f"no set is left to ask; {'; '.join(notes) or 'sets= is empty'}")
     if any(one.file is not None for one in sets.values()):
         finished_manifest(asked.run, "data", f"python -m launch.data recipe={command.words['recipe']} run={asked.run}")
-    models = (
-        {"endpoint": asked.endpoint.model}
-        if asked.endpoint
-        else find_models(config.run, config.base_model, config.checkpoint)
-    )
-    if not asked.endpoint:
+    local = local_models(asked, config.base_model, config.checkpoint)
+    models = {name: server.model for name, server in asked.endpoints.items()} | local
+    engine = "endpoint"
+    if local:
         gpu.check_driver()
-    engine = engine_of(asked)
+        engine = engine_of(asked)
     loaded = [load_set(name, one, data) for name, one in sets.items()]
+    if not asked.client and (talking := next((one.name for one in loaded if one.benchmark.session), None)):
+        raise BadInput(f"sets.{talking}: is sessions with simulated clients; name who plays them: client.base_url=URL "
+                       "client.model=NAME")  # fmt: skip
     inputs = {one.name: one.asked.place(data) for one in loaded}
-    inputs |= {} if asked.endpoint else {f"model_{name}": Path(model) for name, model in models.items()}
+    inputs |= {f"model_{name}": Path(model) for name, model in local.items()}
     opened = open_stage(EVAL, config, inputs, command)
     if asked.judges and not any(one.benchmark.judge for one in loaded):
         notes.append("judge: no set of this evaluation is judged")
@@ -92,16 +92,39 @@ def run(config: DictConfig, command: Command) -> None:
         raise StageFailed(f"{failures} in {opened.path}/report.md; the same command asks them again")
 
 
+def local_models(asked: EvalSettings, base_model: str | None, checkpoint: str) -> dict[str, str]:
+    """Returns {name: folder or ID} of the models that no server is named for: the run's own without an endpoint, and
+    those of other runs, called RUN-CHECKPOINT. Raises BadInput for one that is not there or stands twice.
+    """
+    models = {} if asked.endpoints else find_models(asked.run, base_model, checkpoint)
+    for word in asked.checkpoints:
+        run, _, of_run = word.partition("/")
+        name = f"{run}-{of_run}"
+        if of_run not in CHECKPOINTS:
+            raise BadInput(f"checkpoints: {word}: takes RUN/CHECKPOINT, a checkpoint of {', '.join(CHECKPOINTS)}")
+        if name in models or name in asked.endpoints:
+            raise BadInput(f"checkpoints: {word}: {name} stands twice in this report; name each model once")
+        models[name] = find_models(run, None, of_run)[of_run]
+    return models
+
+
 def evaluate(
     asked: EvalSettings, engine: str, opened: StageFolder, models: dict[str, str], sets: list[EvaluationSet]
 ) -> str:
     """Asks, scores and writes everything; returns what failed, "" when the stage is finished."""
     folder, ledger = opened.path, opened.path / "ledger.sqlite"
     measured = Measured({}, {c: size_b(model) for c, model in models.items()}, models)
+    date = opened.manifest["started"][:10]
+    for name, server in asked.endpoints.items():
+        called = "" if name in ("endpoint", server.model) else f"{name}: "
+        measured.labels[name] = f"{called}{server.model} ({date})"
+    of_other_runs = (word.replace("/", "-") for word in asked.checkpoints)
+    measured.labels |= {name: f"{name} ({date})" for name in of_other_runs}
     before, rows, outputs, judged, again = responses.read_asked(folder), {}, {}, {}, 0
     for checkpoint, model in models.items():
-        described = opened.manifest["inputs"].get(f"model_{checkpoint}", model)
-        with answering(asked, engine, checkpoint, described, folder) as generator:
+        described, served = opened.manifest["inputs"].get(f"model_{checkpoint}", model), asked.endpoints.get(checkpoint)
+        of_model = "endpoint" if served else engine
+        with answering(asked, of_model, checkpoint, described, folder) as generator:
             for one in sets:
                 path = folder / responses.file_name(checkpoint, one.name)
                 about = Asked(
@@ -117,18 +140,24 @@ def evaluate(
                     max_new_tokens=asked.max_new_tokens,
                     seed=asked.seed,
                     batch_size=asked.batch_size,
-                    engine=engine,
+                    engine=of_model,
                     judge=asked.panel.name if one.benchmark.judge else None,
+                    client=asked.client.model if asked.client and one.benchmark.session else None,
+                    system=one.asked.system,
                 )
                 earlier, replies = before.get(path.name), None
-                if not asked.endpoint and path.is_file() and earlier and same_answers(earlier, about):
+                if not served and path.is_file() and earlier and same_answers(earlier, about):
                     replies = responses.stored(path, one)
                 if replies is None or any(r.finish == "failed" for of_item in replies for r in of_item):
-                    replies = responses.ask(one, generator(one.name))
-                responses.store(path, one.benchmark, read_all(one.loaded.items, replies, asked.scoring))
+                    client = asking.asker(asked.client, ledger, f"{one.name}: client") if asked.client else None
+                    replies = responses.ask(one, generator(one.name), client, asked.scoring)
+                responses.store(
+                    path, one.benchmark, read_all(one.loaded.items, replies, asked.scoring_of(one.benchmark))
+                )
                 before[path.name] = about
                 responses.write_asked(folder, before)
                 result = score(asked, one, checkpoint, replies, folder, ledger)
+                result.figures.notes += [f"asked: {asking.described(served, ledger)}"] if served else []
                 measured.sets.setdefault(one.name, {})[checkpoint] = result.figures
                 rows[checkpoint, one.name] = result.rows
                 judged.setdefault(one.name, []).extend(result.judged)
@@ -172,14 +201,19 @@ def score(
     asked: EvalSettings, one: EvaluationSet, checkpoint: str, replies: list, folder: Path, ledger: Path
 ) -> Scored:
     """Reads, judges and scores the responses and writes them to `folder`, with a submission where there is one."""
-    benchmark, panel, scoring = one.benchmark, asked.panel, asked.scoring
+    benchmark, panel, scoring = one.benchmark, asked.panel, asked.scoring_of(one.benchmark)
     answered, again = read_all(one.loaded.items, replies, scoring), 0
     if panel.servers and benchmark.judge:
         judged, again = ask_judges(benchmark, answered, panel, ledger, one.name, scoring)
         answered = with_judgements(answered, judged)
     figures, scores = measure(benchmark, answered, scoring, panel.name if benchmark.judge else None)
     figures.notes = one.loaded.notes + figures.notes
-    figures.notes += [f"judge {n}: {s.model}" for n, s in panel.servers.items() if benchmark.judge and n != s.model]
+    if one.asked.system is not None:
+        figures.notes.append(f"system prompt in place of the benchmark's own: {one.asked.system or 'none'}")
+    for name, server in panel.servers.items() if benchmark.judge else ():
+        told = asking.described(server, ledger)
+        figures.notes += [f"judge {name}: {told}"] if told != name else []
+    figures.notes += [f"client: {asking.described(asked.client, ledger)}"] if benchmark.session and asked.client else []
     path = folder / responses.file_name(checkpoint, one.name)
     outputs, rows = {path.name: path}, responses.store(path, benchmark, answered, scores)
     if judged_rows := votes.rows(answered, checkpoint):
@@ -220,13 +254,13 @@ def write_results(
 
 def show(measured: Measured) -> None:
     """Prints the first table of every set, its notes and the differences."""
-    for name, results in measured.sets.items():
+    for name, results in report.labelled(measured).items():
         first = next(iter(results.values()))
         overview = find_benchmark(first.benchmark, "benchmark").tables(results)[0]
         print_table(f"{name}: {first.items} items, {first.samples} samples each", overview.head, overview.rows)
         for note in report.notes_of(results):
             console.print(f"  {note}", markup=False)
-        for pair, of_pair in measured.differences.get(name, {}).items():
+        for pair, of_pair in report.labelled_differences(measured, name).items():
             for d in of_pair:
                 console.print(f"  {d.score} {pair}: {d.told(d.gain)}, 95 % interval {d.interval}", markup=False)
 
@@ -248,7 +282,7 @@ def rescore(command: Command) -> None:
     asked, before = settings(as_dict(config)), Measured.read(folder / "metrics.json")
     data, out = folder.parent / "data", folder / "rescored"
     out.mkdir(exist_ok=True)
-    measured, rows, judged, again = Measured({}, before.parameters_b, before.models), {}, {}, 0
+    measured, rows, judged, again = Measured({}, before.parameters_b, before.models, labels=before.labels), {}, {}, 0
     for file, about in stored.items():
         one = load_set(about.set, asked.sets[about.set], data)
         if fingerprint(one.loaded.items) != about.fingerprint:
@@ -269,44 +303,9 @@ def rescore(command: Command) -> None:
         raise StageFailed(f"{failures_of(measured, again)}; the same command asks them again")
 
 
-def compare(command: Command) -> None:
-    """`compare RUN[/CHECKPOINT] RUN[/CHECKPOINT]`: the paired difference on every set that both have answered."""
-    if len(command.positional) != 2 or command.words:
-        raise BadInput("compare takes two runs: python -m launch.eval compare RUN/CHECKPOINT RUN/CHECKPOINT")
-    (name_a, sets_a), (name_b, sets_b) = (compared.answered(word) for word in command.positional)
-    common = [name for name in sets_a if name in sets_b]
-    if not common:
-        raise BadInput(f"{name_a} has answered {', '.join(sets_a)}, {name_b} {', '.join(sets_b)}: no set of both")
-    lines, notes = [], []
-    for name in common:
-        (path_a, a), (path_b, b) = sets_a[name], sets_b[name]
-        if a.fingerprint != b.fingerprint:
-            raise BadInput(f"set {name}: {path_a} and {path_b} answer different versions of the questions")
-        if a.version != b.version:
-            old = min((name_a, a), (name_b, b), key=lambda side: int(side[1].version))[0]
-            raise BadInput(
-                f"set {name}: {name_a} is scored by version {a.version} of the metrics, {name_b} by {b.version}, and "
-                f"their figures mean different things; evaluate {old} again under another run=NAME"
-            )
-        rows_a, rows_b = responses.read_rows(path_a), responses.read_rows(path_b)
-        of_set = differences(rows_a, rows_b, cells=True)
-        if a.judge != b.judge and any(d.score != ACCURACY for d in of_set):
-            notes.append(f"{name}: judged by {a.judge} and by {b.judge}, whose scores are not of one kind; left out")
-            of_set = [d for d in of_set if d.score == ACCURACY]
-        elif not of_set:
-            notes.append(f"{name}: no score that both have: no key, and no judge has judged both (judge.base_url)")
-        lines += [
-            [name if d.cell is None else f"  {d.cell}", d.score, str(d.items), d.told(d.before, False),
-             d.told(d.after, False), d.told(d.gain), d.interval, d.verdict]
-            for d in of_set
-        ]  # fmt: skip
-    if not lines:
-        raise BadInput(f"{name_a} and {name_b} cannot be compared; {'; '.join(notes)}")
-    head = ("set", "score", "items", name_a, name_b, "difference", "95 % interval", "")
-    print_table(f"{name_b} against {name_a}", head, lines)
-    for note in notes:
-        console.print(f"  {note}", markup=False)
-
-
 if __name__ == "__main__":
-    run_stage(EVAL, run, {"rescore": rescore, "compare": compare, "agreement": judging.agreement, "rank": judging.rank})
+    run_stage(
+        EVAL,
+        run,
+        {"rescore": rescore, "compare": judging.compare, "agreement": judging.agreement, "rank": judging.rank},
+    )

@@ -167,10 +167,10 @@ def check_machine(config: DictConfig, model: str) -> str | None:
         checks.check_ray_cpus(config)
     if config.trainer.device != "cuda":
         checks.check_memory_on_cpu(model, "base_model")
-        check_vllm(config)
+        check_vllm(config, model)
         return address
     gpu.check_build()
-    check_vllm(config)
+    check_vllm(config, model)
     part = config.actor_rollout_ref.model
     gpu.check_attention(
         part.override_config.get("attn_implementation", "flash_attention_2"),
@@ -180,10 +180,12 @@ def check_machine(config: DictConfig, model: str) -> str | None:
     return address
 
 
-def check_vllm(config: DictConfig) -> None:
-    """Raises BadInput for a rollout by vLLM where there is none, or none for this hardware."""
+def check_vllm(config: DictConfig, model: str) -> None:
+    """Raises BadInput for a rollout by vLLM where there is none, or none for this hardware, or for this model."""
     if config.actor_rollout_ref.rollout.name == "vllm":
         vllm.check_installed("actor_rollout_ref.rollout.name=vllm", cpu=config.trainer.device == "cpu")
+        if config.trainer.device == "cpu":
+            vllm.check_heads(model, "base_model")
 
 
 def inputs_of(config: DictConfig, train: Path, model: str) -> dict[str, Path]:

@@ -67,6 +67,7 @@ def run(config: DictConfig, command: Command) -> None:
         checks.check_port_free(str(asked.port), "port")
         if vllm.is_for_cpu():
             local.check_memory(model, "model")
+            vllm.check_heads(model, "model")
         argv = vllm_server.command(model, name, (asked.host, asked.port), asked.vllm)
         if asked.vllm:
             vllm.check_flags(argv[1:], f"vllm={asked.vllm}")

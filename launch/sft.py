@@ -8,7 +8,10 @@ checkpoints and trainer_log.jsonl). Called again it continues from the newest ch
 """
 
 import os
+import re
+import shlex
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,7 +19,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipeline.errors import BadInput
-from launch.cli.arguments import SFT, Command
+from launch.cli.arguments import SFT, Command, in_earnest
 from launch.cli.arithmetic import ADAPTERS
 from launch.cli.configuration import as_dict
 from launch.cli.entry import StageFailed, console, run_stage, show_plan
@@ -66,8 +69,9 @@ def run(config: DictConfig, command: Command) -> None:
         tiny.make(Path(base), texts, config.seed, as_dict(config.psyforge.random_model))
     lengths = checks.token_lengths(load_tokenizer(base), [row["messages"] for _, row in rows])
     notes += checks.cut_rows(lengths, config.cutoff_len, [where for where, _ in rows], "cutoff_len")
+    notes += template_notes(config, command)
     for note in notes + checkpoints.prepare_sft(output):
-        console.print(f"  {note}")
+        console.print(f"  {note}", markup=False)
     write_settings(file, config, base)
     run_trainer(argv, env, folder / "train.log", lambda: llama_factory.progress(output), "SFT", (opened.lock.fileno(),))
 
@@ -140,6 +144,26 @@ def check_plan_and_machine(config: DictConfig, base: str, rows: int) -> list[str
     if config.nodes > 1:
         checks.check_port_free(os.environ.get("MASTER_PORT", "29500"), "MASTER_PORT")
     return plan.notes() + memory.for_sft(config, base, plan.steps, config.cutoff_len, check=True)
+
+
+def template_notes(config: DictConfig, command: Command) -> list[str]:
+    """Returns a warning where the recipe's template trains otherwise than a model that takes its model's place is asked
+    later, by its own chat template. LLaMA-Factory itself is looked at, in some ten seconds.
+    """
+    given = {word.partition("=")[0] for word in command.typed}
+    if "base_model" not in given or "template" in given:
+        return []
+    run = [] if "run" in given else [f"run={config.run}"]
+    line = ["-m", "launch.template_check", *in_earnest(SFT, command)[3:], *run]
+    said = subprocess.run([sys.executable, *line, "rows=5"], capture_output=True, text=True).stdout
+    if not re.search(r"parting from the chat template: [1-9]", said):
+        return []
+    shown = "\n".join(f"    {row}" for row in said.strip().splitlines()[2:])
+    return [
+        f"WARNING: template={config.template} is the recipe's, and renders otherwise than this model's chat template:\n"
+        f"{shown}\n    say template=NAME (launch/conf/llama_factory_keys.txt has them); all of it: "
+        f"python {shlex.join(line)}"
+    ]
 
 
 def write_settings(file: Path, config: DictConfig, base: str) -> None:

@@ -72,6 +72,8 @@ def split_thought(response: str, think_prefilled: bool = False) -> tuple[str | N
 
 def stray_mark(text: str) -> str:
     """Returns the first mark of a thought or answer, of any dialect, or special token in a text; "" without one."""
+    if "<" not in text and "[" not in text and "◁" not in text:  # with which all of them begin
+        return ""
     return mark[0] if (mark := _MARK.search(text)) else ""
 
 
@@ -81,6 +83,8 @@ def leading_thought(text: str) -> tuple[str | None, str]:
     A reply that is marked as the answer as a whole loses these marks; `stray_mark` tells any other.
     """
     thought, reply = None, text
+    if text.lstrip()[:1] not in ("<", "[", "◁"):  # with which all of them begin
+        return thought, reply
     lower = text.lower()
     for opened, closed in DIALECTS:
         end = lower.find(closed.lower())

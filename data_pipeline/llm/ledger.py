@@ -48,7 +48,8 @@ _COLUMNS = ", ".join(f'"{name}" {_TYPES[kind]}' for name, kind in Call.__annotat
 _INSERT = f"INSERT INTO calls VALUES (NULL{', ?' * len(Call._fields)})"
 _REPLY = """SELECT text, finish, completion_tokens, reasoning, prompt_tokens FROM calls
     WHERE key = ? AND finish != 'failed' ORDER BY id LIMIT 1"""
-_TOTALS = """SELECT step, model, SUM(finish != 'failed') AS calls, SUM(finish = 'failed') AS failures,
+_TOTALS = """SELECT step, model, COALESCE(GROUP_CONCAT(DISTINCT NULLIF(served, '')), '') AS served,
+    SUM(finish != 'failed') AS calls, SUM(finish = 'failed') AS failures,
     SUM(prompt_tokens) AS prompt_tokens, SUM(completion_tokens) AS completion_tokens, SUM(cost) AS cost
     FROM calls GROUP BY step, model ORDER BY MIN(id)"""
 
@@ -114,7 +115,9 @@ class Ledger:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._commit)
 
     def totals(self) -> list[dict]:
-        """Returns one dict per step and model: step, model, calls, failures, prompt_tokens, completion_tokens, cost."""
+        """Returns one dict per step and model: step, model, served (names under which servers answered, comma between),
+        calls, failures, prompt_tokens, completion_tokens, cost.
+        """
         with self._told():
             cursor = self._db.execute(_TOTALS)
             names = [column[0] for column in cursor.description]

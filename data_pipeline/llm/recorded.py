@@ -6,6 +6,7 @@ STEP.jsonl; the repair of a reply (`structured.ask_json`) is a step of its own, 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -16,6 +17,17 @@ from data_pipeline.records import Request, Response, read_jsonl
 _NEEDED = {"step": str, "row": str, "sample": int, "text": str}
 
 Key = tuple[str, str, int]  # step, row, sample
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A folder of replies that stands in for a server."""
+
+    replies: str
+    model: str  # what a report calls it
+
+    def cost(self, prompt_tokens: int, tokens: int) -> None:
+        """Nothing was paid."""
 
 
 def load(folder: Path) -> dict[Key, Response]:
@@ -53,9 +65,10 @@ def asker(folder: Path) -> Callable[[list[Request]], list[Response]]:
             first = missing[0]
             line = orjson.dumps({"step": first.step, "row": first.row, "sample": first.sample, "text": "..."}).decode()
             more = f" (and {len(missing) - 1} further requests have none)" if len(missing) > 1 else ""
+            file = Path(folder, f"{first.step.replace('/', '.')}.jsonl")
             raise BadInput(
                 f"no recorded reply for step {first.step}, row {first.row}, sample {first.sample}{more}: add the line "
-                f"{line} to {Path(folder, first.step + '.jsonl')}, or ask a model with llm=openai, deepseek or vllm"
+                f"{line} to {file}, or ask a model in their place (data stage: llm=openai, deepseek or vllm)"
             )
         return [replies[r.step, r.row, r.sample] for r in requests]
 

@@ -41,15 +41,15 @@ def _weights() -> dict[str, float]:
 @lru_cache(1)
 def _automaton() -> tuple[Callable[..., list[tuple[int, int, int]]], list[int]]:
     """Returns what finds words in a text, and the sign of each word; one with a number has a word for each digit."""
-    from ahocorasick_rs import AhoCorasick, Implementation
+    from ahocorasick_rs import BytesAhoCorasick, Implementation
 
     words, sign_of = [], []
     for number, sign in enumerate(SIGNS.read_text(encoding="utf-8").splitlines()):
         parts = sign.split(" ")
         spelled = [_joined([d if part == NUMBER else part for part in parts]) for d in f"{_DIGITS}0123456789"]
-        words += dict.fromkeys(spelled)
+        words += dict.fromkeys(word.encode() for word in spelled)
         sign_of += [number] * (len(words) - len(sign_of))
-    return AhoCorasick(words, implementation=Implementation.DFA).find_matches_as_indexes, sign_of
+    return BytesAhoCorasick(words, implementation=Implementation.DFA).find_matches_as_indexes, sign_of
 
 
 def signs_in(text: str) -> set[tuple[int, int]]:
@@ -57,11 +57,15 @@ def signs_in(text: str) -> set[tuple[int, int]]:
     find, sign_of = _automaton()
     lower = text.lower()
     lower = lower if len(lower) == len(text) else text
-    try:
-        found = find(lower, overlapping=True)
-    except UnicodeEncodeError:  # half of a character, as broken JSON escapes leave it
-        found = find(lower.encode("utf-8", "replace").decode(), overlapping=True)
-    return {(sign_of[word], place) for word, place, _ in found} if len(found) >= LEAST else set()
+    content = lower.encode("utf-8", "replace")  # of half a character, as broken JSON escapes leave it, one byte
+    found = find(content, overlapping=True)  # in bytes, without a table of the places of characters
+    if len(found) < LEAST:
+        return set()
+    place, at, places = 0, 0, {}
+    for start in sorted({start for _, start, _ in found}):
+        place += len(content[at:start].decode())
+        at, places[start] = start, place
+    return {(sign_of[word], places[start]) for word, start, _ in found}
 
 
 def _joined(words: list[str]) -> str:

@@ -118,11 +118,11 @@ def clean_texts(texts: Iterable[str], leave: frozenset[str]) -> list[Cleaned] | 
     the texts of a record together finds the rules that any of them may need. "repeat" is in `leave`.
     """
     whole = JOIN + JOIN.join(texts)
-    needed, sells = _screen(leave)(whole), len(signs_in(whole)) >= LEAST
-    if not needed and not sells:
+    look, sells = _screen(leave), len(signs_in(whole)) >= LEAST
+    if not look(whole) and not sells:
         return None
     leave = leave if sells else leave | {"ad"}
-    return [Cleaned(text) if _PLAIN.fullmatch(text) else _clean(text, needed, leave) for text in texts]
+    return [Cleaned(text) if _PLAIN.fullmatch(text) else _clean(text, look(JOIN + text), leave) for text in texts]
 
 
 def _clean(text: str, needed: list[int], leave: Collection[str], crisis: list[str] | None = None) -> Cleaned:

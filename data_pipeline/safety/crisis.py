@@ -5,21 +5,19 @@ the rules of `crisis_rules.yaml` are tried, and `crisis_model.py` for indirect w
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 from data_pipeline.errors import BadInput
 from data_pipeline.safety.crisis_model import risky_sentences
-from data_pipeline.safety.normalise import HAN, compiled, normalised, normalised_with_places, read_yaml, screenable
-from data_pipeline.safety.screening import Span, screen
+from data_pipeline.safety.normalise import compiled, normalised, normalised_with_places, read_yaml, screenable
+from data_pipeline.safety.screening import Span, screen_hundreds
 
 _WORD = re.compile(r"\w")
 Match = tuple[int, int, "Rule"]
-_HAN, _LATIN = re.compile(f"[{HAN}]"), re.compile("[a-z]{2}")
-_TOGETHER = 8  # patterns
 _NO = frozenset("不没无未别")  # a match that begins with it denies something else: 不想活
 _BEFORE = 40  # characters before a match in which a negation is sought
-_PART = 1000  # characters that are screened at once, about: a long text costs no more a character than a short one
 
 
 @dataclass(frozen=True)
@@ -29,29 +27,10 @@ class Rule:
     pattern: re.Pattern
 
 
+@dataclass(frozen=True)
 class Rules:
-    """Patterns that RE2 screens without their look-arounds, some at a time, and `re` then tries whole.
-
-    RE2 builds its automaton as texts come: that of all patterns at once would have a state for every mixture of them.
-    """
-
-    def __init__(self, rules: list[Rule]) -> None:
-        self.rules, self.screens = rules, []
-        for han in (True, False):
-            places = [place for place, rule in enumerate(rules) if han == bool(_HAN.search(rule.pattern.pattern))]
-            for some in (places[start : start + _TOGETHER] for start in range(0, len(places), _TOGETHER)):
-                scan = screen([screenable(rules[place].pattern.pattern) for place in some])
-                self.screens.append((_HAN if han else _LATIN, some, scan))
-
-    def near(self, text: str) -> list[int]:
-        """Returns the places of the rules that may match in `text`, in order."""
-        found = set()
-        for start in range(0, len(text), _PART):  # parts overlap by more than a pattern can span
-            part = text[max(0, start - 200) : start + _PART]
-            for script, places, scan in self.screens:
-                if script.search(part):
-                    found.update(places[hit] for hit in scan(part))
-        return sorted(found)
+    rules: list[Rule]
+    near: Callable[[str], list[int]]  # the places of those that may match in a text, in order
 
 
 @lru_cache(1)
@@ -69,7 +48,8 @@ def crisis_rules() -> dict[str, Rules]:
     for kind, flag, name, lines in named:
         for number, line in enumerate(lines, 1):
             lists[kind].append(Rule(name, flag, _compiled(f"{name}, pattern {number}", line, parts)))
-    return {kind: Rules(rules) for kind, rules in lists.items()}
+    near = {kind: screen_hundreds([screenable(rule.pattern.pattern) for rule in of]) for kind, of in lists.items()}
+    return {kind: Rules(of, near[kind]) for kind, of in lists.items()}
 
 
 def _compiled(where: str, line: str, parts: dict[str, str]) -> re.Pattern:
@@ -109,12 +89,19 @@ def _denied(read: str, start: int) -> bool:
     return any(rule.pattern.search(read[max(0, start - _BEFORE) : end]) for end in ends for rule in rules)
 
 
+def _may_speak(read: str) -> bool:
+    """Whether a rule, or the model, may find something in a text in plain spelling: in nearly all nothing does."""
+    return bool(crisis_rules()["rules"].near(read) or risky_sentences(read))
+
+
 def find_crisis(text: str) -> list[Span]:
     """Returns what in `text` may speak of a crisis: the first match of each rule, and sentences that the model marks.
 
     `kind` is the flag; the span points into `text` as it was given.
     """
     read, places = normalised_with_places(text)
+    if not _may_speak(read):
+        return []
     found, read = tried(read)
     matches = [(start, end, rule.flag, rule.name) for start, end, rule in found]
     matches += [(start, end, "suicide", "model") for start, end in risky_sentences(read)]
@@ -125,7 +112,10 @@ def find_crisis(text: str) -> list[Span]:
 
 def crisis_flags(text: str) -> list[str]:
     """Returns the sorted flags of `text`: suicide, suicide_plan, suicide_attempt, self_harm, harm_others."""
-    found, read = tried(normalised(text))
+    read = normalised(text)
+    if not _may_speak(read):
+        return []
+    found, read = tried(read)
     flags = {rule.flag for _, _, rule in found}
     if not flags and risky_sentences(read):
         flags.add("suicide")

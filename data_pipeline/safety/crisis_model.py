@@ -13,31 +13,34 @@ import numpy as np
 
 from data_pipeline.errors import BadInput
 
-VERSION, LONGEST, BITS = 2, 4, 22  # of the n-grams; units of one; bits of its place in the table, which a few share
+VERSION, LONGEST, BITS = 3, 4, 22  # of the n-grams; units of one; bits of its place in the table, which a few share
 FILE = Path(__file__).parent / "crisis_model.npz"
-_UNIT = re.compile(r"[a-z']+|[0-9]+|\n|[^\s]")
-_END = frozenset("。!?;\n")
+_WORDS = re.compile(r"[a-z']{2,}|[0-9]{2,}")
+_ENDS, _END = ("。", "!", "?", ";"), 10  # a new line is what each of them counts as
+_PRIVATE, _MANY = 0xF0000, 0x1FFF0  # code points that stand for words, and how many
 _TEXT = 160  # characters of a text that is read as one, besides its sentences
-_MIX = np.uint64(0x9E3779B97F4A7C15)
+_MIX, _SPREAD = np.uint32(0x9E3779B1), np.uint32(0x85EBCA6B)
 Model = tuple[np.ndarray, float, float, float]  # the weight of each place, what it counts, bias, threshold
 
 
-@lru_cache(1 << 16)
-def _number(unit: str) -> int:
-    return 10 if unit in _END else ord(unit) if len(unit) == 1 else zlib.crc32(unit.encode()) + 0x200000
+def _sign(word: re.Match) -> str:
+    return chr(_PRIVATE + zlib.crc32(word[0].encode()) % _MANY)
 
 
 def ngrams(text: str) -> tuple[np.ndarray, list[np.ndarray]]:
     """Returns (a number for each unit of a text in plain spelling, 10 for an end of a sentence, also before and behind
     it; for each length of n-grams the places of those that begin at each unit).
     """
-    numbers = np.array([10, *map(_number, _UNIT.findall(text)), 10], np.uint64)
-    keys, made = numbers * _MIX, []
+    text = _WORDS.sub(_sign, text).replace(" ", "")
+    for end in _ENDS:
+        text = text.replace(end, "\n")
+    numbers = np.frombuffer(f"\n{text}\n".encode("utf-32-le"), np.uint32)
+    keys, places = numbers * _MIX, []
     for length in range(1, min(LONGEST, len(numbers)) + 1):
         if length > 1:
-            keys = (keys[:-1] ^ (keys[:-1] >> np.uint64(29))) * _MIX + numbers[length - 1 :]
-        made.append((keys ^ (keys >> np.uint64(31))) & np.uint64((1 << BITS) - 1))
-    return numbers, made
+            keys = (keys[:-1] ^ (keys[:-1] >> np.uint32(15))) * _MIX + numbers[length - 1 :]
+        places.append((keys * _SPREAD) >> np.uint32(32 - BITS))
+    return numbers, places
 
 
 @lru_cache(1)
@@ -59,17 +62,19 @@ def scores(text: str, model: Model) -> list[float]:
     """Returns the score of each sentence of a text in plain spelling, and at last of the whole if that is short."""
     table, scale, bias, _ = model
     numbers, grams = ngrams(text)
-    ends = np.flatnonzero(numbers == 10)
-    starts, ends = ends[:-1], ends[1:] + 1  # an end belongs to both sentences
-    if len(ends) > 1 and len(text) <= _TEXT:
-        starts, ends = np.append(starts, 0), np.append(ends, len(numbers))
-    total, count = np.zeros(len(ends)), np.zeros(len(ends))
+    weights = np.zeros((LONGEST, len(numbers)), np.int32)
     for length, places in enumerate(grams):
-        sums = np.concatenate([[0], np.cumsum(table[places], dtype=np.float64)])
-        first = np.minimum(starts, len(places))
-        last = np.maximum(ends - length, first)
-        total += sums[last] - sums[first]
-        count += last - first
+        weights[length, : len(places)] = table[places]
+    whole = weights.sum() if len(text) <= _TEXT else None
+    ends = np.flatnonzero(numbers == _END)
+    sizes = np.diff(ends)  # of sentences, each with the end before it; n-grams reach up to the end behind it
+    left = np.repeat(ends[1:], sizes) - np.arange(len(numbers) - 1)  # units up to that end
+    for length in range(2, LONGEST):
+        weights[length, :-1][left < length] = 0
+    total = np.add.reduceat(weights[:, :-1].sum(0), ends[:-1])
+    if whole is not None:
+        total, sizes = np.append(total, whole), np.append(sizes, len(numbers))
+    count = 2 * sizes + np.maximum(sizes - 1, 0) + np.maximum(sizes - 2, 0)  # of n-grams
     return list(total * scale / np.sqrt(count) + bias)
 
 

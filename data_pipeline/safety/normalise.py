@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from data_pipeline.errors import BadInput
-from data_pipeline.safety.screening import screen
+from data_pipeline.safety.screening import screen_hundreds
 
 HAN = "\u3400-\u9fff\U00020000-\U0003ffff"
 _NOTHING = frozenset("\u115f\u1160\u3164\uffa0\u2800")  # fillers: letters by their category, blank to the eye
@@ -26,6 +26,7 @@ _PUT = str | Callable[[re.Match], str]
 
 def screenable(pattern: str) -> str:
     """Returns a pattern without its look-arounds, as RE2 takes it: it matches wherever the whole one does."""
+    pattern = re.sub(r"^\(\?<=", "(?:", pattern)  # what must stand before the whole may be taken along
     kept, depth, around = [], 0, 0
     for token in _TOKEN.findall(pattern):
         depth += token.startswith("(")
@@ -63,7 +64,7 @@ class _Characters(dict):
     """What each character is read as, made when it is first met; for str.translate."""
 
     def __init__(self, data: dict) -> None:
-        super().__init__({ord("\n"): "\n", ord("\t"): " ", ord("\r"): " "})
+        super().__init__({ord("\n"): "\n", ord("\t"): " ", ord("\r"): " ", ord("_"): "-"})
         pairs = "".join(data["traditional"].split())
         self.same = dict(zip(pairs[::2], pairs[1::2], strict=True)) | dict(data["look_alike"])
         self.words = {sign: word for word, signs in data["emoji"].items() for sign in signs}
@@ -94,7 +95,8 @@ def _letters(match: re.Match) -> str:
 
 def _disguises(han: str, syllables: dict[str, str]) -> tuple[list[tuple[str, _PUT]], list[tuple[str, _PUT]]]:
     """Returns what is done to a text with Latin letters, and then to any."""
-    gap = r"(?:[^\w\s,;:!?。、()《》<>\[\]{}'\"“”‘’「」『』【】]|_)"
+    quotes = r"()《》<>\[\]{}'\"“”‘’「」『』【】"
+    gap, wide, any_gap = rf"[^\w\s,;:!?。、{quotes}]", rf"[^\w,;:!?。、{quotes}]", rf"[^\w{quotes}]"
     one = "|".join(sorted(syllables, key=len, reverse=True))
 
     def spoken(match: re.Match) -> str:
@@ -115,31 +117,30 @@ def _disguises(han: str, syllables: dict[str, str]) -> tuple[list[tuple[str, _PU
     ]
     return latin, [
         (rf"[(<\[{{'\"“‘「『【]({han}{{1,2}}|[a-z0-9])[)>\]}}'\"”’」』】]", r"\1"),  # 想(死)
-        (rf"(?<={han})(?:{gap}|\s){{1,4}}(?={han})", ""),  # 想*死, and 不想 at the end of a line, 活 in the next
-        (rf"(?:(?<=[^{HAN}])|^)({han})(?:{gap}|[\s,。、;:!?]){{1,3}}(?={han})", r"\1"),  # 我。想。死
-        (rf"(?<={han})(?:{gap}|[\s,。、;:!?]){{1,3}}({han})(?![{HAN}\w])", r"\1"),  # 想，死
+        (rf"{wide}(?<={han}.){wide}{{0,3}}(?={han})", ""),  # 想*死, and 不想 at the end of a line, 活 in the next
+        (rf"{any_gap}(?<={han}.)(?<!{han}{han}.){any_gap}{{0,2}}(?={han})", ""),  # 我。想。死
+        (rf"{any_gap}(?<={han}.){any_gap}{{0,2}}(?={han}(?![{HAN}\w]))", ""),  # 想，死
     ]
 
 
 @lru_cache(1)
 def _tables() -> tuple:
-    """Returns (characters, a pattern of those that may not be read as themselves, steps for Latin letters, steps for
-    all, words and their variants, which variants a text may hold).
+    """Returns (characters, steps for Latin letters, steps for all, words and their variants, which of those a text may
+    hold).
     """
     data = read_yaml("crisis_words.yaml")
     characters = _Characters(data)
-    own = "".join(sign for sign in map(chr, range(33, 127)) if characters[ord(sign)] == sign)
-    folded = "".join(sign for sign in characters.same if re.match(f"[{HAN}]", sign))
     words = [(each, word) for word, variants in data["words"].items() for each in variants]
-    near = screen([screenable(pattern) for pattern, _ in words])
-    latin, every = ([(re.compile(p), put) for p, put in steps] for steps in _disguises(f"[{HAN}]", data["pinyin"]))
+    near = screen_hundreds([screenable(pattern) for pattern, _ in words])
+    disguises = _disguises(f"[{HAN}]", data["pinyin"])
+    latin, every = ([(re.compile(p, re.DOTALL), put) for p, put in steps] for steps in disguises)
     words = [(compiled(pattern, f"crisis_words.yaml: {word}"), word) for pattern, word in words]
-    return characters, re.compile(rf"[^ \n{re.escape(own)}{HAN}]|[{folded}]"), latin, every, words, near
+    return characters, latin, every, words, near
 
 
 def _rewritten(text: str, places: list[int] | None) -> str:
     """Returns what all steps make of a text in folded characters; `places` follow where they are given."""
-    _, _, latin, every, words, near = _tables()
+    _, latin, every, words, near = _tables()
     for pattern, put in [*(latin if re.search("[a-z]", text) else ()), *every]:
         text = _step(text, places, pattern, put)
     for place in near(text):
@@ -163,8 +164,7 @@ def _step(text: str, places: list[int] | None, pattern: re.Pattern, put: _PUT) -
 
 def normalised(text: str) -> str:
     """Returns `text` as the rules read it."""
-    characters, other, *_ = _tables()
-    return _rewritten(other.sub(lambda sign: characters[ord(sign[0])], text), None)
+    return _rewritten(text.translate(_tables()[0]), None)
 
 
 def normalised_with_places(text: str) -> tuple[str, list[int]]:

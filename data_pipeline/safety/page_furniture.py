@@ -37,7 +37,9 @@ def furniture_needs() -> list[str]:
     """Returns patterns for `screen`: a text without any of them has no page furniture."""
     return [
         r"(?:发布|编辑|发表|更新|创作|修改|首发|回答|提问|评论)(?:于|时间|日期)|属地|客户端|网页版|超话|著作权|版权|转载"
-        r"|链接[:：]|来源|转自|出处|赞同|评论|收藏|转发|举报|浏览|点赞|关注|回复|楼"
+        r"|链接[:：]|来源|转自|出处|赞同|评论|收藏|转发|举报|浏览|点赞|关注|回复|楼|阅读全文|展开全文|收起全文|采纳|答案"
+        r"|推荐|[来发]自|sent from my|posted by u/|[ /]u/|^u/|level \d|comments?|reply|知乎用户|豆瓣用户|豆友|匿名用户"
+        r"|赞\s?[(（|]"
     ]
 
 

@@ -16,6 +16,7 @@ from data_pipeline.safety.helplines import HELPLINES_BY_COUNTRY
 from data_pipeline.safety.screening import Span, screen
 
 HERE = Path(__file__).parent
+LEAST_DIGITS, MOST_DIGITS = 5, 19  # of numbers that any rule knows
 
 # Characters that stand for digits 0 to 9: formal and everyday numerals; and homophones, which count only in long runs.
 _NUMERALS = ("〇零○", "一壹幺弌", "二贰弍貳", "三叁弎參", "四肆", "五伍", "六陆陸", "七柒", "八捌", "九玖")
@@ -221,7 +222,12 @@ def _first(folded: str, groups: list, at: int, rules: dict) -> tuple[int, dict] 
     numbers, digits = [], ""
     for to in range(at, min(len(groups), at + 20)):
         digits += folded[groups[to][0] : groups[to][1]]
-        numbers.append((to + 1, digits))
+        if len(digits) > MOST_DIGITS:
+            break
+        if len(digits) >= LEAST_DIGITS:
+            numbers.append((to + 1, digits))
+    if not numbers:
+        return None
     for rule in rules["numbers"]:
         fitting = [(to, digits) for to, digits in numbers if rule["digits"].fullmatch(digits)]
         if not fitting or (rule["before"] and not rule["before"].search(left)):

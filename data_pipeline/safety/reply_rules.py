@@ -1,4 +1,5 @@
-"""What no counselor's reply in the training data may say: diagnoses, medication advice, promises of cure, numbers.
+"""What no counselor's reply in the training data may say: diagnoses, medication advice, promises of cure, numbers,
+requests for money and secrets.
 
 The rules are data with examples, in Chinese and English: `reply_rules.yaml`. A sieve for training data, not a
 judgement of any reply.

@@ -1,6 +1,6 @@
-"""What the rules of cleaning share: spans, and one pass over a text for a few dozen patterns.
+"""What the rules of cleaning share: spans, and a look at a text that says which of many patterns it holds.
 
-For hundreds, some at a time (`crisis.py`): the automaton has a state for each set of patterns found so far.
+Patterns are RE2's (no look-around, no back-reference), without regard to case.
 """
 
 from collections.abc import Callable
@@ -19,22 +19,47 @@ class Span:
 def screen(patterns: list[str]) -> Callable[[str], list[int]]:
     """Returns a function that gives the places in `patterns` of those found in a text, in one pass for all of them.
 
-    Patterns are RE2's (no look-around, no back-reference), without regard to case; \\W means what it does in Python.
+    For a few dozen: the automaton has a state for each set of patterns found so far. \\W means what it does in Python.
     """
+    import re2
+
+    found = re2.Set.SearchSet(_options())
+    for pattern in patterns:
+        found.Add(_with_signs(pattern))
+    found.Compile()
+    return lambda text: found.Match(_whole(text)) or []
+
+
+def screen_hundreds(patterns: list[str]) -> Callable[[str], list[int]]:
+    """Returns as `screen`, in order: one pass looks for the words that each pattern needs, and those of which all are
+    there are tried one by one. A pattern that needs no word costs a pass of its own.
+    """
+    import re2
+
+    found = re2.Filter()
+    for pattern in patterns:
+        found.Add(_with_signs(pattern), _options())
+    found.Compile()
+    return lambda text: sorted(found.Match(_whole(text)) or ())
+
+
+def _options():  # noqa: ANN202 - re2 is imported where it is used
     import re2
 
     options = re2.Options()
     options.case_sensitive, options.max_mem = False, 128 << 20
-    found = re2.Set.SearchSet(options)
+    return options
+
+
+def _with_signs(pattern: str) -> str:
     signs = r"\pP\pS\pZ\pM\pC"  # RE2's own \W knows ASCII alone
-    for pattern in patterns:
-        found.Add(pattern.replace(r"[\W", f"[{signs}").replace(r"\W", f"[{signs}]"))
-    found.Compile()
+    return pattern.replace(r"[\W", f"[{signs}").replace(r"\W", f"[{signs}]")
 
-    def scan(text: str) -> list[int]:
-        try:
-            return found.Match(text) or []
-        except UnicodeEncodeError:  # half of a character, as broken JSON escapes leave it
-            return found.Match(text.encode("utf-8", "replace").decode()) or []
 
-    return scan
+def _whole(text: str) -> str:
+    """Returns a text without half characters, as broken JSON escapes leave them: RE2 reads UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text

@@ -24,7 +24,7 @@ from data_pipeline.safety.normalise import normalised
 
 HARMLESS = {"pass", "negation", "figure", "title", "study", "ordinary"}
 EPOCHS, RATE, DECAY, FOLDS, SENTENCES = 12, 0.5, 1e-5, 5, 16_000  # the last: at most, of a set of dialogues
-FALSE, RARE = 0.06, 0.002  # shares that may be marked of harmless texts, hard ones, and of sentences of dialogues
+FALSE, RARE = 0.08, 0.005  # shares that may be marked of harmless texts, hard ones, and of sentences of dialogues
 Text = tuple[str, str, bool, str]  # where it is of and its class, the text, whether it is about a crisis, its template
 
 

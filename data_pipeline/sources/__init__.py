@@ -5,6 +5,7 @@ and people's verdicts name a record by its id.
 """
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -33,7 +34,9 @@ def read(name: str, path: str | Path, key: str = "source", /, **options) -> Iter
     """
     reader = find_reader(name, key).read
     check_options(reader, path, options, f"{key}={name}")
-    return _unique(_records(name, reader(path, **options)))
+    mapped = "columns" in inspect.signature(reader).parameters
+    cure = "; columns: {id: null} numbers the rows where an id is of several" if mapped else ""
+    return _unique(_records(name, reader(path, **options)), cure)
 
 
 def _records(name: str, records: Iterable) -> Iterator[Record | Reject]:
@@ -43,8 +46,8 @@ def _records(name: str, records: Iterable) -> Iterator[Record | Reject]:
         yield record
 
 
-def _unique(records: Iterable[Record | Reject]) -> Iterator[Record | Reject]:
-    """Yields the records; in place of one whose id an earlier one bears, a Reject that names both places.
+def _unique(records: Iterable[Record | Reject], cure: str) -> Iterator[Record | Reject]:
+    """Yields the records; in place of one whose id an earlier one bears, a Reject that names both places and the cure.
 
     An id that only a Reject bears is free: what was left out is mixed up with nothing.
     """
@@ -55,7 +58,7 @@ def _unique(records: Iterable[Record | Reject]) -> Iterator[Record | Reject]:
             continue
         where = record.meta.get("where", record.id)
         if record.id in stands:
-            yield Reject(record.id, where, "the id stands already", stands[record.id])
+            yield Reject(record.id, where, "the id stands already", stands[record.id] + cure)
         else:
             stands[record.id] = where
             yield record

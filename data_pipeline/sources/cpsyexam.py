@@ -9,8 +9,9 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
+from data_pipeline.encodings import parse_json
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Fault, Question, Reject, check_question, parse_json
+from data_pipeline.records import Fault, Question, Reject, check_question
 
 LICENCE = "the repository says CC0, the data set's card CC BY 4.0, its loader CC BY-NC-SA 4.0: ask its authors"
 KINDS = {"single": "single", "multi": "multi"}

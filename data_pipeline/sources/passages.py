@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from data_pipeline.encodings import check_encoding
+from data_pipeline.encodings import check_encoding, lost_characters
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Fault, Passage, Reject
+from data_pipeline.records import Passage, Reject
 from data_pipeline.texts import epub, pdf, plain
 from data_pipeline.texts.splitting import SIZE, SMALLEST, split
 from data_pipeline.texts.text import Text, Unreadable
@@ -27,7 +27,6 @@ KINDS = {
     ".epub": epub.read,
     ".pdf": pdf.read,
 }
-_LOST = ("\ufffd", "锟斤拷")  # what earlier conversions put in the place of characters
 
 
 def read(path: str | Path, size: int = SIZE, subject: str = "", encoding: str = "") -> Iterator[Passage | Reject]:
@@ -83,7 +82,7 @@ def _passages(text: Text, id: str, file: str, name: str, theme: str, size: int) 
         for passage in split((paragraph.text for paragraph in paragraphs), size):
             number += 1
             where = f"{file} passage {number}"
-            if fault := _lost(passage):
+            if fault := lost_characters(passage):
                 yield Reject(f"{id}/{number}", where, *fault)
                 continue
             meta = {"where": where, "file": name}
@@ -92,14 +91,3 @@ def _passages(text: Text, id: str, file: str, name: str, theme: str, size: int) 
             yield Passage(f"{id}/{number}", "passages", theme, passage, meta)
     if not number:
         yield Reject(id, file, "no text in the file")
-
-
-def _lost(text: str) -> Fault | None:
-    """Returns the Fault of a text of which characters were lost before it came here."""
-    for mark in _LOST:
-        if (at := text.find(mark)) >= 0:
-            number = text.count(mark)
-            return Fault(
-                "characters of the text are lost", f"{number} x {mark} near {text[max(0, at - 10) : at + 10]!r}"
-            )
-    return None

@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_pipeline.encodings import parse_json
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Fault, Question, Reject, check_question, parse_json
+from data_pipeline.records import Fault, Question, Reject, check_question
 
 LICENCE = "Apache-2.0, of the repository"
 SUBJECTS = {"cases": "案例", "moral": "职业道德", "theory": "理论知识"}

@@ -1,9 +1,8 @@
 """Posts of people who sought help, with replies: any table (`data_pipeline/tables/rows.py`).
 
-The recipe maps our fields to columns; unmapped fields keep the names below:
+    columns: {title: 题目, text: 描述, replies: 答复}
 
-    columns: {title: 标题, text: 正文, replies: 回答}
-
+A field that the recipe does not map stands in the column of its own name, or of a usual one (USUAL).
 `replies` is one column that holds a text, a list of texts or a list of objects (whose `reply_text` is the text, best
 first by `reply_score` where given), or a list of columns. A CSV cell may hold a JSON list.
 """
@@ -13,12 +12,19 @@ from pathlib import Path
 
 import orjson
 
+from data_pipeline.encodings import lost_characters
 from data_pipeline.records import Fault, Post, Reject
 from data_pipeline.tables.columns import Fields
+from data_pipeline.tables.options import text_of
 from data_pipeline.tables.rows import Layout
 
-COLUMNS = {"id": "id", "title": "title", "text": "text", "replies": "replies"}
-FIELDS = Fields({field: () for field in COLUMNS}, required=(("text",),))
+USUAL = {
+    "id": (),
+    "title": ("标题",),
+    "text": ("正文", "内容", "content", "body"),
+    "replies": ("answers", "回答", "回复"),
+}
+FIELDS = Fields(USUAL, required=(("text",),), listed=("replies",))
 TEXT_KEYS = ("text", "content", "answer", "reply", "answer_text", "body")  # of a reply that is an object
 
 
@@ -46,21 +52,24 @@ def _posts(path: str | Path, given: dict, of_replies: dict[str, str], layout: La
         if isinstance(row.values, Fault):
             yield Reject(id, row.where, *row.values)
         else:
-            yield _post(row.values, {**COLUMNS, **columns, **of_replies}, id, row.where)
+            yield _post(row.values, {**dict.fromkeys(USUAL), **columns, **of_replies}, id, row.where)
 
 
 def _post(row: dict, mapping: dict, place: str, where: str) -> Post | Reject:
-    def text(field: str) -> str:
-        value = row.get(mapping[field])
-        return "" if value is None else str(value).strip()
-
-    id = text("id") or place
-    body, title = text("text"), text("title")
+    texts = []
+    for field in ("id", "title", "text"):
+        text = text_of(row.get(mapping[field]))
+        if isinstance(text, Fault):
+            return Reject(place, where, f"a {field} that is no text", text.reason)
+        texts.append(text.strip())
+    id, title, body = texts[0] or place, *texts[1:]
     if not body and not title:
         return Reject(id, where, "no text")
     replies = _replies(row, mapping)
     if isinstance(replies, Fault):
         return Reject(id, where, *replies)
+    if lost := lost_characters("\n".join((title, body, *replies))):
+        return Reject(id, where, *lost)
     return Post(id, "posts", title, body or title, replies, {"where": where})
 
 
@@ -75,8 +84,10 @@ def _replies(row: dict, mapping: dict) -> list[str] | Fault:
             except orjson.JSONDecodeError:
                 pass
         value = value if isinstance(value, list) else [value]
-    if value is None:
+    if text_of(value) == "":
         return []
+    if isinstance(value, Fault):
+        return value
     if not isinstance(value, list):
         return Fault("neither a text nor a list of replies", f"column {column} is {type(value).__name__}")
     if score := mapping.get("reply_score"):
@@ -88,11 +99,16 @@ def _replies(row: dict, mapping: dict) -> list[str] | Fault:
     for place, reply in enumerate(value, 1):
         if isinstance(reply, dict):
             keys = [mapping["reply_text"]] if "reply_text" in mapping else TEXT_KEYS
-            text = next((reply[key] for key in keys if isinstance(reply.get(key), str)), None)
-            if text is None:
+            there = [reply[key] for key in keys if isinstance(reply.get(key), str) and reply[key].strip()]
+            if len(there) > 1:
+                found = " and ".join(key for key in keys if reply.get(key) in there)
+                return Fault("a reply with several texts", f"reply {place} of {column}: {found}; map reply_text to one")
+            if not there and not any(key in reply for key in keys):
                 detail = f"reply {place} of {column} has none under {' or '.join(keys)} (it has {', '.join(reply)})"
                 return Fault("a reply without a text", detail)
-            reply = text
-        if reply is not None and str(reply).strip():
-            texts.append(str(reply).strip())
-    return texts
+            reply = there[0] if there else next(reply[key] for key in keys if key in reply)
+        text = text_of(reply)
+        if isinstance(text, Fault):
+            return Fault("a reply that is no text", text.reason)
+        texts.append(text.strip())
+    return list(filter(None, texts))

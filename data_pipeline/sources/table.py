@@ -10,11 +10,12 @@ or `answer_from_1` in place of `answer`. Without a kind a question is multi-answ
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data_pipeline.encodings import lost_characters
 from data_pipeline.errors import BadInput
-from data_pipeline.records import LETTERS, Fault, Question, Reject, check_question, note
+from data_pipeline.records import LETTERS, Fault, Question, Reject, check_key, check_question, note
 from data_pipeline.safety.cleaning import WRITING, Cleaned, clean_texts
 from data_pipeline.tables.columns import Columns, Fields, beyond, say
 from data_pipeline.tables.keys import read_key, read_kind, true_or_false
@@ -34,9 +35,12 @@ USUAL = {
     "rationale": ("解析", "答案解析", "试题解析", "explanation", "analysis"),
 }
 TEXTS: tuple[str, ...] = ("subject", "kind", "context", "stem", "rationale")
+_KEYS = ("answer", "answer_from_0", "answer_from_1")
+TRUE_FALSE = "If all are of true or false and have none: \"source_options={kinds: {'': true_false}}\""
 FIELDS = Fields(
-    USUAL, required=(("stem",), ("options",), ("answer", "answer_from_0", "answer_from_1")), several=("options",)
+    USUAL, required=(("stem",), ("options", "kind"), _KEYS), several=("options",), without={"options": TRUE_FALSE}
 )
+STATEMENTS = replace(FIELDS, required=(("stem",), _KEYS))  # where the recipe says what a question without a kind is
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
 # Kinds of cleaning that questions do without: in them 233 is a number, and ( ) a gap.
 LEAVE = frozenset(("emoticon", "repeat", WRITING))
@@ -85,7 +89,7 @@ class _Table:
 
 
 def _table(given: Mapping[str, object], columns: Columns, names: list[str], kinds: dict[str, str]) -> _Table:
-    options = columns["options"]
+    options = columns.get("options", "")
     key = next(field for field in ("answer_from_0", "answer_from_1", "answer") if field in columns)
     return _Table(
         [(field, str(columns[field])) for field in TEXTS if field in columns],
@@ -101,7 +105,8 @@ def _table(given: Mapping[str, object], columns: Columns, names: list[str], kind
 
 def _records(path: str | Path, given: dict, kinds: dict, clean: bool, layout: Layout) -> Iterator[Question | Reject]:
     mapped, table = None, None
-    for row, columns, names in FIELDS.rows(path, layout, given, OPTION):
+    fields = STATEMENTS if "" in kinds else FIELDS
+    for row, columns, names in fields.rows(path, layout, given, OPTION):
         if columns is not mapped and columns:
             mapped, table = columns, _table(given, columns, names, kinds)
         question = row.values
@@ -150,6 +155,8 @@ def _question(values: Mapping, table: _Table) -> Question | Fault:
         how = f'"source_options={{kinds: {{{word!r}: single}}}}"'
         return Fault("a kind that is not known", f"{table.kind} is {word!r}; explain it: {how}, multi or true_false")
     options = read_options(cell)
+    if not table.options and kind != "true_false":
+        return Fault("no column of options", f"without one a question is of true or false; {table.kind} is {word!r}")
     if kind == "true_false":
         read = true_or_false(key, stem, None if is_empty(cell) else options, table.hint)
     else:
@@ -159,7 +166,10 @@ def _question(values: Mapping, table: _Table) -> Question | Fault:
     options, letters = read
     if kind in ("any", "true_false"):
         kind = "multi" if kind == "any" and len(set(letters)) > 1 else "single"
-    checked = check_question(kind, stem, dict(zip(LETTERS, options.texts, strict=False)), letters)
+    if stem and len(options.texts) > 1 and all(options.texts):  # nearly all
+        checked = check_key(kind, options.texts, letters)
+    else:
+        checked = check_question(kind, stem, dict(zip(LETTERS, options.texts, strict=False)), letters)
     if isinstance(checked, Fault):
         return checked
     return Question("", "table", texts["subject"], kind, stem, *checked, texts["context"], "", texts["rationale"])
@@ -169,8 +179,8 @@ def _checked(question: Question, clean: bool) -> Question | Fault:
     """Returns the question, cleaned with `clean`, or the Fault of characters that are no text."""
     texts = (question.subject, question.context, question.stem, question.rationale, *question.options)
     whole = "".join(texts)
-    if "\ufffd" in whole:  # before the cleaning, which would take it out
-        return _no_text("lost when the table was saved", whole, whole.index("\ufffd"))
+    if lost := lost_characters(whole):  # before the cleaning, which would take them out
+        return lost
     if clean and (results := clean_texts(texts, LEAVE)):
         return _cleaned(question, results)
     if not whole.isprintable() and (bad := _CONTROL.search(whole)):

@@ -1,6 +1,7 @@
 """Which column of a table holds what: by the recipe's `columns`, else by the names that such columns usually have."""
 
 import difflib
+import logging
 import os
 import re
 import unicodedata
@@ -27,7 +28,9 @@ class Fields:
 
     usual: Mapping[str, tuple[str, ...]]  # {field: names, besides its own}
     required: tuple[tuple[str, ...], ...]  # of each group one
-    several: tuple[str, ...] = ()  # fields that may stand in a series of columns
+    several: tuple[str, ...] = ()  # fields that may stand in a series of columns, and are found there
+    without: Mapping[str, str] | None = None  # {field: what to do in a table that has none}
+    listed: tuple[str, ...] = ()  # further fields for which several columns may be named
 
     def check(self, given: Mapping[str, object], option: str) -> None:
         """Raises BadInput for a key of `columns` that is no field, and for what is no column."""
@@ -38,6 +41,8 @@ class Fields:
             names = column if isinstance(column, list) else [column]
             if not all(name is None or isinstance(name, str | int) for name in names) or not names:
                 raise BadInput(f"{option}: {field}={column!r}; takes the name of a column, or a list of names")
+            if isinstance(column, list) and field not in (*self.several, *self.listed):
+                raise BadInput(f"{option}: {field}={column!r}; takes the name of one column")
 
     def fits(self, given: Mapping[str, object], names: Iterable[str]) -> float:
         """Returns which share of the required and the mapped fields have their columns among `names`."""
@@ -103,6 +108,9 @@ class Fields:
                 spare = [name for name in spare if name != columns[lack]]
         said = {key: column for key, column in columns.items() if key in given or key in lacking}
         how = f"Say which it is, such as {say(option, said)}" if said else "A table needs more than that"
+        how += "".join(
+            f". {told}" for lack, told in (self.without or {}).items() if lack in lacking and lack not in columns
+        )
         raise BadInput(f"{path}: no column {missing!r} for {field}; the columns are {there}. {how}")
 
     def rows(
@@ -113,7 +121,7 @@ class Fields:
         `given` and `option` are as in `resolve`, which raises BadInput; in a folder a file without the columns is one
         Row with a Fault.
         """
-        rows = table_rows(path, layout, lambda names: self.fits(given, names))
+        rows, told_of = table_rows(path, layout, lambda names: self.fits(given, names)), set()
         for table, group in groupby(rows, lambda row: row.table):
             head = list(islice(group, HEAD))
             named = (name for row in head if isinstance(row.values, dict) for name in row.values)
@@ -125,8 +133,25 @@ class Fields:
                     raise
                 yield Row(table, 0, head[0].where, Fault("a file that cannot be read", str(error))), {}, names
                 continue
+            told_of = told_of | self._tell(table, names, columns, head, option, told_of)
+            known = set(names)
             for row in chain(head, group):
+                if isinstance(row.values, dict) and not known.issuperset(row.values):  # rows of JSON may differ
+                    names = [*names, *(str(name) for name in row.values if name not in known)]
+                    known, columns = set(names), self.resolve(path, names, given, option)
+                    told_of = told_of | self._tell(table, names, columns, [row], option, told_of)
                 yield row, columns, names
+
+    def _tell(
+        self, table: str, names: list[str], columns: Columns, rows: list[Row], option: str, told_of: set[str]
+    ) -> set[str]:
+        """Tells of columns that hold something in these rows and are not read, once each; returns them."""
+        held = {str(name) for row in rows if isinstance(row.values, dict) for name, cell in row.values.items() if cell}
+        left = [name for name in names if name in held - _named(columns) - told_of]
+        if left:
+            told = "%s: columns that are not read: %s; map what you need: %s"
+            logging.getLogger(__name__).warning(told, table, ", ".join(left), say(option, {"FIELD": left[0]}))
+        return set(left)
 
     def _near(self, field: str, wanted: object, names: list[str]) -> str:
         """Returns the name that is likely the field's: like the wanted one, else one that holds a usual name."""

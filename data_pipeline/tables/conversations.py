@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.dialogues import MESSAGE_ROLES, ROLES, fault
-from data_pipeline.encodings import check_encoding, read_text
+from data_pipeline.encodings import check_encoding, decode_json
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Dialogue, Fault, Reject, Turn, json_or_fault
+from data_pipeline.records import Dialogue, Fault, Reject, Turn
 from data_pipeline.tables.rows import Layout, Row, table_rows
 from reward.thought import leading_thought
 
@@ -17,15 +17,19 @@ THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "thought", "thou
 # Fields that say where a row comes from, and nothing that anybody said.
 PROVENANCE = ("id", "source", "dataset", "split", "lang", "language", "topic", "category", "license", "url", "model",
               "date", "time", "timestamp", "created_at", "version", "uuid", "file")  # fmt: skip
+# Fields that say that a turn, or a row, is not trained on: 0 or false there carries meaning.
+TRAINED = ("weight", "loss", "loss_weight", "train", "trainable", "learn")
 # Who may speak beside client and counselor, at the beginning of a line: 旁白：, 妈妈：, Narrator:
 OTHERS = (
-    "旁白|画外音|主持人|督导|督导师|医生|护士|老师|班主任|同学|朋友|室友|妈妈|母亲|爸爸|父亲|丈夫|妻子|老公|老婆|男友|女友|"
+    "旁白|画外音|主持人|用户|患者|病人|助手|机器人|AI|督导|督导师|医生|护士|老师|班主任|同学|朋友|室友|妈妈|母亲|爸爸|父亲|丈夫|妻子|老公|老婆|男友|女友|"
     "男朋友|女朋友|儿子|女儿|哥哥|姐姐|弟弟|妹妹|爷爷|奶奶|外公|外婆|narrator|mother|mom|father|dad|husband|wife|son|"
     "daughter|brother|sister|friend|teacher|doctor|nurse|therapist|patient"
 )
-_VOICE = re.compile(
-    rf"^[^\S\n]*[【（(\[]?({OTHERS}|{'|'.join(ROLES)})(?:[（(][^）)\n]{{0,12}}[）)])?[】）)\]]?[^\S\n]*[：:]",
-    re.MULTILINE | re.IGNORECASE,
+_NAMES = f"{OTHERS}|{'|'.join(ROLES)}"
+_VOICE = re.compile(  # at the beginning of a line
+    rf"[^\S\n]*(?:[【（(\[](?P<aside>{OTHERS})[】）)\]](?![^\S\n]*[:：])"
+    rf"|[【（(\[]?(?P<name>{_NAMES})(?:[（(][^）)\n]{{0,12}}[）)])?[】）)\]]?[^\S\n]*[：:])",
+    re.IGNORECASE,
 )
 
 
@@ -51,7 +55,7 @@ class Form:
         """Returns system, client or counselor; None for a name that is not understood."""
         if not isinstance(name, str):
             return None
-        return self.roles.get(name) or ROLES.get(name.strip().casefold())
+        return self.roles.get(name) or ROLES.get(name) or ROLES.get(name.strip().casefold())
 
     def unknown(self, row: Mapping[str, Any], *known: str) -> Fault | None:
         """Returns the Fault of fields that carry meaning and that a reader does not know: texts, lists and objects."""
@@ -59,7 +63,7 @@ class Form:
             str(name)
             for name, value in row.items()
             if name not in known and name not in self.ignore and name not in PROVENANCE
-            and isinstance(value, str | list | dict) and value
+            and (isinstance(value, str | list | dict) and value or name in TRAINED and not value and value is not None)
         ]  # fmt: skip
         if not odd:
             return None
@@ -84,19 +88,20 @@ def dialogue(
             return Reject(id, where, turn.code, f"{turn.detail}, turn {number}")
         name, text, thought = turn
         role = form.role(name)
-        at = f"turn {number} ({role})"
         if role is None:
             how = "options: {roles: {NAME: client}} maps others"
             detail = f"{name!r}, turn {number}; understood are {', '.join(ROLES)}; {how}"
             return Reject(id, where, "a role that is not understood", detail)
-        for what, value in (("text", text), ("thought", "" if thought is None else thought)):
-            if not isinstance(value, str):
-                return Reject(id, where, "not a string", f"the {what} of {at} is {type(value).__name__}")
-        if role == "counselor" and thoughts and not (thought or "").strip():
-            return Reject(id, where, "an empty thought", at)
-        turn = Turn(role, _clean(text), _clean(thought or ""))
+        thought = "" if thought is None else thought
+        if not isinstance(text, str) or not isinstance(thought, str):
+            what, value = ("thought", thought) if isinstance(text, str) else ("text", text)
+            return Reject(id, where, "not a string", f"the {what} of turn {number} ({role}) is {type(value).__name__}")
+        if role == "counselor" and thoughts and not thought.strip():
+            return Reject(id, where, "an empty thought", f"turn {number} ({role})")
+        turn = Turn(role, _clean(text), _clean(thought))
         if voice := _voice(turn, form):
-            detail = f"{voice!r} in {at}; options: {{roles: {{{voice}: {role}}}}} takes it as the {role}'s words"
+            how = f"options: {{roles: {{{voice}: {role}}}}} takes it as the {role}'s words"
+            detail = f"{voice!r} in turn {number} ({role}); {how}"
             return Reject(id, where, "another voice inside a turn", detail)
         if form.merge and kept and kept[-1].role == role != "system" and turn.content:
             kept[-1].content += "\n" + turn.content
@@ -113,10 +118,19 @@ def _voice(turn: Turn, form: Form) -> str:
     """Returns who speaks inside a turn beside its speaker, or ""; takes off the speaker's own name before the text."""
     if turn.role == "system":
         return ""
-    if (own := _VOICE.match(turn.content)) and form.role(own[1]) == turn.role:
+    own = _VOICE.match(turn.content)
+    if not own and "\n" not in turn.content:
+        return ""
+    if own and form.role(own["name"]) == turn.role:
         turn.content = turn.content[own.end() :].lstrip()
-    voices = (match[1] for match in _VOICE.finditer(turn.content))
-    return next((voice for voice in voices if form.roles.get(voice) != turn.role), "")
+    at = 0
+    while True:  # at each line
+        if match := _VOICE.match(turn.content, at):
+            voice = match["name"] or match["aside"]
+            if form.roles.get(voice) != turn.role:
+                return voice
+        if (at := turn.content.find("\n", at) + 1) == 0:
+            return ""
 
 
 def _clean(text: str) -> str:
@@ -129,13 +143,18 @@ def message_turns(row: list, form: Form, *known: str) -> Iterator[tuple | Fault]
     A text may come in parts. A thought is what stands marked at the beginning of a reply, in a part of its own, or
     under one of THOUGHT_FIELDS. `known` are further fields of a message that may be passed over.
     """
+    plain = {"role", "content", *known}
     for message in row:
         if not isinstance(message, dict):
             yield None, message, None
             continue
+        if message.keys() <= plain and isinstance(text := message.get("content"), str):  # nearly all
+            name = message.get("role")
+            yield name, *reply(text, {}, form.role(name) == "counselor")
+            continue
         fields = ("role", "from", "content", "value", *THOUGHT_FIELDS, *known)
-        if unknown := form.unknown(message, *fields):
-            yield unknown
+        if wrong := _twice(message) or form.unknown(message, *fields):
+            yield wrong
             continue
         name = message.get("role", message.get("from"))
         text, inner = _parts(message.get("content", message.get("value")))
@@ -145,12 +164,20 @@ def message_turns(row: list, form: Form, *known: str) -> Iterator[tuple | Fault]
         yield name, *reply(text, message | ({"thought": inner} if inner else {}), form.role(name) == "counselor")
 
 
+def _twice(message: dict) -> Fault | None:
+    """Returns the Fault of a message that says one thing in two ways."""
+    for one, other in (("role", "from"), ("content", "value")):
+        if message.get(one) is not None and message.get(other) not in (None, message[one]):
+            return Fault("two fields for one", f"{one} and {other}")
+    return None
+
+
 def reply(text: object, row: Mapping[str, Any], counselor: bool = True) -> tuple[object, object]:
     """Returns (text, thought) of what a counselor says: the thought stands in the text, or in a field of `row`.
 
     An empty thought is none. A client's text is left as it is.
     """
-    thoughts = [row[name] for name in THOUGHT_FIELDS if row.get(name)]
+    thoughts = [row[name] for name in THOUGHT_FIELDS if row.get(name)] if row else []
     if thoughts:
         same = all(thought == thoughts[0] for thought in thoughts)
         return text, thoughts[0] if same else [*thoughts]
@@ -187,8 +214,7 @@ def files(path: str | Path, *suffixes: str) -> list[Path]:
 
 def json_file(file: Path, form: Form) -> object:
     """Returns the JSON value of a file in the form's encoding, or the Fault for which there is none."""
-    text = read_text(file, form.encoding)
-    return text if isinstance(text, Fault) else json_or_fault(text.encode("utf-8", "surrogatepass"))
+    return decode_json(file.read_bytes(), form.encoding)
 
 
 def rows(path: str | Path, form: Form, split: str = "", columns: Collection[str] = ()) -> Iterator[Row]:

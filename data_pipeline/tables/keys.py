@@ -77,6 +77,7 @@ def _by_name(text: str, options: Options, alone: bool, hint: str) -> str | Fault
     there = LETTERS[: len(options.texts)]
     if len(text) == 1 and text in there and not options.labels and text.casefold() not in options.plain:
         return text  # nearly all
+    text = text if text.isascii() else "".join(char for char in text if unicodedata.category(char) != "Cf").strip()
     folded, compared = text if text.isascii() else unicodedata.normalize("NFKC", text).strip(), plain(text)
     by_text = LETTERS[options.plain.index(compared)] if compared and compared in options.plain else ""
     if folded.isupper() and folded.isascii() and folded.isalpha():
@@ -98,9 +99,12 @@ def _by_name(text: str, options: Options, alone: bool, hint: str) -> str | Fault
         return Fault("an answer that is a number", f"{text!r}; which option is it? {hint}")
     if letters or by_text:
         return letters or by_text
-    if own := re.match(OWN_LETTER.format("([A-Za-z])"), folded):  # "A:视觉"
+    own = re.match(OWN_LETTER.format("([A-Za-z])"), folded) or re.match(r"([A-Za-z])\s*(?=\(.+\)$)", folded)
+    if own:  # "A:视觉", "A(视觉)"
         letter = next(part for part in own.groups() if part).upper()
-        if letter in there and plain(folded[own.end() :]) == options.plain[LETTERS.index(letter)]:
+        behind = folded[own.end() :]
+        texts = {plain(behind), plain(behind[1:-1])} if behind.startswith("(") else {plain(behind)}
+        if letter in there and options.plain[LETTERS.index(letter)] in texts:
             return letter
         return Fault("an answer whose letter and text do not agree", repr(text[:80]))
     return Fault("the answer is not letters alone", f"{text[:80]!r}, and not the text of an option")

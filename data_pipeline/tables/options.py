@@ -11,13 +11,19 @@ from dataclasses import dataclass, field
 from data_pipeline.records import LETTERS, Fault
 from data_pipeline.tables.rows import as_json
 
-_LABELS, _TEXTS = ("key", "label", "letter", "id", "option_key"), ("value", "text", "content", "option", "option_text")
+_LABELS, _TEXTS = (
+    ("key", "label", "letter", "id", "option_key", "index"),
+    ("value", "text", "content", "option", "option_text"),
+)
 
 OWN_LETTER = r"\s*(?:[（(【\[]\s*{0}\s*[)）】\]]\s*[.．、:：,，]?|{0}\s*[.．、:：)）]|{0}(?=\s))\s*"
 _OWN = [re.compile(OWN_LETTER.format(f"[{a}{a.lower()}{chr(ord(a) + 0xFEE0)}{chr(ord(a) + 0xFF00)}]")) for a in LETTERS]
-_ANY_LETTER = re.compile(OWN_LETTER.format("[A-Za-zＡ-Ｚａ-ｚ]"))
+_IN_ORDER = list(LETTERS)
+_BEARS = re.compile(rf"^(?:{OWN_LETTER.format('[A-Za-zＡ-Ｚａ-ｚ]')}|[A-Z][\u4e00-\u9fff])", re.MULTILINE)
+_IDEOGRAPH, _CAPITAL = re.compile("[\u4e00-\u9fff]"), re.compile("[A-Z]")
 _ALIKE = re.compile("[\u4e00-\u9fff]+")  # as they are compared already
-_LETTER_AND_SIGN = re.compile(r"\s*([A-Za-z])\s*[.．、:：)）]")
+_LETTER_AND_SIGN = re.compile(r"\s*[（(【\[]?\s*([A-Za-zＡ-Ｚａ-ｚ])\s*[.．、:：)）】\]]")
+_BRACKETED = re.compile(r"[（(【\[]\s*([A-ZＡ-Ｚ])\s*[)）】\]]\s*")
 _MARKED = re.compile(
     r"(?:^|(?<=[\s|;；,，。]))(?:[（(【\[]([A-Za-zＡ-Ｚ])[)）】\]]|([A-Za-zＡ-Ｚ])\s*[.．、:：)）])\s*"
 )
@@ -52,7 +58,10 @@ def read_options(value: object) -> Options | Fault:
             return parts
         value = parts
     if isinstance(value, dict):
+        if odd := next((item for item in value.values() if isinstance(item, dict | list)), None):
+            return Fault("an option that is no text", short(odd))
         labels, value = [str(key).strip() for key in value], list(value.values())
+        labels = [] if labels == _IN_ORDER[: len(labels)] else labels  # nearly all
     if not isinstance(value, list):
         return Fault("options that are neither a list nor an object nor lettered lines", short(value))
     if any([isinstance(item, dict) for item in value]):
@@ -95,22 +104,30 @@ def _in_order(texts: list[str], labels: list[str]) -> Options | Fault:
 
 
 def _without_letters(texts: list[str]) -> list[str] | Fault:
-    """Returns the texts without the letters that they bear, where every one bears that of its place; a Fault where all
-    bear letters and these stand at other places.
+    """Returns the texts without the letters that they bear, where every one bears that of its place; a Fault where
+    letters stand at other places, before some texts alone, or may be part of the texts.
     """
-    if not texts or texts[0] and not _ANY_LETTER.match(texts[0]):
+    if not _BEARS.search("\n".join(texts)):
         return texts
     filled = [(place, text) for place, text in enumerate(texts) if text]
-    if not filled or not _ANY_LETTER.match(filled[0][1]):
-        return texts
     own = {place: _OWN[place].match(text) for place, text in filled}
     if all(own.values()):
         bare = [text[match.end() :].strip() if (match := own.get(place)) else text for place, text in enumerate(texts)]
         # of A型 to D型 the letters are what tells them apart
         return bare if all(bare[place] for place in own) and len({*map(bare.__getitem__, own)}) == len(own) else texts
-    said = [match[1].upper() if (match := _LETTER_AND_SIGN.match(text)) else "" for _, text in filled]
-    if all(said) and sorted(said) == [LETTERS[place] for place, _ in filled]:
-        return Fault("options that bear the letters of other places", " | ".join(texts)[:120])
+    told, letters = " | ".join(texts)[:120], "".join(LETTERS[place] for place, _ in filled)
+    said = "".join(letter_of(match[1]) if (match := _LETTER_AND_SIGN.match(text)) else " " for _, text in filled)
+    if "".join(sorted(said)) == letters or (len(said) > 1 and said in LETTERS):
+        return Fault("options that bear the letters of other places", told)
+    if sum(letter == one for letter, one in zip(letters, said, strict=True)) > 1:
+        return Fault("options of which some bear their letters", told)
+    if all(_IDEOGRAPH.match(text, 1) for _, text in filled):  # A视觉
+        heads, behind = "".join(text[0] for _, text in filled), {text[1] for _, text in filled}
+        if "".join(sorted(heads)) != letters or len(behind) == 1:  # A组, B组
+            return texts
+        if heads != letters or len(behind) < max(3, len(filled)) or any(_CAPITAL.search(t, 1) for _, t in filled):
+            return Fault("options that may bear their letters", f"{told}; write them as A. and B.")
+        return [text[1:] for text in texts]
     return texts
 
 
@@ -130,8 +147,8 @@ def _pair(item: object) -> tuple[str, object] | Fault:
         if len(item) == 1:
             ((label, text),) = item.items()
             return str(label), text
-        label = [key for key in item if key in _LABELS]
-        text = [key for key in item if key in _TEXTS]
+        label = [key for key in item if key in _LABELS or key == "option" and letter_of(str(item[key]))]
+        text = [key for key in item if key in _TEXTS and key not in label]
         if len(label) == len(text) == 1 and len(item) == 2:
             return str(item[label[0]]), item[text[0]]
     return Fault("an option that is not a label and a text", short(item))
@@ -170,6 +187,11 @@ def _cut(cell: str) -> list[str] | Fault:
     if len(marks) > 1 and not cell[: marks[0].start()].strip():
         if letters != LETTERS[: len(letters)]:
             return Fault("options whose letters are not in order", short(cell))
+        ends = [mark.start() for mark in marks[1:]] + [len(cell)]
+        return [cell[mark.start() : end].strip(" \t\r\n|;；,，") for mark, end in zip(marks, ends, strict=True)]
+    marks = list(_BRACKETED.finditer(cell))  # （A）视觉（B）思维
+    letters = "".join(letter_of(mark[1]) for mark in marks)
+    if len(marks) > 1 and letters == LETTERS[: len(letters)] and not cell[: marks[0].start()].strip():
         ends = [mark.start() for mark in marks[1:]] + [len(cell)]
         return [cell[mark.start() : end].strip(" \t\r\n|;；,，") for mark, end in zip(marks, ends, strict=True)]
     if "|" in cell:

@@ -8,6 +8,7 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,11 +17,11 @@ import orjson
 from data_pipeline.encodings import check_encoding, find_encoding, is_utf8, other_encoding
 from data_pipeline.errors import BadInput, did_you_mean
 from data_pipeline.records import Fault, json_or_fault
-from data_pipeline.tables.delimited import Fits, delimited_rows
+from data_pipeline.tables.delimited import SEPARATORS, Fits, delimited_rows
 
 _SPLIT = re.compile(r"(?:^|[-_./])(train|validation|valid|val|dev|test)(?=[-_./])")
 BATCH = 10_000  # rows of Parquet that are held at once; ours
-LARGEST = 500_000_000  # bytes of a file that has to be read from its beginning to its end; ours
+LARGEST = 500_000_000  # bytes of a file that is no Parquet; ours
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,12 @@ def _folder(folder: Path, layout: Layout, fits: Fits) -> Iterator[Row]:
     if len(splits := {split for file in files if (split := _split_of(file, folder))}) > 1 or layout.split:
         files = [file for file in files if _split_of(file, folder) == _named(str(folder), sorted(splits), layout)]
     for file in files:
-        name = file.relative_to(folder)
+        name, row = file.relative_to(folder), None
         try:
-            yield from _file(file, name.with_suffix("").as_posix(), layout, fits)
+            for row in _file(file, name.with_suffix("").as_posix(), layout, fits):
+                yield row
+            if row is None:
+                yield Row(name.as_posix(), 0, str(file), Fault("a file without rows"))
         except BadInput as error:
             yield Row(name.as_posix(), 0, str(file), Fault("a file that cannot be read", str(error)))
 
@@ -98,12 +102,12 @@ def _named(name: str, splits: list[str], layout: Layout) -> str:
 
 def _file(path: Path, table: str, layout: Layout, fits: Fits) -> Iterator[Row]:
     with path.open("rb") as file:
-        head = file.read(8)
+        head = file.read(100)
     size = path.stat().st_size
     if head.startswith(b"PAR1"):
         rows = _parquet(path)
     elif size > LARGEST:
-        raise BadInput(_too_large(path, size))
+        raise BadInput(_too_large(path, size, head, layout))
     elif head.startswith((b"PK\3\4", b"\xd0\xcf\x11\xe0")):  # zip and OLE files
         from data_pipeline.tables.workbook import sheet_rows
 
@@ -116,19 +120,32 @@ def _file(path: Path, table: str, layout: Layout, fits: Fits) -> Iterator[Row]:
     try:
         for number, values in rows:
             yield Row(table, number, f"{where}{number}", values)
-    except UnicodeDecodeError as error:  # of UTF-16; other encodings tell the row
-        raise BadInput(f"{path}: not {error.encoding} ({error.reason} at byte {error.start})") from None
+    except UnicodeError as error:  # of UTF-16; other encodings tell the row
+        raise BadInput(f"{path}: not in its encoding: {error}") from None
 
 
-def _too_large(path: Path, size: int) -> str:
-    kind = "json" if path.suffix in (".json", ".jsonl") else "csv"
-    code = (
-        f"import datasets; datasets.load_dataset('{kind}', data_files='{path}', split='train').to_parquet('t.parquet')"
+def _too_large(path: Path, size: int, head: bytes, layout: Layout) -> str:
+    """Returns how to go on: with a folder of parts, in which every cell is as it was."""
+    first, start = (
+        head.removeprefix(BOM_UTF8).lstrip()[:1],
+        f"{path}: {size / 1e6:.0f} MB, more than is read of one file",
     )
-    return (
-        f"{path}: {size / 1e6:.0f} MB; above {LARGEST / 1e6:.0f} MB only Parquet is read, a piece at a time. Make it "
-        f'one and give t.parquet: .venv/bin/python -c "{code}"'
-    )
+    if head.startswith((b"PK\3\4", b"\xd0\xcf\x11\xe0")):
+        return f"{start}; save the sheet as several CSV files in one folder and give the folder"
+    if first == b"{":
+        command = f"split -C 400MB -d --additional-suffix=.jsonl '{path}' parts/"
+    elif first == b"[":
+        code = f"import json; [print(json.dumps(row, ensure_ascii=False)) for row in json.load(open('{path}'))]"
+        command = f'.venv/bin/python -c "{code}" | split -C 400MB -d --additional-suffix=.jsonl - parts/'
+    else:
+        encoding = "utf-8-sig" if is_utf8(path) else layout.encoding or _encoding(path, layout)
+        with path.open(encoding=encoding, errors="replace") as file:
+            separator = max(SEPARATORS, key=file.readline().count)
+        how = f"dtype=str, keep_default_na=False, sep={separator!r}, encoding='{encoding}', chunksize=200_000"
+        parts = f"enumerate(pandas.read_csv('{path}', {how}))"
+        code = f"[part.to_csv(f'parts/{{n:04}}.csv', index=False) for n, part in {parts}]"
+        command = f'.venv/bin/python -c "import pandas; {code}"'
+    return f"{start}; make a folder of parts of it and give parts: mkdir parts; {command}"
 
 
 def _text(path: Path, layout: Layout, fits: Fits) -> Iterator[tuple[int, dict | Fault]]:
@@ -136,14 +153,18 @@ def _text(path: Path, layout: Layout, fits: Fits) -> Iterator[tuple[int, dict | 
     encoding = "utf-8-sig" if sure else check_encoding(layout.encoding, f"{path}: encoding") or _encoding(path, layout)
     try:
         with path.open(encoding=encoding, errors="surrogateescape") as file:
-            first = next((line for line in file if line.strip()), "").lstrip()
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: not {encoding} ({error.reason} at byte {error.start})") from None
+            first, second = islice(chain((line for line in file if line.strip()), ("", "")), 2)
+            first = first.lstrip()
+    except UnicodeError as error:
+        raise BadInput(f"{path}: not {encoding}: {error}") from None
+    if first.startswith("<"):
+        raise BadInput(f"{path}: a page of HTML or XML; open it in a spreadsheet program and save it as xlsx or CSV")
     if first.startswith("["):
-        return _json(path, encoding)
+        return _json(path, encoding, layout, fits)
     if first.startswith("{"):
-        one = not isinstance(json_or_fault(first.encode("utf-8", "replace")), Fault)
-        return (_utf8_lines(path) if sure else _lines(path, encoding)) if one else _json(path, encoding)
+        if not second or isinstance(json_or_fault(first.encode("utf-8", "replace")), Fault):
+            return _json(path, encoding, layout, fits)
+        return _utf8_lines(path) if sure else _lines(path, encoding)
     if not first:
         raise BadInput(f"{path}: an empty file")
     return delimited_rows(path, encoding, sure, fits)
@@ -181,8 +202,8 @@ def _utf8_lines(path: Path) -> Iterator[tuple[int, dict | Fault]]:
                 yield number, _object(json_or_fault(line))
 
 
-def _json(path: Path, encoding: str) -> Iterator[tuple[int, dict | Fault]]:
-    """Yields the objects of a JSON list; one object alone is one row."""
+def _json(path: Path, encoding: str, layout: Layout, fits: Fits) -> Iterator[tuple[int, dict | Fault]]:
+    """Yields the objects of a JSON list; one object alone is one row, or holds such lists whose objects fit better."""
     text = path.read_bytes().decode(encoding, "surrogateescape")
     try:
         content = text.encode("utf-8")
@@ -192,6 +213,12 @@ def _json(path: Path, encoding: str) -> Iterator[tuple[int, dict | Fault]]:
     value = json_or_fault(content)
     if isinstance(value, Fault):
         raise BadInput(f"{path}: {value.code} at {value.detail}")
+    if isinstance(value, dict):
+        inner = {
+            key: rows for key, rows in value.items() if isinstance(rows, list) and rows and isinstance(rows[0], dict)
+        }
+        if inner and all(fits([*rows[0]]) > fits([*value]) for rows in inner.values()):
+            value = inner[_named(str(path), [*inner], layout)]
     for number, item in enumerate(value if isinstance(value, list) else [value], 1):
         yield number, _object(item)
 

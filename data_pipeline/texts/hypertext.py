@@ -8,8 +8,8 @@ from data_pipeline.texts.text import join_lines
 HEADINGS = ("h1", "h2", "h3")
 # What goes on within a line; every other element begins and ends a paragraph (HTML, "phrasing content").
 _INLINE = frozenset(
-    "a abbr acronym b basefont bdi bdo big cite code data del dfn em font i ins kbd label mark nobr q rb rbc rtc ruby s"
-    " samp small span strike strong sub sup time tt u var wbr".split()
+    "a abbr acronym b basefont bdi bdo big cite code data del dfn em font i img ins kbd label mark nobr q rb rbc rtc"
+    " ruby s samp small span strike strong sub sup time tt u var wbr".split()
 )
 _READING = ("rt", "rp")  # how a character is read, beside it
 _WITHOUT_TEXT = frozenset(("head", "script", "style", "template", "noscript", *_READING))

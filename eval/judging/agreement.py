@@ -85,8 +85,9 @@ def levelled(table: "NDArray") -> "NDArray":
     """Returns the table without each rater's own level: their mean is taken off, so that only order is left."""
     import numpy
 
-    with numpy.errstate(invalid="ignore"):
-        return table - numpy.nanmean(table, axis=0)
+    rated = ~numpy.isnan(table)
+    with numpy.errstate(invalid="ignore"):  # of a rater without ratings
+        return table - numpy.where(rated, table, 0.0).sum(axis=0) / rated.sum(axis=0)
 
 
 def bias(values: Sequence[float], against: Sequence[float]) -> tuple[float | None, Interval | None]:

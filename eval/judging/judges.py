@@ -10,8 +10,9 @@ from pathlib import Path
 
 from data_pipeline import llm
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Response
+from data_pipeline.records import REFUSED, Response
 from eval.contract import Answered, Benchmark, Item, Judge, Judgement, Scoring, Vote, judge_calls
+from eval.judging.asking import Whom, asker, known
 from eval.judging.votes import combined
 from eval.metrics import answer_part
 
@@ -22,7 +23,7 @@ ATTEMPTS = 2  # at a reply that can be read, one a run; ours
 class Panel:
     """Whom to ask, and how often each about the same."""
 
-    servers: Mapping[str, llm.Server] = field(default_factory=dict)
+    servers: Mapping[str, Whom] = field(default_factory=dict)
     repeats: int = 1
 
     @property
@@ -46,7 +47,7 @@ class _Place:
         params = {**self.call.params, "seed": seed + self.repeat + 1000 * attempt}
         number = self.sample + 10_000 * (self.repeat + 1000 * attempt)  # no two requests of one are equal
         messages = self.call.messages(self.item, self.answer)
-        return llm.Request(step, self.item.id, number, messages, params, self.call.shape)
+        return llm.Request(f"{step}/{self.call.scores[0]}", self.item.id, number, messages, params, self.call.shape)
 
 
 def ask_judges(
@@ -101,7 +102,7 @@ class _Asked:
 
 
 def _replies(
-    benchmark: Benchmark, places: Sequence[_Place], server: llm.Server, ledger: Path, title: tuple[str, str, int]
+    benchmark: Benchmark, places: Sequence[_Place], server: Whom, ledger: Path, title: tuple[str, str, int]
 ) -> list[_Asked]:
     """Returns what came of each. What the ledger holds is read first: what could not be read there is asked as a new
     request, one in every run.
@@ -112,17 +113,19 @@ def _replies(
     for attempt in range(ATTEMPTS):
         requests = [places[n].request(f"judge/{name}", seed, attempt) for n in left]
         unread = []
-        for n, request, known in zip(left, requests, llm.stored(server, requests, ledger), strict=True):
-            if known is None:
+        for n, request, reply in zip(left, requests, known(server, requests, ledger), strict=True):
+            if reply is None:
                 asked.append((n, attempt, request))
             else:
-                replies[n].take(known, again=False)
-                unread += [n] if _vote(benchmark, places[n], judge, known).state != "read" else []
+                replies[n].take(reply, again=False)
+                unread += [n] if _vote(benchmark, places[n], judge, reply).state != "read" else []
         left = unread
-    fresh = llm.run_all(server, [request for *_, request in asked], ledger, f"judging {name}: {judge}") if asked else []
+    ask = asker(server, ledger, f"judging {name}: {judge}")
+    fresh = ask([request for *_, request in asked]) if asked else []
+    last = ATTEMPTS if isinstance(server, llm.Server) else 1  # a recorded reply stays what it is
     for (n, attempt, _), reply in zip(asked, fresh, strict=True):
         state = _vote(benchmark, places[n], judge, reply).state
-        replies[n].take(reply, state == "failed" or state != "read" and attempt + 1 < ATTEMPTS)
+        replies[n].take(reply, state == "failed" or state != "read" and attempt + 1 < last)
     return replies
 
 
@@ -131,7 +134,7 @@ def _vote(benchmark: Benchmark, place: _Place, judge: str, reply: Response) -> V
     scores: dict[str, float | None] = dict.fromkeys(call.scores)
     if reply.finish == "failed":
         return Vote(judge, place.repeat, scores, "failed")
-    if reply.finish == "content_filter":
+    if reply.finish in ("content_filter", REFUSED):
         return Vote(judge, place.repeat, scores, "refused")
     scores = read_reply(benchmark, call, reply.text)
     if any(value is None and not scores.get(f"{name}_unsure") for name, value in scores.items()):

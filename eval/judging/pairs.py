@@ -36,6 +36,7 @@ class Pair:
     item: str
     systems: tuple[str, str]
     replies: tuple[str, str]
+    whole: bool = False  # the replies are records of whole sessions with one client
 
     @property
     def id(self) -> str:
@@ -61,11 +62,13 @@ class Outcome:
 
 
 def pairs_of(
-    histories: Mapping[str, tuple[tuple[str, str], ...]], replies: Mapping[str, Mapping[str, str]]
+    histories: Mapping[str, tuple[tuple[str, str], ...]],
+    replies: Mapping[str, Mapping[str, str]],
+    whole: bool = False,
 ) -> list[Pair]:
     """Returns the pairs of all systems; `replies` are {system: {item: text}}, and a text that is empty is left out."""
     return [
-        Pair(history, item, (a, b), (replies[a][item], replies[b][item]))
+        Pair(history, item, (a, b), (replies[a][item], replies[b][item]), whole)
         for item, history in histories.items()
         for a, b in combinations(replies, 2)
         if replies[a].get(item) and replies[b].get(item)
@@ -84,7 +87,8 @@ class Verdict(BaseModel, extra="forbid"):
 def _messages(item: Item, second: str) -> list[dict]:
     history = item.facts["history"]
     language = "zh" if _CHINESE.search(history[-1][1]) else "en"
-    text = render_file(PROMPTS / f"pair.{language}.jinja", history=history, a=item.facts["reply"], b=second)
+    shown = {"history": history, "a": item.facts["reply"], "b": second, "whole": item.facts["whole"]}
+    text = render_file(PROMPTS / f"pair.{language}.jinja", **shown)
     return [{"role": "user", "content": text}]
 
 
@@ -121,7 +125,7 @@ def judge_pairs(
     answered = []
     for pair, swap in shown:
         first, second = pair.replies[::-1] if swap else pair.replies
-        facts = {"history": pair.history, "reply": first}
+        facts = {"history": pair.history, "reply": first, "whole": pair.whole}
         item = Item(Dialogue(f"{pair.id}/{'swapped' if swap else 'straight'}", "pairs", []), "pairs", facts=facts)
         answered.append(Answered(item, [Response(second, "stop", 0)], [], None))
     judged, again = ask_judges(PAIRS, answered, panel, ledger, f"pairs/{name}", scoring)

@@ -5,7 +5,7 @@ them is: the judges that happen to be there may be the lenient ones.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -33,13 +33,16 @@ def combined(votes: Sequence[Vote]) -> Judgement:
     return Judgement(scores, bool(votes) and all(vote.state == "failed" for vote in votes), tuple(votes))
 
 
-def by_judge(answered: Sequence[Answered], scoring: Scoring) -> dict[str, dict[str, Any]]:
-    """Returns of every judge COUNTS and "means" with intervals; a quote is found where the response holds it, blanks
-    apart.
+def by_judge(
+    answered: Sequence[Answered], scoring: Scoring, shown: Callable[[str], str] = str
+) -> dict[str, dict[str, Any]]:
+    """Returns of every judge COUNTS and "means" with intervals; a quote is found where the response, as it is `shown`,
+    holds it, blanks apart.
     """
     figures: dict[str, dict[str, Any]] = {}
     values: dict[tuple[str, str], dict[str, list[float]]] = {}  # (judge, score) -> {item: votes}
     for one, text, judgement in _judged(answered, scoring):
+        words = _plain(shown(text))
         for vote in judgement.votes:
             counts = figures.setdefault(vote.judge, dict.fromkeys(COUNTS, 0))
             counts["votes"] += 1
@@ -50,7 +53,7 @@ def by_judge(answered: Sequence[Answered], scoring: Scoring) -> dict[str, dict[s
                 continue
             counts["without_quote"] += not vote.quotes
             counts["quotes"] += len(vote.quotes)
-            counts["quotes_found"] += sum(_plain(quote) in _plain(text) for quote in vote.quotes)
+            counts["quotes_found"] += sum(_plain(quote) in words for quote in vote.quotes)
             for name, value in vote.scores.items():
                 if value is not None:
                     values.setdefault((vote.judge, name), {}).setdefault(one.item.id, []).append(value)

@@ -206,6 +206,7 @@ def quote(key: str, value: str, multirun: bool = False) -> str:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    _refuse_twice(key, value)
     try:
         parsed = OverridesParser.create().parse_override(f"{key}={value}")
         if key == "run" and not multirun and not isinstance(parsed.value(), str):
@@ -220,6 +221,25 @@ def quote(key: str, value: str, multirun: bool = False) -> str:
         except yaml.YAMLError:
             pass  # a name that begins with a bracket
     return quoted(value)
+
+
+def _refuse_twice(key: str, value: str) -> None:
+    """Raises BadInput for a dictionary in which a name stands twice: Hydra would take the last one and say nothing."""
+    if not value.lstrip().startswith(("{", "[")):
+        return
+    try:
+        nodes = [yaml.compose(value, yaml.SafeLoader)]
+    except yaml.YAMLError:
+        return
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.MappingNode):
+            names = [name.value for name, _ in node.value if isinstance(name.value, str)]
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise BadInput(f"{key}: {twice} stands twice in {value}; give each a name of its own")
+            nodes += [inner for _, inner in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += node.value
 
 
 def _in_hydras_grammar(value: object) -> str:

@@ -1,7 +1,8 @@
 """Composes a stage's configuration from launch/conf, the recipe, the hardware and the command line, and is strict.
 
 A key that neither we nor the framework know is an error, wherever it stands; a key that LLaMA-Factory knows may be
-given although the recipe does not list it. Composing imports no framework: verl's own YAML is read from its folder.
+given although the recipe does not list it, and each of its keys is held to the values that it takes. Composing imports
+no framework: verl's own YAML is read from its folder.
 """
 
 import re
@@ -17,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from data_pipeline.errors import BadInput, did_you_mean, first_fault
-from launch.cli import arithmetic, moved  # noqa: F401  (the resolvers of arithmetic)
+from launch.cli import arithmetic, moved, recipe_files  # noqa: F401  (the resolvers of arithmetic)
 from launch.cli.arguments import RECIPES, Command, Stage, plain_keys
 from launch.frameworks import llama_factory, verl
 
@@ -38,6 +39,12 @@ OPEN_KEYS = (
     "synthesis",
 )
 REPLACED = ("selectors", "dialogues")  # given as a whole they take the recipe's place; `selectors.NAME.model=` joins it
+# What may stand where a key of verl's or ours has a default of this type: a number may be of either kind
+LIKE_DEFAULT: dict[type, tuple[str, tuple[type, ...]]] = {
+    bool: ("true or false", (bool,)),
+    int: ("a number", (int, float)),
+    float: ("a number", (int, float)),
+}
 UNUSED = ("reward.reward_model.", "critic.", "distillation.")  # parts of verl that GRPO with a rule reward never reads
 
 Keys = TypeVar("Keys", bound=BaseModel)
@@ -115,7 +122,23 @@ def compose_stage(stage: Stage, command: Command) -> DictConfig:
         moved.check_value(key, value)
         if value == "???" and not key.startswith(UNUSED):
             raise BadInput(f"{key} has no value: say {key}=... or set it in the recipe")
+    if stage.base_model_key:  # a framework's, which compares no value with what it takes
+        with recipe_files.named(command, stage.name):
+            _check_values(stage, reference, config)
     return config
+
+
+def _check_values(stage: Stage, reference: DictConfig, config: DictConfig) -> None:
+    """Raises BadInput for a value that LLaMA-Factory's key does not take, or that is unlike the default of another."""
+    theirs = llama_factory.keys() if stage.name == "sft" else {}
+    for key, value in as_dict(config).items():
+        if key in theirs:
+            llama_factory.check_value(key, value)
+    defaults = {key: value for key, value in _leaves(reference) if key not in theirs}
+    for key, value in _leaves(config):
+        told, kinds = LIKE_DEFAULT.get(type(defaults.get(key)), ("", ()))
+        if kinds and value is not None and type(value) not in kinds:
+            raise BadInput(f"{key}={value}: expected {told}, as its default {defaults[key]}")
 
 
 def reference_of(stage: Stage) -> DictConfig:
@@ -135,7 +158,7 @@ def reference_of(stage: Stage) -> DictConfig:
 def _refuse_unknown(stage: Stage, reference: DictConfig, config: DictConfig, added: list[str]) -> None:
     """Raises BadInput for keys that the stage does not have, and for a value where it has a dictionary."""
     explicit = {re.sub(r"^\++", "", a).split("=", 1)[0] for a in added}
-    keys = llama_factory.keys() if stage.name == "sft" else []
+    keys = llama_factory.keys() if stage.name == "sft" else {}
     known, open_places = dict(_leaves(reference, containers=True)), _open_places(reference)
     for key, value in _leaves(config, containers=True):
         if known.get(key) is dict and value is not dict and value is not None:

@@ -1,4 +1,4 @@
-"""What LLaMA-Factory is to us: its trainer, the keys that it accepts, and the logs that it writes.
+"""What LLaMA-Factory is to us: its trainer, the keys and values that it accepts, and the logs that it writes.
 
 python -m launch.frameworks.llama_factory runs/NAME/sft/llama_factory.yaml   # as launch/sft.py starts it
 python -m launch.frameworks.llama_factory --help                             # its keys, each with what it does
@@ -10,12 +10,26 @@ import importlib.machinery
 import json
 import sys
 import types
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from data_pipeline.errors import BadInput, did_you_mean
+
 BASE_MODEL = "model_name_or_path"  # how it spells base_model
 KEYS = Path(__file__).parent.parent / "conf" / "llama_factory_keys.txt"
+KINDS: dict[str, tuple[type, str]] = {  # of values, each with how it is told
+    "bool": (bool, "true or false"),
+    "int": (int, "a whole number"),
+    "float": (float, "a number"),
+    "str": (str, "a text"),
+    "list": (list, "a list"),
+    "dict": (dict, "a dictionary"),
+    "none": (types.NoneType, "null"),
+}
+SHOWN = 20  # so many texts are told in a message
 
 
 def without_torchaudio() -> None:
@@ -47,19 +61,71 @@ def meet_on_the_cpu(file: Path) -> None:
         deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)
 
 
-def keys() -> list[str]:
-    """Returns the keys that the pinned LLaMA-Factory accepts, without importing it."""
-    return KEYS.read_text(encoding="utf-8").split()
+@cache
+def keys() -> dict[str, list[str]]:
+    """Returns {key: what it accepts} of the pinned LLaMA-Factory, without importing it: names of KINDS, and `=TEXT` for
+    each text where only some are accepted.
+    """
+    lines = (line.split(": ", 1) for line in KEYS.read_text(encoding="utf-8").splitlines())
+    return {key: accepted.split(" | ") for key, accepted in lines}
 
 
-def accepted_keys() -> list[str]:
-    """Returns the sorted keys of LLaMA-Factory's training YAML, from its own dataclasses."""
+def check_value(key: str, value: Any) -> None:
+    """Raises BadInput for a value that LLaMA-Factory's annotation of the key does not hold.
+
+    LLaMA-Factory compares none of them itself: a wrong one ends in a traceback after the model's files are read, or, as
+    a text where a truth value belongs, is trained with.
+    """
+    accepted = keys()[key]
+    texts = [one[1:] for one in accepted if one.startswith("=")]
+    kinds = [one for one in accepted if one in KINDS]
+    of_kinds = tuple(KINDS[kind][0] for kind in kinds)
+    if type(value) in of_kinds or (type(value) is int and "float" in kinds) or value in texts:
+        return
+    if len(texts) > SHOWN:
+        told = f"one of {len(texts)} names, which stand in launch/conf/{KEYS.name}"
+    else:
+        told = ", ".join([*texts, *(KINDS[kind][1] for kind in kinds)])
+    if "str" in kinds and isinstance(value, int | float):
+        told += f"; as a text it is {key}=\"'{value}'\""
+    raise BadInput(f"{key}={value}: LLaMA-Factory takes {told}{did_you_mean(str(value), texts)}")
+
+
+def accepted_keys() -> dict[str, list[str]]:
+    """Returns what `keys` reads, sorted, from LLaMA-Factory's own dataclasses."""
     import dataclasses
+    import typing
 
     without_torchaudio()
+    from llamafactory.data.template import TEMPLATES
     from llamafactory.hparams import parser
 
-    return sorted({f.name for arguments in parser._TRAIN_ARGS for f in dataclasses.fields(arguments) if f.init})
+    found = {}
+    for arguments in parser._TRAIN_ARGS:
+        hints = typing.get_type_hints(arguments)
+        for field in (field for field in dataclasses.fields(arguments) if field.init):
+            texts = TEMPLATES if field.name == "template" else field.metadata.get("choices")
+            found[field.name] = _accepted(hints[field.name], texts)
+    return dict(sorted(found.items()))
+
+
+def _accepted(hint: Any, texts: Any) -> list[str]:
+    """Returns what an annotation holds, as `keys` says it; `texts` are the only ones of a field that names them."""
+    import enum
+    import typing
+
+    parts = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else [hint]
+    only = [f"={text}" for text in texts or ()]
+    kinds = set()
+    for part in parts:
+        origin = typing.get_origin(part) or part
+        if origin is typing.Literal:
+            only += [f"={text}" for text in typing.get_args(part)]
+        elif isinstance(origin, type) and issubclass(origin, enum.Enum):
+            only += [f"={member.value}" for member in origin]
+        else:
+            kinds.add("none" if origin is types.NoneType else origin.__name__)
+    return sorted(only) + [kind for kind in KINDS if kind in kinds and not (kind == "str" and only)]
 
 
 def progress(output: Path) -> tuple[int, int | None, str]:
@@ -110,7 +176,8 @@ def _log(output: Path) -> list[dict]:
 
 def _main(argv: list[str]) -> None:
     if argv == ["keys"]:
-        KEYS.write_text("\n".join(accepted_keys()) + "\n", encoding="utf-8")
+        lines = (f"{key}: {' | '.join(accepted)}\n" for key, accepted in accepted_keys().items())
+        KEYS.write_text("".join(lines), encoding="utf-8")
         return
     without_torchaudio()
     if argv and Path(argv[0]).is_file():

@@ -4,6 +4,7 @@ python -m launch.frameworks.vllm serve MODEL --FLAG VALUE ...    # vLLM's own pa
 """
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from data_pipeline.errors import BadInput, did_you_mean
+
+CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # vLLM 0.28, v1/attention/backends/cpu_attn.py
 
 
 def is_installed() -> bool:
@@ -32,6 +35,22 @@ def check_installed(key: str, cpu: bool) -> None:
         raise BadInput(
             f"{key}: the vLLM here ({version('vllm')}) is built for GPUs; make an environment for this: "
             "VENV=.venv-cpu bash launch/install.sh cpu vllm"
+        )
+
+
+def check_heads(model: str, key: str) -> None:
+    """Raises BadInput, opening with `key`, for a model folder whose heads vLLM cannot take without a GPU: it would come
+    up, and end at the first request.
+    """
+    config = Path(model, "config.json")
+    described = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    if not described.get("num_attention_heads"):
+        return
+    size = described.get("head_dim") or described["hidden_size"] // described["num_attention_heads"]
+    if size not in CPU_HEADS:
+        raise BadInput(
+            f"{key}={model}: its heads have {size} dimensions, and vLLM without a GPU takes "
+            f"{', '.join(map(str, CPU_HEADS))}; hardware=cpu and engine=transformers take any"
         )
 
 

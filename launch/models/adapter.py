@@ -27,7 +27,7 @@ def check_whole(model: str, key: str) -> None:
     if (Path(model) / CONFIG).is_file():
         raise BadInput(
             f"{key}={model}: holds a LoRA adapter ({CONFIG}), and a whole model is wanted; fold it into its base, "
-            f"`python -m launch.models.adapter {model} NEW_FOLDER`, and say {key}=NEW_FOLDER"
+            f"`python -m launch.models.adapter {model} NEW_FOLDER`, and say base_model=NEW_FOLDER"
         )
 
 

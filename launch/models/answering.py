@@ -18,9 +18,9 @@ TIMEOUT = 1800  # seconds for a whole answer, as recipes/llm/vllm.yaml
 
 
 def engine_of(asked: EvalSettings) -> str:
-    """Returns "endpoint", "vllm" or "transformers"; raises BadInput for vLLM where it is not, and flags without it."""
-    if asked.endpoint:
-        return "endpoint"
+    """Returns "vllm" or "transformers", for models that no server is named for; raises BadInput for vLLM where it is
+    not, and for flags without it.
+    """
     engine = asked.engine if asked.engine != "auto" else "vllm" if vllm.is_installed() else "transformers"
     if engine == "vllm":
         vllm.check_installed("engine=vllm", cpu=not arguments.count_gpus())
@@ -54,7 +54,7 @@ def answering(
         def generate(name: str) -> Generate:
             if engine == "transformers":
                 return in_process(asked, path, name)
-            return lambda *what: from_server(asked, asked.endpoint or started(), ledger, name)(*what)
+            return lambda *what: from_server(asked, asked.endpoints.get(checkpoint) or started(), ledger, name)(*what)
 
         yield generate
 

@@ -35,7 +35,7 @@ def find_models(run: str, base_model: str | None, checkpoint: str) -> dict[str, 
     for name in wanted:
         if not known[name]:
             raise BadInput(f"run {run} has no checkpoint={name}; {makes[name]}")
-        check_model(known[name], f"checkpoint {name}")
+        check_model(known[name], "base_model" if name == "base" and base_model else f"checkpoint {name}")
     if not wanted:
         raise BadInput(f"run {run} has no model yet; {makes['sft']}, or base_model=ID, or endpoint.base_url=URL")
     return {name: known[name] for name in wanted}

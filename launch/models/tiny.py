@@ -20,7 +20,8 @@ RANDOM = "random"  # as a base_model: the tiny model of this module
 LARGE = {"vocab_size": 600, "unused_tokens": 151_063, "spare_rows": 399, "hidden_size": 896, "intermediate_size": 4864,
          "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
          "max_position_embeddings": 32768, "tie_word_embeddings": False}  # fmt: skip
-SMALL = {"vocab_size": 600, "unused_tokens": 1000, "spare_rows": 62, "hidden_size": 64, "intermediate_size": 128,
+# heads of 32, the smallest that vLLM takes on a CPU
+SMALL = {"vocab_size": 600, "unused_tokens": 1000, "spare_rows": 62, "hidden_size": 128, "intermediate_size": 256,
          "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2,
          "max_position_embeddings": 4096, "tie_word_embeddings": False}  # fmt: skip
 CHAT_TEMPLATES = Path(__file__).parent.parent / "chat_templates"

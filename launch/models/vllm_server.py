@@ -98,6 +98,7 @@ def serving(model: str, name: str, given: Mapping[str, Any], log: Path) -> Itera
     """
     if vllm.is_for_cpu():
         check_memory(model, "model")
+        vllm.check_heads(model, "model")
     with socket.socket() as free:
         free.bind((HOST, 0))
         port = free.getsockname()[1]

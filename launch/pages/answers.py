@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from eval import report, responses
+from eval.contract import find_benchmark
+from eval.figures import Measured
 from eval.responses import Row
 from launch.running.folder import RUNS
 from launch.running.lines import Lines, find_id, lines_of
@@ -47,6 +49,17 @@ def of_set(name: str) -> list[Stored]:
         except (ValueError, OSError):
             continue  # of another version: its own page says so
     return found
+
+
+def shown_by(one: Stored) -> report.ShownBy:
+    """Returns how the responses of a file are shown: as its benchmark has people read them."""
+    file = one.path.parent / "metrics.json"
+    try:
+        measured = Measured.read(file)
+        benchmark = find_benchmark(measured.sets[one.set][one.checkpoint].benchmark, "benchmark")
+    except (OSError, KeyError, ValueError):
+        return report.ShownBy()  # it is not scored yet
+    return report.ShownBy(benchmark.shown)
 
 
 @dataclass(frozen=True)

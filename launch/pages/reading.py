@@ -5,7 +5,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from eval.report import as_shown
 from launch.cli.arguments import check_run_name
 from launch.pages import answers, run_page, side_by_side
 from launch.pages.rendering import page, streamed
@@ -114,10 +113,10 @@ def responses(request: Request, name: str, checkpoint: str = "", set: str = "", 
         return page(request, "responses.html.jinja", run=name, tab="Responses", at=None, there=there)
     wanted = answers.Filter(given.get("verdict", ""), given.get("subject", ""), given.get("cell", ""),
                             given.get("cut") == "1", given.get("differ") == "1", given.get("q", ""))  # fmt: skip
-    about = answers.overview(at.path)
+    about, shown = answers.overview(at.path), answers.shown_by(at)
     found, following, total = answers.chosen(at.path, wanted, max(0, first), ANSWERS)
     return page(request, "responses.html.jinja", run=name, tab="Responses", at=at, there=there, wanted=wanted,
-                about=about, found=[(number, row, as_shown(row, at.checkpoint)) for number, row in found],
+                about=about, found=[(number, row, shown(at.checkpoint, row)) for number, row in found],
                 total=total, first=first, following=following, verdicts=answers.VERDICTS)  # fmt: skip
 
 
@@ -131,7 +130,9 @@ def response(request: Request, name: str, set: str, id: str, other: str = "") ->
     if not shown:
         raise HTTPException(404, f"{id}: no response to such an item in set {set} of run {name}")
     first = shown[0][1]
-    beside = [(one, row, as_shown(row, one.checkpoint if one.run == name else one.name, None)) for one, row in shown]
+    beside = [
+        (one, row, answers.shown_by(one)(one.checkpoint if one.run == name else one.name, row)) for one, row in shown
+    ]
     at = trail.last_version(known(name).path / "data", id)
     return page(request, "response.html.jinja", run=name, tab="Responses", set=set, id=id, first=first, beside=beside,
                 others=others, other=other, in_data=at is not None)  # fmt: skip

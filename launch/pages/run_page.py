@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,14 +126,12 @@ def evaluation(run: Run, with_samples: bool) -> tuple[list[report.Section], list
     if not (folder / "metrics.json").is_file():
         return [], []
     measured = Measured.read(folder / "metrics.json")
-    sections = report.page(run.name, measured, {}, _judged(folder)).sections
-    samples = []
+    rows = {}
     for name, results in measured.sets.items() if with_samples else ():
         files = {c: folder / responses.file_name(c, name) for c in results}
-        rows = {c: responses.read_rows(file) for c, file in files.items() if file.is_file()}
-        samples += [
-            report.Samples(f"{name}: {one.title}", one.verdict, one.count, one.rows) for one in report.samples(rows)
-        ]
+        rows |= {(c, name): responses.read_rows(file) for c, file in files.items() if file.is_file()}
+    sections = report.page(run.name, measured, rows, _judged(folder)).sections
+    samples = [replace(one, title=f"{section.title}: {one.title}") for section in sections for one in section.samples]
     return sections, samples
 
 

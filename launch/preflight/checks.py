@@ -178,6 +178,7 @@ def check_inputs(settings: dict[str, Any], prefix: str = "") -> None:
 def check_defines(file: Path, name: str, key: str) -> None:
     """Raises BadInput unless the Python file defines or imports the function `name`; runs nothing of it."""
     tree, defined = python_tree(file, f"{key}.path"), set()
+    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             defined.add(node.name)
@@ -186,5 +187,7 @@ def check_defines(file: Path, name: str, key: str) -> None:
         elif isinstance(node, ast.Assign):
             defined |= {target.id for target in node.targets if isinstance(target, ast.Name)}
     if name not in defined:
-        there = sorted(word for word in defined if not word.startswith("_"))
-        raise BadInput(f"{key}.name={name}: {file} defines {', '.join(there) or 'nothing'}{did_you_mean(name, there)}")
+        there = sorted(word for word in functions if not word.startswith("_"))
+        raise BadInput(
+            f"{key}.name={name}: {file} has {', '.join(there) or 'no function'}{did_you_mean(name, [*there, *defined])}"
+        )

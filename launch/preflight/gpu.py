@@ -27,7 +27,13 @@ ATTENTION = {
     "flash_attention_3": "flash-attn-3",
     "flash_attention_4": "flash-attn-4",
     "fa2": "flash-attn",
+    "fa3": "flash-attn-3",
 }
+
+# Those that no lock has and install.sh adds: what its FLASH_ATTN_WHEEL= names. Later builds of FlashAttention 4 want
+# another nvidia-cutlass-dsl than vLLM 0.24 does.
+ADDED = {"flash-attn": "FILE_OR_URL", "flash-attn-4": "flash-attn-4==4.0.0b16"}
+HOPPER = 9.0  # compute capability; FlashAttention 4 has no backward pass below (flash_attn/cute/interface.py)
 
 
 def ask_nvidia_smi(what: str) -> list[str]:
@@ -92,11 +98,19 @@ def check_compiler() -> None:
 
 
 def check_attention(name: str | None, key: str, cure: str) -> None:
-    """Raises BadInput for an attention whose package is not installed; the frameworks fail late, or take another."""
+    """Raises BadInput for an attention whose package is not installed, or whose backward pass these cards lack; the
+    frameworks fail late, or take another.
+    """
     package = ATTENTION.get(name or "")
     if package is not None and not installed(package):
-        wheel = ", or FLASH_ATTN_WHEEL=FILE_OR_URL bash launch/install.sh gpu" if package == "flash-attn" else ""
+        wheel = f", or FLASH_ATTN_WHEEL={ADDED[package]} bash launch/install.sh gpu" if package in ADDED else ""
         raise BadInput(f"{key}={name}: the package {package} is not installed; say {cure}{wheel}")
+    if package == "flash-attn-4" and (
+        older := [card for card in ask_nvidia_smi("compute_cap") if float(card) < HOPPER]
+    ):
+        raise BadInput(
+            f"{key}={name}: trains on Hopper and newer, and a card here has compute capability {older[0]}; say {cure}"
+        )
 
 
 def installed(package: str) -> bool:

@@ -161,16 +161,16 @@ def what_fits(of: Callable[..., Memory], ways: Ways, card: int) -> str:
     return "what fits: " + "; or ".join(found) if found else "a smaller base_model= fits, or cards with more memory"
 
 
-def gpu_notes(of: Callable[..., Memory], ways: Ways, gpus: list[int]) -> list[str]:
-    """Returns the estimate, and where it exceeds the smallest GPU a warning with what fits; raises BadInput when the
-    states alone do. Without a GPU here it is held against CARD, and told.
+def gpu_notes(of: Callable[..., Memory], ways: Ways, gpus: list[int], check: bool) -> list[str]:
+    """Returns the estimate, and where it exceeds the smallest GPU a warning with what fits; with `check` it raises
+    BadInput when the states alone do. Without a GPU here it is held against CARD, and told.
     """
     memory, card = of(), min(gpus, default=CARD)
     if memory.states + memory.activations <= card:
         return [memory.note()]
     told = f"the smallest GPU has {card / GIB:.0f} GiB" if gpus else f"a GPU of {card / GIB:.0f} GiB is too small"
     told += f"; {what_fits(of, ways, card)}"
-    if gpus and memory.states > card:
+    if check and gpus and memory.states > card:
         raise BadInput(f"{memory.note()}, and {told}")
     return [memory.note(), f"WARNING: {told}"]
 
@@ -208,7 +208,7 @@ def for_sft(config, model: str, steps: int | None, longest: int, check: bool) ->
             return sft_memory(model_shape, rows * longest, world, zero or 3 * (world > 1), lora, fused)
 
         ways = Ways("per_device_train_batch_size", rows, world, "finetuning_type=lora lora_rank=64")
-        notes += gpu_notes(of, ways, gpu_memory() if check else [])
+        notes += gpu_notes(of, ways, gpu_memory(), check)
     width = 2 if config.get("bf16") else 4
     needed = width * model_shape.parameters  # the model; an adapter's checkpoints are below 1 % of it
     if not lora:
@@ -246,8 +246,8 @@ def for_grpo(config, model: str, steps: int | None, longest: int, check: bool) -
 
         key = "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu"
         ways = Ways("" if actor.use_dynamic_bsz else key, rows, world, "actor_rollout_ref.model.lora_rank=64")
-        gpus = gpu_memory() if check else []
-        notes += gpu_notes(of, ways, gpus)
+        gpus = gpu_memory()
+        notes += gpu_notes(of, ways, gpus, check)
         fitting = most_tokens(partial(tokens, world=world, lora=lora), card := min(gpus, default=CARD))
         if not actor.use_dynamic_bsz and 0 < fitting < rows * longest:
             notes.append(

@@ -13,7 +13,7 @@ TRANSCRIPT = Path("chat/transcript.json")  # of the scripted conversation, in th
 def write(name: str, state: dict) -> dict:
     """Writes the summary from the manifests of the stages and `state` (seconds, peak memory); returns the
     summary: {"run", "seed", "install_s", "data", "sft", "seconds", "wall_s", "peak_rss_gib"}, and "grpo", "merge" and
-    "eval" of a demo with questions, or "chat" of one with dialogues.
+    "eval" of a demo with questions, or "chat" and "judged" of one with dialogues.
     """
     folder, installed = Path("runs") / name, Path(".venv/install_seconds")
     data, trained = (
@@ -77,7 +77,14 @@ def _conversation(folder: Path) -> dict:
     """Returns the parts of the summary of a demo that ends in a conversation."""
     turns = json.loads((folder / TRANSCRIPT).read_text(encoding="utf-8"))["messages"]
     replies = [turn for turn in turns if turn["role"] == "assistant"]
-    return {"chat": {"turns": len(replies), "well_formed": sum(map(well_formed, replies)), "messages": turns}}
+    parts = {"chat": {"turns": len(replies), "well_formed": sum(map(well_formed, replies)), "messages": turns}}
+    if (file := folder / "eval" / "metrics.json").is_file():
+        parts["judged"] = {
+            name: {"items": r.items, "missing": r.judge_missing, "means": {n: m.value for n, m in r.means.items()},
+                   "judges": {j: {n: m["value"] for n, m in of["means"].items()} for j, of in r.own["judges"].items()}}
+            for name, results in Measured.read(file).sets.items() for r in results.values() if "judges" in r.own
+        }  # fmt: skip
+    return parts
 
 
 def well_formed(turn: dict) -> bool:
@@ -105,6 +112,11 @@ def figures(summary: dict) -> list[tuple[str, str]]:
             ("dialogues made / left out / used", f"{d['in']} / {d['rejected']} / {d['dialogues']}"),
             *trained,
             ("counselor turns with a well-formed thought", f"{c['well_formed']} of {c['turns']}"),
+            *[
+                (f"{name}: hand-written verdicts, {judge}", ", ".join(f"{n} {v:.2f}" for n, v in means.items()))
+                for name, of in summary.get("judged", {}).items()
+                for judge, means in of["judges"].items()
+            ],
             cost,
         ]
     g, e = summary["grpo"], summary["eval"]

@@ -1,6 +1,6 @@
-"""Judges among themselves and against people, and models against one another in blind pairs.
+"""What stored evaluations say together: models by their scores and in blind pairs, judges against people.
 
-`python -m launch.eval agreement FILES` and `python -m launch.eval rank RUN/CHECKPOINT RUN/CHECKPOINT`.
+`python -m launch.eval compare RUN/CHECKPOINT RUN/CHECKPOINT`, `rank RUN/CHECKPOINT RUN/CHECKPOINT`, `agreement FILES`.
 """
 
 import csv
@@ -13,8 +13,10 @@ from pathlib import Path
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Fault, write_jsonl
 from data_pipeline.tables.rows import Layout, table_rows
-from eval import report
+from eval import report, responses
 from eval.contract import Table
+from eval.differences import differences
+from eval.figures import ACCURACY
 from eval.judging import comparison, pairs, ratings
 from eval.judging.pairs import Outcome, Pair
 from eval.settings import settings
@@ -47,6 +49,45 @@ def _rows(files: Sequence[str]) -> list[tuple[str, Mapping]]:
                 raise BadInput(f"{row.where}: {row.values.reason}")
             rows.append((row.where, row.values))
     return rows
+
+
+def compare(command: Command) -> None:
+    """`compare RUN[/CHECKPOINT] RUN[/CHECKPOINT]`: the paired difference on every set that both have answered."""
+    if len(command.positional) != 2 or command.words:
+        raise BadInput("compare takes two runs: python -m launch.eval compare RUN/CHECKPOINT RUN/CHECKPOINT")
+    (name_a, sets_a), (name_b, sets_b) = (answered(word) for word in command.positional)
+    common = [name for name in sets_a if name in sets_b]
+    if not common:
+        raise BadInput(f"{name_a} has answered {', '.join(sets_a)}, {name_b} {', '.join(sets_b)}: no set of both")
+    lines, notes = [], []
+    for name in common:
+        (path_a, a), (path_b, b) = sets_a[name], sets_b[name]
+        if a.fingerprint != b.fingerprint:
+            raise BadInput(f"set {name}: {path_a} and {path_b} answer different versions of the questions")
+        if a.version != b.version:
+            old = min((name_a, a), (name_b, b), key=lambda side: int(side[1].version))[0]
+            raise BadInput(
+                f"set {name}: {name_a} is scored by version {a.version} of the metrics, {name_b} by {b.version}, and "
+                f"their figures mean different things; evaluate {old} again under another run=NAME"
+            )
+        rows_a, rows_b = responses.read_rows(path_a), responses.read_rows(path_b)
+        of_set = differences(rows_a, rows_b, cells=True)
+        if a.judge != b.judge and any(d.score != ACCURACY for d in of_set):
+            notes.append(f"{name}: judged by {a.judge} and by {b.judge}, whose scores are not of one kind; left out")
+            of_set = [d for d in of_set if d.score == ACCURACY]
+        elif not of_set:
+            notes.append(f"{name}: no score that both have: no key, and no judge has judged both (judge.base_url)")
+        lines += [
+            [name if d.cell is None else f"  {d.cell}", d.score, str(d.items), d.told(d.before, False),
+             d.told(d.after, False), d.told(d.gain), d.interval, d.verdict]
+            for d in of_set
+        ]  # fmt: skip
+    if not lines:
+        raise BadInput(f"{name_a} and {name_b} cannot be compared; {'; '.join(notes)}")
+    head = ("set", "score", "items", name_a, name_b, "difference", "95 % interval", "")
+    print_table(f"{name_b} against {name_a}", head, lines)
+    for note in notes:
+        console.print(f"  {note}", markup=False)
 
 
 def rank(command: Command) -> None:

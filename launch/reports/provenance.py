@@ -82,8 +82,11 @@ def sources_table(origins: list[Origin]) -> Table:
 
 
 def models_table(costs: list[dict]) -> Table:
-    keys = ("step", "model", "calls", "failures", "prompt_tokens", "completion_tokens", "cost")
-    return Table("models, by the step that asked them", keys, [[str(c[k]) for k in keys] for c in costs])
+    """Returns the models that were asked, under which names they answered, and what that took."""
+    keys = ("step", "model", "served", "calls", "failures", "prompt_tokens", "completion_tokens", "cost")
+    head = ("asked by", "model asked for", "the server answered as", *keys[3:])
+    rows = [[str(c[k]).replace(",", ", ") if k == "served" else str(c[k]) for k in keys] for c in costs]
+    return Table("models, and what their calls took", head, rows)
 
 
 def prompts_table(rows: Iterable[Question | Dialogue], trained: list[str]) -> Table:

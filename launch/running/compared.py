@@ -47,21 +47,24 @@ def pairs_on(
     """Returns the pairs of the first replies of all; raises BadInput unless all have answered the same questions."""
     one = load_set(name, asked.sets[name], data)
     replies: dict[str, dict[str, str]] = {}
+    prefilled = asked.scoring_of(one.benchmark).think_prefilled
+
+    def shown(text: str) -> str:
+        return one.benchmark.shown(text) if text else ""
+
     for side, of in sides.items():
         file, about = of[name]
         if fingerprint(one.loaded.items) != about.fingerprint:
             raise BadInput(f"set {name}: {file} answers another version of the questions than {asked.run} has now")
         replies[side] = {
-            row.id: answer_part(
-                Response(row.response, row.finish, row.tokens, row.reasoning), asked.think_prefilled
-            )
+            row.id: shown(answer_part(Response(row.response, row.finish, row.tokens, row.reasoning), prefilled))
             for row in responses.read_rows(file) if row.sample == 0
         }  # fmt: skip
     histories = {
         item.id: tuple((m["role"], m["content"]) for m in one.benchmark.requests(item) if m["role"] != "system")
         for item in one.loaded.items
     }
-    made = pairs.pairs_of(histories, replies)
+    made = pairs.pairs_of(histories, replies, whole=one.benchmark.session is not None)
     if not made:
         raise BadInput(f"set {name}: no item that two of {', '.join(sides)} have answered")
     return made

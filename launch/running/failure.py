@@ -89,11 +89,15 @@ KNOWN = (
 )  # fmt: skip
 
 _CONTROL = re.compile(r"\x1b\[[0-9;]*m")
+# what Ray, torch and vLLM's logger put before a worker's line
 _WORKER = re.compile(
-    r"^(?:\([\w.:-]+ (?:pid|ip)=[^)]*\) |\[rank\d+\]: ?)+"
-)  # what Ray and torch put before a worker's line
-# of an exception that is shown below it
-_WRAPPER = re.compile(r"ray\.exceptions\.(RayTaskError\(|ActorDiedError: The actor died because of an error raised)")
+    r"^(?:\([\w.:-]+ (?:pid|ip)=[^)]*\) |\[rank\d+\]: ?|ERROR \d\d-\d\d \d\d:\d\d:\d\d \[[\w.]+:\d+\] )+"
+)
+# of an exception that is shown above or below it
+_WRAPPER = re.compile(
+    r"ray\.exceptions\.(RayTaskError\(|ActorDiedError: The actor died because of an error raised)"
+    r"|vllm\.v1\.engine\.exceptions\.EngineDeadError|RuntimeError: Worker failed with error "
+)
 _EXCEPTION = re.compile(r"([A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit))(?:\(\w+\))?(?::|$)")
 _FRAME = re.compile(r'\s+File "([^"]+)", line (\d+)')
 _NOT_OWN = (str(Path(os.__file__).parent), str(Path(__file__).parents[1]), "<")  # Python's library, and launch/

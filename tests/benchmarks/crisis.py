@@ -1,4 +1,5 @@
-"""How fast texts are read for a crisis, and how long a reply of 120,000 characters takes in the chat's gate (bar: 2 s).
+"""How fast texts are read for a crisis, how long a reply of 120,000 characters takes in the chat's gate (bar: 2 s), and
+how time grows with a text of one unit again and again (bar: four times the text in eight times the time, at most).
 
 python -m tests.benchmarks.crisis [SMILE_FOLDER]
 
@@ -15,6 +16,8 @@ from launch.conversation.session import Answer, Reader
 from launch.conversation.terminal import Terminal
 from tests.benchmarks import clean
 from tests.conftest import DATA
+
+UNITS = ("死", "不想", "我", "a", "k ", "想*", "wo bu ", "《", "，", "割自己", "1l", "\n", "自杀是", "'a", "-a", "(死)")
 
 
 class Silent(Terminal):
@@ -43,6 +46,17 @@ def main(folder: Path) -> None:
     started = time.process_time()
     CrisisGate(()).flags(reply)
     print(f"at once: {time.process_time() - started:.2f} s")
+    growth = {}
+    for unit in UNITS:  # a pattern that tries every length from every start would take minutes
+        crisis_flags(unit * 100)
+        taken = []
+        for size in (10_000, 40_000):
+            started = time.process_time()
+            crisis_flags(unit * (size // len(unit)))
+            taken.append(time.process_time() - started)
+        growth[unit] = taken[1] / taken[0]
+    worst = max(growth, key=growth.__getitem__)
+    print(f"four times as much of one unit: {growth[worst]:.1f} times the time at most, of {worst!r}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""How fast tables of questions are read (bar: 0.85 of the rate of an earlier version of this repository).
+"""How fast tables of questions, and dialogues, are read and exported (bar: 0.85 of an earlier version's rate).
 
 python -m tests.benchmarks.tables [CHECKOUT]
 
 The questions of CPsyExam, or without them our own samples many times over, each made another, as CSV with a column for
-each option, as JSONL with objects of options, and as Parquet. Processor time of whole processes' reading, after a first
-table that compiles the rules. With a CHECKOUT both versions read in turn, in ROUNDS pairs, and the ratio is that of
-their medians; texts are cleaned by this version alone where the earlier one did not.
+each option, as JSONL with objects of options, and as Parquet; and dialogues of
+SMILECHAT, or of our samples, as JSONL of messages. Processor time of whole processes' reading and of writing
+both training files, after a first table that compiles the rules. With a CHECKOUT both versions work in turn, in ROUNDS
+pairs, and the ratio is that of their medians. An earlier version that did not clean what tables hold is compared with
+this one with and without cleaning.
 """
 
 import csv
@@ -17,21 +19,38 @@ import sys
 import tempfile
 from pathlib import Path
 
-from data_pipeline.records import Question
+from data_pipeline.dialogues import messages
+from data_pipeline.records import Dialogue, Question
 from data_pipeline.sources import read
 from tests.conftest import DATA, REPOSITORY
 
 ROUNDS, FIRST, COUNT = 5, 300, 6000
-READ = """
-import sys, time
-from data_pipeline.sources import table
-columns = eval(sys.argv[3])
-first = list(table.read(sys.argv[1], columns))
+WORK = """
+import pathlib, sys, time
+from data_pipeline.export import llama_factory, verl
+from data_pipeline.sources import messages, table
+first, second, out, columns, options = *map(pathlib.Path, sys.argv[1:4]), eval(sys.argv[4]), eval(sys.argv[5])
+
+def read(path):
+    found = list(messages.read(path) if columns is None else table.read(path, columns, **options))
+    return found, [record for record in found if hasattr(record, "meta")]
+
+def write(rows):
+    if columns is None:
+        return llama_factory.write(out, [], rows)
+    llama_factory.write(out, rows)
+    if hasattr(verl, "question_rows"):
+        verl.write(out / "train.parquet", verl.question_rows(rows, "train"))
+    else:
+        verl.write(out / "train.parquet", rows, "train")
+
+write(read(first)[1])
 started = time.process_time()
-records = list(table.read(sys.argv[2], columns))
-taken = time.process_time() - started
-assert sum(hasattr(record, "stem") for record in records) > 0.9 * len(records), records[:3]
-print(taken, len(records))
+records, rows = read(second)
+done = time.process_time()
+write(rows)
+assert len(rows) > 0.9 * len(records), records[:3]
+print(done - started, time.process_time() - done, len(records))
 """
 
 
@@ -71,28 +90,61 @@ def write(folder: Path, name: str, rows: list[dict]) -> dict[str, tuple[Path, di
     return {kind: (file, {"options": list("ABCD")} if kind == "csv" else {}) for kind, file in files.items()}
 
 
-def rate(checkout: Path, first: Path, file: Path, columns: dict) -> float:
-    """Returns the rows a second of processor time that a process reads in the checkout."""
-    words = [sys.executable, "-c", READ, str(first), str(file), repr(columns)]
+def dialogues() -> list[dict]:
+    """Returns FIRST + COUNT dialogues as messages, no two alike."""
+    if (DATA / "smile").exists():
+        found = list(read("smilechat", DATA / "smile"))
+    else:
+        found = list(read("messages", REPOSITORY / "data_pipeline/samples/corpus/dialogues.jsonl"))
+    given = [messages(one.turns) for one in found if isinstance(one, Dialogue)]
+    draw, made = random.Random(0), []
+    while len(made) < FIRST + COUNT:
+        one, other = draw.choice(given), draw.choice(given)
+        made.append({"messages": [{**one[0], "content": other[0]["content"][:20] + one[0]["content"]}, *one[1:]]})
+    return made
+
+
+def write_dialogues(folder: Path, name: str, rows: list[dict]) -> Path:
+    """Writes the dialogues as JSONL; returns the file."""
+    file = folder / f"{name}.messages.jsonl"
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+def seconds(checkout: Path, first: Path, file: Path, columns: dict | None, options: dict) -> tuple[float, float]:
+    """Returns seconds of processor time a row, of reading and of exporting, of a process in the checkout."""
+    words = [sys.executable, "-c", WORK, str(first), str(file), str(file.parent), repr(columns), repr(options)]
     done = subprocess.run(words, cwd=checkout, capture_output=True, text=True, check=True, env={"PYTHONPATH": "."})
-    taken, count = done.stdout.split()
-    return int(count) / float(taken)
+    read, wrote, count = done.stdout.split()
+    return float(read) / int(count), float(wrote) / int(count)
 
 
 def main(earlier: Path | None) -> None:
+    ways = {"cleaned": (REPOSITORY, {}), "not cleaned": (REPOSITORY, {"clean": False})}
+    ways |= {"earlier": (earlier, {})} if earlier else {}
     with tempfile.TemporaryDirectory() as folder:
         rows = questions()
         firsts = write(Path(folder), "first", rows[:FIRST])
-        for kind, (file, columns) in write(Path(folder), "table", rows[FIRST:]).items():
-            ours, theirs = [], []
+        said = dialogues()
+        tables: dict[str, tuple[Path, dict | None]] = {**write(Path(folder), "table", rows[FIRST:])}
+        tables["messages"] = write_dialogues(Path(folder), "said", said[FIRST:]), None
+        firsts["messages"] = write_dialogues(Path(folder), "first", said[:FIRST]), {}
+        for kind, (file, columns) in tables.items():
+            taken = {name: [] for name in ways if columns is not None or name != "not cleaned"}
             for _ in range(ROUNDS):
-                ours.append(rate(REPOSITORY, firsts[kind][0], file, columns))
-                if earlier:
-                    theirs.append(rate(earlier, firsts[kind][0], file, columns))
-            told = f"{kind}: {statistics.median(ours):,.0f} rows a second of processor time"
-            if earlier:
-                told += f", {statistics.median(ours) / statistics.median(theirs):.2f} of the earlier version's rate"
-            print(told, flush=True)
+                for name in taken:
+                    checkout, options = ways[name]
+                    taken[name].append(seconds(checkout, firsts[kind][0], file, columns, options))
+            medians = {
+                name: [statistics.median(both) for both in zip(*pairs, strict=True)] for name, pairs in taken.items()
+            }
+            for name, (read, wrote) in medians.items():
+                told = f"{kind}, {name}: read {read * 1e6:.0f}, exported {wrote * 1e6:.0f} microseconds a row"
+                if earlier and name != "earlier":
+                    old_read, old_wrote = medians["earlier"]
+                    told += f"; of the earlier rate: reading {old_read / read:.2f}, exporting {old_wrote / wrote:.2f}, "
+                    told += f"both {(old_read + old_wrote) / (read + wrote):.2f}"
+                print(told, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_pipeline.encodings import decode, find_encoding, is_utf8, other_encoding
+from data_pipeline.encodings import decode, find_encoding, is_utf8, lost_characters, other_encoding
 from data_pipeline.records import Fault
 
 SIMPLE = "题干,选项\n下列属于感觉的是,视觉\n"
@@ -112,3 +112,34 @@ def test_an_encoding_that_is_given_is_taken_at_its_word(tmp_path):
     for content, told in ((TEXT.encode() * 50_000, True), (TEXT.encode()[:-2], False), (b"a\0b", False)):
         whole.write_bytes(content)
         assert is_utf8(whole) == told
+
+
+@pytest.mark.parametrize(
+    "garbled",
+    [
+        TEXT.encode().decode("gb18030", "ignore"),
+        TEXT.encode().decode("cp1252", "ignore"),
+        TEXT.encode().decode("latin-1"),
+        TEXT.encode("gb18030").decode("latin-1"),
+        f"读作{TEXT.encode('gbk').decode('cp1252', 'ignore')}",
+        "好\ufffd的",
+        "锟斤拷好",
+    ],
+)
+def test_texts_that_were_damaged_before_are_told(garbled):
+    assert isinstance(lost_characters(garbled), Fault)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT,
+        "繁體中文的心理學書籍，諮商師陪伴個案面對憂鬱與焦慮，這個過程並不容易。",
+        "日本語の心理学。感覚と知覚。これはテストです。",
+        "Ça a été très élevé, naïve façade – “déjà vu”, Ñandú, ÄÖÜ, 5 °C ± 2 µm",
+        "······每一天都一样。××××××",
+        "他姓涓，名浜，住在镇上，那里风景很好，大家都喜欢。",
+    ],
+)
+def test_texts_that_are_whole_are_not(text):
+    assert lost_characters(text) is None

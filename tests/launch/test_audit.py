@@ -41,8 +41,7 @@ GRPO_DRIFTS = {
     "actor_rollout_ref.rollout.n=10": "rollout_n",
     f"{ACTOR}.ppo_epochs=2": "ppo_epochs",
     "reward.custom_reward_function.path=null": "reward_function",
-    f"{ACTOR}.use_kl_loss=maybe": "FSDPActorConfig.use_kl_loss='maybe': expected bool",
-    f"{ACTOR}.kl_loss_coef=high": "FSDPActorConfig.kl_loss_coef='high': expected float",
+    "actor_rollout_ref.rollout.max_model_len=long": "RolloutConfig.max_model_len='long': expected int",
 }
 
 

@@ -114,8 +114,9 @@ def test_an_option_letter_beyond_the_options_and_a_repeated_id_are_rejects_with_
     ]
     assert [(r["where"], r["code"], r["detail"]) for r in rejects] == [
         (f"{path} row 2", "the answer names a letter beyond the options", "C of C, options A to B"),
-        (f"{path} row 4", "the id stands already", f"{path} row 1"),
-    ]
+        (f"{path} row 4", "the id stands already",
+         f"{path} row 1; columns: {{id: null}} numbers the rows where an id is of several"),
+    ]  # fmt: skip
     counts = json.loads(Path("runs", run_name, "data/manifest.json").read_text())["counts"]
     assert (counts["in"], counts["out"], counts["rejected"]) == (4, 2, 2)
     refused(data(run_name, path, "seed=5"), "seed: 42 -> 5", "run=NAME")
@@ -188,14 +189,19 @@ def copied(tmp_path, *rooms: str) -> Path:
     return tmp_path
 
 
-def test_a_recipe_without_a_seed(tmp_path):
+def test_a_recipe_without_a_seed_or_with_a_wrong_value(tmp_path):
     here = copied(tmp_path, "launch", "data_pipeline", "reward", "eval", "recipes")
     recipe = here / "recipes/psyche_r1/sft.yaml"
-    recipe.write_text(recipe.read_text().replace("seed: 42 # published", ""))
-    done = subprocess.run(
-        [sys.executable, "-m", "launch.sft", "hardware=gpu8", "dry_run=true"], cwd=here, capture_output=True, text=True
-    )
-    refused(done, "seed")
+    published = recipe.read_text()
+    line = [sys.executable, "-m", "launch.sft", "recipe=psyche_r1_lora", "hardware=gpu8", "dry_run=true"]
+    for change, told in (
+        (("seed: 42 # published", ""), "seed has no value"),
+        (("template: qwen #", "template: qwen25 #"), "template=qwen25: LLaMA-Factory takes one of 121 names"),
+    ):
+        recipe.write_text(published.replace(*change))
+        assert recipe.read_text() != published
+        said = refused(subprocess.run(line, cwd=here, capture_output=True, text=True), told)
+    assert "Did you mean qwen" in said and said.endswith("(recipes/psyche_r1/sft.yaml)\n")
 
 
 @pytest.mark.parametrize(

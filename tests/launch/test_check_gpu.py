@@ -34,7 +34,9 @@ def here(tmp_path, monkeypatch) -> Path:
 
 
 def checked(cards: int = 1) -> check_gpu.Check:
-    part = SimpleNamespace(actor=SimpleNamespace(ppo_micro_batch_size_per_gpu=20), rollout=SimpleNamespace(n=5))
+    part = SimpleNamespace(
+        actor=SimpleNamespace(ppo_micro_batch_size_per_gpu=20), rollout=SimpleNamespace(n=5, name="hf")
+    )
     config: Any = SimpleNamespace(trainer=SimpleNamespace(device="cpu"), cards=cards, actor_rollout_ref=part)
     return check_gpu.Check(config, ["hardware=cpu"])
 
@@ -190,6 +192,17 @@ def test_wrong_words_are_refused_before_anything_is_deleted():
     refused(launch("check_gpu", "hardware=tpu"), "hardware=tpu")
 
 
+@pytest.mark.parametrize(("build", "hardware"), [(None, "cpu"), ("0.28.0+cpu", "cpu_vllm"), ("0.24.0", "cpu")])
+def test_without_a_gpu_vllm_is_taken_where_it_is_built_for_that(build, hardware, monkeypatch):
+    monkeypatch.setattr(check_gpu.arguments, "count_gpus", lambda: 0)
+    monkeypatch.setattr(check_gpu.vllm, "is_installed", lambda: build is not None)
+    monkeypatch.setattr(check_gpu.vllm, "version", lambda name: build)
+    assert check_gpu.this_machine() == hardware
+    if build is None:
+        with pytest.raises(BadInput, match="hardware=cpu_vllm: vLLM is not installed here; .*install.sh cpu vllm"):
+            check_gpu.check(["hardware=cpu_vllm"])
+
+
 @pytest.mark.parametrize("cards", [1, 3, 8])
 def test_what_it_runs_on_gpus_composes_and_its_batches_divide(cards, here, monkeypatch):
     words = ["hardware=gpu", f"cards={cards}"]
@@ -215,9 +228,13 @@ def test_what_it_runs_on_gpus_composes_and_its_batches_divide(cards, here, monke
 
 
 @pytest.mark.slow
-def test_on_the_cpu_every_line_is_ok_or_not_tried():
+@pytest.mark.parametrize("words", [["hardware=cpu"], []], ids=["without vLLM", "as the machine is"])
+def test_on_the_cpu_every_line_is_ok_or_not_tried(words):
+    hardware = words[0].partition("=")[2] if words else check_gpu.this_machine()
+    if words == [] and hardware != "cpu_vllm":
+        pytest.skip("no vLLM for a CPU here: bash launch/install.sh cpu vllm")
     done = subprocess.run(
-        [sys.executable, "-m", "launch.check_gpu", "hardware=cpu"], capture_output=True, text=True, timeout=900
+        [sys.executable, "-m", "launch.check_gpu", *words], capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((check_gpu.FOLDER / "summary.json").read_text())
@@ -226,4 +243,7 @@ def test_on_the_cpu_every_line_is_ok_or_not_tried():
     assert [lines[name] for name in ("SFT", "GRPO", "merge", "server, ten questions")] == [OK] * 4
     assert summary["cards"] == 0 and summary["sft"]["tokens_per_s"] > 0 and "mfu" not in summary["sft"]
     assert summary["grpo"]["step_s"] > 0 and summary["eval"]["items"] == check_gpu.ITEMS
+    assert ("vLLM" in lines) == (hardware == "cpu")
+    served = next(line["told"] for line in summary["lines"] if line["name"] == "server, ten questions")
+    assert served.startswith("vllm: " if hardware == "cpu_vllm" else "transformers: ")
     shutil.rmtree(check_gpu.FOLDER)

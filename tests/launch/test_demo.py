@@ -1,6 +1,7 @@
 """How the demo hands its words to the stages."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -35,9 +36,9 @@ def test_a_word_of_no_stage_is_refused(word, message):
 
 def test_a_recipe_without_grpo_ends_in_a_conversation():
     _, by_stage = demo.parse(["recipe=psyllm_demo", "seed=3", "chat.temperature=0.3"])
-    assert list(by_stage) == ["data", "sft", "chat"]
+    assert list(by_stage) == ["data", "sft", "chat", "eval"]
     assert by_stage["chat"] == ["recipe=psyllm_demo", "seed=3", "run=psyllm_demo", "temperature=0.3"]
-    with pytest.raises(BadInput, match=r"stages: data, sft, chat"):
+    with pytest.raises(BadInput, match=r"stages: data, sft, chat, eval"):
         demo.parse(["recipe=psyllm_demo", "grpo.trainer.total_epochs=1"])
 
 
@@ -52,6 +53,15 @@ def test_the_dialogue_demo_trains_a_model_that_thinks_before_every_reply():
         assert summary["sft"]["loss_last"] < 1 < 5 < summary["sft"]["loss_first"]
         page = (folder / "report.html").read_text(encoding="utf-8")
         assert summary["chat"]["messages"][1]["content"][:10] in page and "<svg" in page
+        judged, report = summary["judged"]["cpsycoune"], (folder / "report.md").read_text(encoding="utf-8")
+        assert (
+            judged["missing"] == 0 and judged["judges"]["mild"]["safety"] == judged["judges"]["strict"]["safety"] == 1
+        )
+        assert judged["judges"]["mild"]["professionalism"] - judged["judges"]["strict"]["professionalism"] > 0.3
+        assert "which no model gave" in report and re.search(
+            r"\| mild \| strict \| professionalism \| 6 \| 0\.\d+", report
+        )
+        assert summary["judged"]["clients"]["items"] == 1 and "sessions ended by" in report
         again = subprocess.run(line, capture_output=True, text=True)
         assert again.returncode == 0 and "is there already" in again.stdout
     finally:

@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import shlex
+import shutil
+import subprocess
+import sys
 from functools import cache
 
 import pytest
@@ -10,9 +14,11 @@ from omegaconf import OmegaConf
 from data_pipeline.dialogues import messages
 from data_pipeline.export import llama_factory
 from data_pipeline.records import Dialogue, Turn
-from launch import template_check
+from launch import sft, template_check
+from launch.cli.arguments import SFT, parse
+from launch.cli.configuration import compose_stage
 from launch.models import local, tiny
-from tests.conftest import REPOSITORY, launch
+from tests.conftest import REPOSITORY, TABLE, launch
 
 TURNS = (1, 2, 5)
 SYSTEM = "你是一位心理咨询师。"
@@ -283,3 +289,24 @@ def test_a_model_whose_tokenizer_is_not_here_is_refused():
     done = launch("template_check", "recipe=psyche_r1", "base_model=nobody/Nothing-7B")
     assert done.returncode == 2
     assert "nobody/Nothing-7B: its tokenizer is not on this machine; say base_model=FOLDER" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_model_with_another_template_in_the_place_of_the_recipes_is_told_when_sft_starts(tmp_path, run_name):
+    assert launch("data", "recipe=demo", *TABLE, f"run={run_name}").returncode == 0
+    model, other = tmp_path / "m", tmp_path / "other"
+    tiny.make(model, ["心理学" * 9], 1, {**template_check.TINY})
+    shutil.copytree(model, other)
+    template = "{% for m in messages %}## {{ m['role'] }}: {{ m['content'] }}\n{% endfor %}## assistant: "
+    (other / "chat_template.jinja").write_text(template)
+
+    def notes(*words: str) -> list[str]:
+        command = parse(SFT, ["recipe=demo", "hardware=cpu", f"run={run_name}", *words])
+        return sft.template_notes(compose_stage(SFT, command), command)
+
+    assert notes() == notes(f"base_model={model}") == notes(f"base_model={other}", "template=vicuna") == []
+    (told,) = notes(f"base_model={other}")
+    assert "template=qwen is the recipe's" in told and "training:  '<|im_start|>" in told and "'## system" in told
+    shown = told.split("all of it: python ")[1]
+    again = subprocess.run([sys.executable, *shlex.split(shown)], capture_output=True, text=True)
+    assert again.returncode == 1 and "parting from the chat template: " in again.stdout

@@ -1,5 +1,6 @@
 """vLLM's command: which flags it gets, and what is refused where vLLM is not. No vLLM is started or imported."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -94,6 +95,18 @@ def test_a_build_for_gpus_is_refused_for_a_cpu(monkeypatch):
     monkeypatch.setattr(vllm, "version", lambda name: "0.24.0")
     with pytest.raises(BadInput, match="built for GPUs; .*bash launch/install.sh cpu vllm"):
         vllm.check_installed("actor_rollout_ref.rollout.name=vllm", cpu=True)
+
+
+def test_heads_that_vllm_has_no_kernel_for_without_a_gpu_are_refused_before_it_starts(tmp_path):
+    """It came up, and ended with the first request."""
+    config = tmp_path / "config.json"
+    for good in ({"hidden_size": 128, "num_attention_heads": 4}, {"head_dim": 128, "num_attention_heads": 16}, {}):
+        config.write_text(json.dumps(good))
+        vllm.check_heads(str(tmp_path), "model")
+    vllm.check_heads("owner/name", "model")
+    config.write_text(json.dumps({"hidden_size": 64, "num_attention_heads": 4}))
+    with pytest.raises(BadInput, match=f"model={tmp_path}: its heads have 16 dimensions, .* 32, 64, .*hardware=cpu"):
+        vllm.check_heads(str(tmp_path), "model")
 
 
 def test_a_served_checkpoint_is_named_by_its_content():

@@ -79,6 +79,16 @@ def servers(model: Path) -> list[psutil.Process]:
     return found
 
 
+def same_answer(here: dict, there: dict) -> bool:
+    """Returns whether two greedy answers have the same tokens. vLLM's text of one that is cut in the middle of a
+    character lacks the tokens since the last whole one, which the text made in process shows as U+FFFD.
+    """
+    lacks = here["response"].removeprefix(there["response"])
+    whole = here["response"].startswith(there["response"]) and (here["finish"], here["tokens"]) == (
+        there["finish"], there["tokens"])  # fmt: skip
+    return whole and (lacks == "" or (here["finish"] == "length" and lacks.endswith("\ufffd")))
+
+
 def test_a_checkpoint_answers_through_vllm_as_it_does_in_process(model, named):
     one, other = named("here"), named("vllm")
     done = launch("eval", *WORDS, SHORT, "hardware=cpu", f"run={one}", f"base_model={model}")
@@ -86,11 +96,10 @@ def test_a_checkpoint_answers_through_vllm_as_it_does_in_process(model, named):
     words = (SHORT, "hardware=cpu_vllm", f"run={other}", f"base_model={model}")
     done = launch("eval", *WORDS, *words)
     assert done.returncode == 0 and calls(other) == 40, done.stdout + done.stderr
-    answers = [[row["response"] for row in rows(name)] for name in (one, other)]
-    same = sum(here == there for here, there in zip(*answers, strict=True))
-    # Greedy answers of random weights part where two tokens are as good as equal: 28 of 40 were the same to the end.
-    assert same >= 20
-    assert len(set(answers[0])) > 10
+    both = list(zip(rows(one), rows(other), strict=True))
+    assert [] == [(here["response"], there["response"]) for here, there in both if not same_answer(here, there)]
+    assert len({here["response"] for here, _ in both}) > 10
+    assert any(here["response"] == there["response"] for here, there in both)
     assert servers(model) == []
     log = Path("runs", other, "eval/vllm.base.log")
     assert log.is_file() and log.stat().st_mode & 0o777 == 0o600

@@ -30,6 +30,7 @@ from eval import tables
 from eval.contract import Answered, Item, Judge, Table
 from eval.figures import SetMetrics
 from eval.judging.judges import judge_scores
+from eval.judging.transcripts import Transcript
 
 PROMPTS = Path(__file__).parent
 TOTAL = "total"
@@ -111,16 +112,35 @@ def calls(rubric: Rubric, seen: Callable[[Item], Mapping[str, Any]]) -> list[Jud
     `seen` says what the judge sees beside the reply: {"history": [(speaker, text)], "reference": text or "", "poor":
     text or ""}, all but the history left out where there is none.
     """
-    return [_call(rubric.language, name, one, seen) for name, one in rubric.dimensions.items()]
+
+    def shown(item: Item, answer: str) -> Mapping[str, Any]:
+        return {"reference": "", "poor": "", **seen(item), "reply": answer}
+
+    return [_call(rubric.language, name, one, "dimension", shown) for name, one in rubric.dimensions.items()]
 
 
-def _call(language: Language, name: str, one: Dimension, seen: Callable[[Item], Mapping[str, Any]]) -> Judge:
+def session_calls(rubric: Rubric, who: Literal["counselor", "client"]) -> list[Judge]:
+    """Returns a call for each dimension of a rubric of whole sessions: what it rates is what `who` said in them.
+
+    Where that is the client, the judge sees its profile, which the item's facts hold.
+    """
+
+    def shown(item: Item, answer: str) -> Mapping[str, Any]:
+        profile = item.facts["profile"] if who == "client" else None
+        return {"who": who, "profile": profile, "sessions": Transcript.loads(answer).sessions}
+
+    return [_call(rubric.language, name, one, "session", shown) for name, one in rubric.dimensions.items()]
+
+
+def _call(
+    language: Language, name: str, one: Dimension, prompt: str, seen: Callable[[Item, str], Mapping[str, Any]]
+) -> Judge:
     shape = _shape(one.scale, one.unsure)
     unsure = f"{name}_unsure"
 
     def messages(item: Item, answer: str) -> list[dict]:
-        shown = {"reference": "", "poor": "", **seen(item)}
-        text = render_file(PROMPTS / f"dimension.{language}.jinja", name=name, dimension=one, reply=answer, **shown)
+        file = PROMPTS / f"{prompt}.{language}.jinja"
+        text = render_file(file, name=name, dimension=one, **seen(item, answer))
         return [{"role": "user", "content": text}]
 
     def read(reply: str) -> dict[str, float | None]:

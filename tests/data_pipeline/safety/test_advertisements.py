@@ -28,25 +28,31 @@ def test_the_examples_are_told_apart():
     assert right / len(ADVERTISEMENTS) >= 0.9 and len(wrong) <= 2, wrong
 
 
-def test_examples_of_another_hand_are_told_apart():
-    """150 of each, written by somebody who had not seen the rules, and scored once (2026-11-29) by the weights of then:
-    precision 0.989, recall 0.593. They are for development since: the weights are fitted to them, too.
-    """
-    lines = (Path(__file__).parent / "advertisements_blind.txt").read_text("utf-8").splitlines()
+def told_apart(name: str) -> tuple[int, int, int]:
+    """Returns (lines of the file, advertisements that are taken, look-alikes that are)."""
+    lines = (Path(__file__).parent / f"advertisements_blind{name}.txt").read_text("utf-8").splitlines()
     taken = [line for line in lines if is_taken(line[2:])]
     right = sum(line.startswith("+ ") for line in taken)
-    assert len(lines) == 300 and right >= 140 and len(taken) - right <= 1
+    return len(lines), right, len(taken) - right
 
 
-@pytest.mark.parametrize(("name", "number", "least", "most"), [("second", 300, 113, 4), ("third", 200, 79, 0)])
-def test_blind_sets_are_told_apart_as_when_they_were_scored(name, number, least, most):
-    """Half of each advertisements, written by somebody who had not seen rules, weights or examples; scored once
-    (2026-11-29) by the weights that are there: precision 0.966 and recall 0.753, then 1.000 and 0.790.
+@pytest.mark.parametrize(("name", "number"), [("", 300), ("_second", 300), ("_third", 200)])
+def test_examples_of_other_hands_are_told_apart(name, number):
+    """Half of each, written by somebody who had not seen the rules, and scored once (2026-11-29) by the weights of
+    then: precision 0.989, 0.966, 1.000, recall 0.593, 0.753, 0.790. They are for development since: the weights are
+    fitted to them, too.
     """
-    lines = (Path(__file__).parent / f"advertisements_blind_{name}.txt").read_text("utf-8").splitlines()
-    taken = [line for line in lines if is_taken(line[2:])]
-    right = sum(line.startswith("+ ") for line in taken)
-    assert len(lines) == number and right >= least and len(taken) - right <= most
+    lines, right, wrong = told_apart(name)
+    assert lines == number and right >= 0.93 * number / 2 and wrong <= 2
+
+
+def test_a_blind_set_is_told_apart_as_when_it_was_scored():
+    """150 of each, written before its writer had seen rules, weights or other examples, and scored once (2026-11-29) by
+    the weights that are there: precision 0.993, recall 0.980 (by the weights before, 0.985 and 0.887: it is easier than
+    the second and third). It is fitted to by nothing; what speaks of a crisis stays.
+    """
+    lines, right, wrong = told_apart("_fourth")
+    assert lines == 300 and right >= 144 and wrong <= 1
 
 
 def test_contact_data_alone_are_masked_and_sell_nothing():

@@ -32,12 +32,13 @@ def test_the_development_set_is_flagged_by_class():
     assert {name: share for name, share in shares.items() if name in HARMLESS and share > 0.05} == {}
 
 
-def test_the_second_blind_set_is_flagged_as_it_was_when_it_was_scored():
+@pytest.mark.parametrize(("name", "least", "most"), [("second", 186, 9), ("third", 199, 4)])
+def test_a_blind_set_is_flagged_as_it_was_when_it_was_scored(name, least, most):
     """Written by somebody who had not seen rules or model; nothing was chosen on it since (docs/evaluation.md)."""
-    texts = read_texts(HERE / "crisis_blind_second.tsv")
+    texts = read_texts(HERE / f"crisis_blind_{name}.tsv")
     flags = {about: [bool(crisis_flags(text)) for _, text, of, _ in texts if of == about] for about in (True, False)}
     assert (len(flags[True]), len(flags[False])) == (220, 110)
-    assert sum(flags[True]) >= 156 and sum(flags[False]) <= 8
+    assert sum(flags[True]) >= least and sum(flags[False]) <= most
 
 
 def test_flags_on_real_messages():
@@ -159,7 +160,7 @@ def test_weights_of_another_version_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(crisis_model, "FILE", tmp_path / "crisis_model.npz")
     crisis_model._weights.cache_clear()
     try:
-        with pytest.raises(BadInput, match=r"crisis_model.npz: version 1, and this code reads 2; git checkout"):
+        with pytest.raises(BadInput, match=r"crisis_model.npz: version 1, and this code reads 3; git checkout"):
             crisis_flags("今天天气不错")
     finally:
         crisis_model._weights.cache_clear()

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from data_pipeline.safety import personal_data
 from data_pipeline.safety.helplines import HELPLINES_BY_COUNTRY, Helpline
-from data_pipeline.safety.personal_data import contact_rules, find_contacts, fold, placeholder
+from data_pipeline.safety.personal_data import (
+    LEAST_DIGITS,
+    MOST_DIGITS,
+    contact_rules,
+    find_contacts,
+    fold,
+    placeholder,
+)
 
 CONTACTS = [json.loads(line) for line in (Path(__file__).parent / "contacts.jsonl").read_text("utf-8").splitlines()]
 CONTACT_RULES = [*contact_rules()["numbers"], *contact_rules()["words"]]
@@ -25,6 +32,16 @@ def test_a_contact_rule_does_what_its_examples_say(rule):
         assert rule["name"] in {span.rule for span in find_contacts(text)}, text
     for text in rule["misses"]:
         assert rule["name"] not in {span.rule for span in find_contacts(text)}, text
+
+
+def test_no_rule_of_numbers_knows_a_shorter_or_longer_one():
+    digits = [rule["digits"] for rule in contact_rules()["numbers"]]
+    short = [f"{number:0{size}d}" for size in range(1, LEAST_DIGITS) for number in range(10**size)]
+    long = [first + "0123456789" * 3 for first in ("1", "3", "86", "00861", "400", "0571")]
+    long = [number[:size] for number in long for size in range(MOST_DIGITS + 1, 31)]
+    assert not [number for number in short + long if any(pattern.fullmatch(number) for pattern in digits)]
+    assert any(pattern.fullmatch("1" * LEAST_DIGITS) for pattern in digits)
+    assert any(pattern.fullmatch("1" * MOST_DIGITS) for pattern in digits)
 
 
 def core(text: str) -> str:

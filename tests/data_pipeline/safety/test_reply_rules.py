@@ -10,7 +10,7 @@ from data_pipeline.safety.reply_rules import find_forbidden, forbidden_rules
 from tests.conftest import real_data
 
 BETWEEN = {"zh": "我理解你。{}，好吗", "en": "I hear you. {}, okay"}
-KINDS = ["diagnosis", "medication advice", "promise", "contact number"]
+KINDS = ["diagnosis", "medication advice", "promise", "contact number", "request for money or secrets"]
 
 
 def test_both_languages_have_rules_of_every_kind():

@@ -5,15 +5,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline import dialogues
+from data_pipeline.dialogues import fault
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Dialogue, Reject, Turn, write_jsonl
 from data_pipeline.sources import alpaca, cpsycoun, emollm, messages, openr1_psy, psydt, smilechat
-from reward.thought import stray_mark
 from tests.data_pipeline.sources.dialogue_files import ANSWERED, ASKED, one, sharegpt, thought, write
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="\r"), min_size=1).map(str.strip).filter(bool)
 clean = words.filter(
-    lambda text: not stray_mark(text) and "\ufffd" not in text and "：" not in text and ":" not in text
+    lambda text: (
+        not fault([Turn("client", text), Turn("counselor", text, text)]) and "：" not in text and ":" not in text
+    )
 )
 
 

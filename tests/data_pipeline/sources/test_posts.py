@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from data_pipeline import sources
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Post, Reject
 from data_pipeline.sources.posts import read
@@ -54,6 +55,30 @@ def test_columns_and_replies_that_are_objects(tmp_path):
     assert isinstance(post, Post) and post.replies == ["好"]
 
 
+def test_usual_names_of_columns_are_known_and_others_told(tmp_path, caplog):
+    rows = [{"标题": "失眠", "正文": "睡不着", "answers": [{"answer_text": "别急"}], "labels": ["睡眠"], "空": ""}]
+    (post,) = read(write(tmp_path / "p.jsonl", rows))
+    assert isinstance(post, Post) and (post.title, post.text, post.replies) == ("失眠", "睡不着", ["别急"])
+    (told,) = caplog.messages
+    assert told.startswith("p: columns that are not read: labels; map what you need: ") and "{FIELD: labels}" in told
+
+
+@pytest.mark.parametrize(
+    ("row", "code"),
+    [
+        ({"text": {"a": "睡不着"}}, "a text that is no text"),
+        ({"text": ["睡不着"]}, "a text that is no text"),
+        ({"text": "难过", "title": True}, "a title that is no text"),
+        ({"text": "难过", "replies": [["好"]]}, "a reply that is no text"),
+        ({"text": "难过", "replies": [{"text": {"x": "好"}}]}, "a reply that is no text"),
+        ({"text": "难过", "replies": [{"text": "好", "answer": "不好"}]}, "a reply with several texts"),
+    ],
+)
+def test_what_is_no_text_never_becomes_one(tmp_path, row, code):
+    (reject,) = read(write(tmp_path / "p.jsonl", [row]))
+    assert isinstance(reject, Reject) and reject.code == code
+
+
 def test_rows_that_cannot_be_read_are_rejected(tmp_path):
     rows = [
         {"text": "睡不着"},
@@ -83,12 +108,13 @@ def test_rows_that_cannot_be_read_are_rejected(tmp_path):
         ("p.xlsx", "", None, "an empty file"),
         (
             "p.jsonl",
-            '{"正文": "睡不着"}\n',
+            '{"描述": "睡不着"}\n',
             None,
-            "no column 'text' for text; the columns are 正文.*options: {columns: {text: 正文}}",
+            "no column 'text' for text; the columns are 描述.*options: {columns: {text: 描述}}",
         ),
         ("p.jsonl", '{"text": "睡不着"}\n', {"replies": "回答"}, "no column '回答' for replies"),
         ("p.jsonl", '{"text": "睡不着"}\n', {"reply": "回答"}, "unknown field 'reply'; the fields are id, title, text"),
+        ("p.jsonl", '{"a": "睡不着"}\n', {"text": ["a", "b"]}, "text=['a', 'b']; takes the name of one column"),
         ("p.jsonl", '{"text": \n', None, "broken JSON at line "),
         ("p.json", '{"texts": "x"}', None, "no column 'text' for text"),
         ("p.json", '[{"text": }]', None, "broken JSON at line 1"),
@@ -101,3 +127,17 @@ def test_the_user_is_told_what_is_wrong(tmp_path, name, content, columns, messag
         list(read(file, columns=columns))
     with pytest.raises(BadInput, match="no such file"):
         list(read(tmp_path / "none.csv"))
+
+
+def test_profiles_of_interactive_agents_are_posts_and_what_is_none_is_told(tmp_path):
+    folder = tmp_path / "user_profiles"
+    folder.mkdir()
+    (folder / "test.json").write_text('["睡不着怎么办？ 我总是睡不着。", "  ", 3]', encoding="utf-8")
+    post, *rejects = sources.read("interactive_agents", folder)
+    assert isinstance(post, Post) and post.id == "interactive_agents/test/1" and post.text.startswith("睡不着")
+    assert [r.reason for r in rejects if isinstance(r, Reject)] == ["no text", "not a text: int"]
+    (folder / "test.json").write_text('{"a": 1}', encoding="utf-8")
+    with pytest.raises(BadInput, match="test.json: not a JSON list of texts but dict"):
+        list(sources.read("interactive_agents", folder / "test.json"))
+    with pytest.raises(BadInput, match="name user_profiles/test.json"):
+        list(sources.read("interactive_agents", tmp_path / "none"))

@@ -100,6 +100,18 @@ def test_a_folder_without_pcebs_sections_is_refused(tmp_path):
         list(benchmark.read(tmp_path / "absent"))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030"])
+def test_exams_that_were_saved_anew_are_read_in_any_encoding(tmp_path, encoding):
+    stem, options = "下列现象中属于知觉恒常性的是哪一个", {"A": "从远处看人仍觉得一样高", "B": "月亮跟着人走"}
+    row = {"question": stem, "question_type": "single", "options": options, "answer": "A"}
+    content = json.dumps([row], ensure_ascii=False).encode(encoding)
+    for file in ("theory/single/x.json", "train/KG-a-单项选择题.json"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_bytes(content)
+    for (question,) in (benchmark.read(tmp_path), released.read(tmp_path)):
+        assert isinstance(question, Question) and question.stem == stem and question.options == [*options.values()]
+
+
 def test_a_case_question_without_its_kind_is_rejected(tmp_path):
     (tmp_path / "cases" / "mix").mkdir(parents=True)
     group = {"general_info": "一般资料", "case_introduction": "个案", "questions_and_answers": [

@@ -40,6 +40,32 @@ def test_kinds_are_explained_by_the_recipe(tmp_path):
         table.read(tmp_path / "t.csv", kinds={"配伍题": "one"})
 
 
+def test_a_table_of_statements_has_no_options(tmp_path):
+    rows = read(tmp_path, "题干,题型,答案\n题一,判断,对\n题二,单选,A\n")
+    assert isinstance(rows[0], Question) and (rows[0].options, rows[0].answer) == (["正确", "错误"], "A")
+    assert reasons(rows)[1] == "no column of options: without one a question is of true or false; 题型 is '单选'"
+    with pytest.raises(
+        BadInput, match=r"of true or false and have none: \"source_options=\{kinds: \{'': true_false\}\}"
+    ):
+        read(tmp_path, "题干,答案\n题一,错\n")
+    (question,) = read(tmp_path, "题干,答案\n题一,错\n", kinds={"": "true_false"})
+    assert isinstance(question, Question) and question.answer == "B"
+
+
+def test_a_column_that_comes_late_is_read_or_told(tmp_path, caplog):
+    rows: list[dict] = [{"题目": f"题{n}", "A": "甲", "B": "乙", "答案": "A"} for n in range(150)]
+    rows[130]["材料"], rows[140]["C"], rows[145]["备注"] = "案例", "丙", "见上"
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    read = [record for record in table.read(tmp_path / "t.jsonl") if isinstance(record, Question)]
+    assert len(read) == 150 and [n for n, q in enumerate(read) if q.context] == [130]
+    assert [n for n, q in enumerate(read) if q.options == ["甲", "乙", "丙"]] == [140]
+    assert [message.split(";")[0] for message in caplog.messages] == ["t: columns that are not read: 备注"]
+    rows[120]["解析"], rows[125]["答案解析"] = "一", "二"
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(BadInput, match="解析 and 答案解析 may both be the rationale"):
+        list(table.read(tmp_path / "t.jsonl"))
+
+
 def test_a_key_that_counts_in_two_ways_is_told_row_by_row(tmp_path):
     rows = [{"question": "q", "choices": ["w", "x", "y", "z"], "answer": key} for key in (0, 1, 4)]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -80,7 +106,7 @@ def test_numbers_and_repeated_words_of_questions_are_no_emoticons(tmp_path):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("题\ufffd,甲,乙,A", "a character that is no text: U+FFFD, lost when the table was saved"),
+        ("题\ufffd,甲,乙,A", "characters of the text are lost: 1 x \ufffd near '题\ufffd甲乙'"),
         ("题,<br>,乙,A", "cleaning leaves nothing of a text: an option"),
         ("题,电话13812345678,电话13912345678,A", "two options are the same: after cleaning: 电话[电话已隐去]"),
         ("题,甲,乙,", "no answer"),

@@ -25,6 +25,7 @@ from data_pipeline.verdicts import (
     sample_rows,
     write_sample,
 )
+from tests.data_pipeline.tables.workbooks import write_workbook
 
 
 def question(number: int, subject: str = "普通心理学", kind: str = "single", **more) -> Question:
@@ -124,6 +125,19 @@ def test_verdicts_come_back_however_the_sheet_was_saved(tmp_path, encoding):
     ]
 
 
+def test_verdicts_come_back_in_a_workbook(tmp_path):
+    header, *cells = csv.reader(
+        io.StringIO(judge(tmp_path / "li.csv", sample_rows(QUESTIONS), "李", {}).read_text("utf-8-sig"))
+    )
+    places = {name: header.index(name) for name in FILLED}
+    for name, text in zip(FILLED, ("修改", "a", "3", "李"), strict=True):
+        cells[1][places[name]] = text
+    path = write_workbook(tmp_path / "li.xlsx", {"sample": [header, *cells]})
+    (verdict,) = read_verdicts([path], QUESTIONS).verdicts
+    assert (verdict.id, verdict.verdict, verdict.corrected_answer, verdict.comment) == ("q1", "corrected", "A", "3")
+    assert verdict.where == f"{path} sheet sample row 3"
+
+
 def test_the_jsonl_of_the_review_page_is_read_too(tmp_path):
     rows = sample_rows(QUESTIONS)
     rows[2] |= {"verdict": "corrected", "corrected_answer": "B", "reviewer": "王"}
@@ -131,7 +145,7 @@ def test_the_jsonl_of_the_review_page_is_read_too(tmp_path):
     write_jsonl(tmp_path / "wang.jsonl", rows)
     found = read_verdicts([tmp_path / "wang.jsonl"], QUESTIONS).verdicts
     assert [(v.id, v.reviewer, v.corrected_answer) for v in found] == [("q2", "王", "B"), ("q4", "王", "")]
-    assert found[0].where == f"{tmp_path / 'wang.jsonl'} line 3"
+    assert found[0].where == f"{tmp_path / 'wang.jsonl'} row 3"
 
 
 def test_kappas_equal_those_of_nltk():
@@ -295,23 +309,34 @@ def test_two_files_of_one_reviewer_on_one_question_are_refused(tmp_path):
     "name, content, expected",
     [
         ("gone.csv", None, "no such file"),
-        ("sheet.xlsx", b"PK\x03\x04", "save the sheet as CSV UTF-8"),
-        ("empty.csv", b"", "the header was changed"),
-        ("head.csv", "id,content,stem,判定,corrected_answer,comment,reviewer\n".encode(), "no column verdict among"),
+        ("sheet.xlsx", b"PK\x03\x04", "not a workbook that can be read"),
+        ("empty.csv", b"", "an empty file"),
+        ("none.csv", b"id,content,stem,verdict,corrected_answer,comment,reviewer\n", "no row below the header"),
+        (
+            "head.csv",
+            "id,content,stem,判定,corrected_answer,comment,reviewer\nq0\n".encode(),
+            "no column verdict among",
+        ),
         (
             "twice.csv",
             b"id,content,stem,verdict,verdict,corrected_answer,comment,reviewer\n",
-            "'verdict' stands there twice",
+            "the column 'verdict' stands twice in the header",
         ),
-        ("bytes.csv", b"id,stem\xff\xff\x00,", "neither UTF-8 nor GBK"),
+        ("bytes.csv", b"id,stem\xff\xff\x00,", "neither a text nor a workbook nor Parquet"),
+        (
+            "mixed.csv",
+            "id,content,stem,verdict,corrected_answer,comment,reviewer\nq0,c,题干,接受,,很好的题目,李\n".encode()
+            + "q1,c,题干,接受,,不错,李\n".encode("gb18030"),
+            "row 3: not in the encoding of the file",
+        ),
         (
             "quotes.csv",
             b'id,content,stem,verdict,corrected_answer,comment,reviewer\nq0,"a"b,c,d,e,f\n',
-            "not a CSV table",
+            "row 2: quotes that are not closed, or text behind them",
         ),
         (
             "old.csv",
-            b"id,stem,verdict,corrected_answer,comment,reviewer\n",
+            b"id,stem,verdict,corrected_answer,comment,reviewer\nq0\n",
             "no column content, to which verdicts are bound; the sheet is from before",
         ),
         ("short.jsonl", b'{"id": "q0", "verdict": "accepted"}\n', "no column content, stem, corrected_answer"),

@@ -226,7 +226,7 @@ def test_an_id_may_stand_in_two_sources_but_only_once_in_each(tmp_path, run_name
     assert counts["steps"]["posts/0_read"] == {"in": 3, "out": 2, "rejected": 1}
     (reject,) = lines(folder / "steps/posts/0_read/rejects.jsonl")
     assert (reject["id"], reject["code"]) == (one.id, "the id stands already")
-    assert reject["where"].endswith("row 3") and reject["detail"].endswith("row 1")
+    assert reject["where"].endswith("row 3") and "row 1; columns: {id: null}" in reject["detail"]
     assert [row["id"] for row in lines(folder / "dialogues.jsonl")] == [one.id, two.id, one.id]
 
 

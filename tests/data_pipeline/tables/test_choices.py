@@ -42,6 +42,10 @@ def options(texts: list[str] = FOUR) -> Options:
         "(A)依恋；(B)分离焦虑；(C)陌生情境；(D)安全基地",
         "依恋|分离焦虑|陌生情境|安全基地",
         "A.依恋|B.分离焦虑|C.陌生情境|D.安全基地",
+        ["A依恋", "B分离焦虑", "C陌生情境", "D安全基地"],
+        "（A）依恋（B）分离焦虑（C）陌生情境（D）安全基地",
+        [{"option": letter, "content": text} for letter, text in zip("ABCD", FOUR, strict=True)],
+        [{"index": place, "text": text} for place, text in enumerate(FOUR)],
         [*FOUR, None, ""],  # columns E and F that this question does not use
     ],
 )  # fmt: skip
@@ -56,6 +60,8 @@ def test_the_same_options_in_many_forms(cell):
         (["A 型", "B 型"], ["A 型", "B 型"]),  # without the letters they would be one
         (["A. 班杜拉", "斯金纳"], ["A. 班杜拉", "斯金纳"]),  # only one bears its letter
         (["B. F. 斯金纳", "A. 班杜拉的追随者", "罗杰斯"], ["B. F. 斯金纳", "A. 班杜拉的追随者", "罗杰斯"]),
+        (["A组高于B组", "B组高于A组", "C组最高"], ["A组高于B组", "B组高于A组", "C组最高"]),
+        (["A、B都对", "A对B错", "A错B对"], ["A、B都对", "A对B错", "A错B对"]),
         ([0.05, 1, "α"], ["0.05", "1", "α"]),
         ("A 在母亲离开时\n大哭\nB 视而不见", ["在母亲离开时\n大哭", "视而不见"]),
     ],
@@ -75,6 +81,12 @@ def test_what_is_no_letter_of_its_own_stays(cell, texts):
         ([{"key": "A", "value": "x"}, {"key": "A", "value": "y"}], "two options with one letter: AA"),
         ({"first": "依恋", "second": "分离"}, "labels of options that are neither letters nor numbers in a row: first"),
         (["A. 依恋", "C. 分离", "B. 基地"], "options that bear the letters of other places: A. 依恋 | C. 分离"),
+        (["E. 依恋", "F. 分离"], "options that bear the letters of other places: E. 依恋 | F. 分离"),
+        (["A. 依恋", "B. 分离", "基地"], "options of which some bear their letters: A. 依恋 | B. 分离 | 基地"),
+        (["依恋", "B. 分离", "C. 基地"], "options of which some bear their letters"),
+        (["A依恋", "B分离"], "options that may bear their letters: A依恋 | B分离; write them as A. and B."),
+        (["B依恋", "A分离", "C基地"], "options that may bear their letters"),
+        ({"A": {"text": "依恋"}, "B": {"text": "分离"}}, "an option that is no text: {'text': '依恋'}"),
         ("A. 依恋\nC. 分离", "options whose letters are not in order"),
         ("B. 依恋 C. 分离", "options whose letters are not in order"),
         ("依恋 分离", "options that are neither a list nor an object nor lettered lines: '依恋 分离'"),
@@ -98,6 +110,7 @@ KEYS = [
     ("a+c", "AC"),
     ('["A","C"]', "AC"), ("['A', 'C']", "AC"), (["A", "C"], "AC"), (["依恋", "C"], "AC"), (["A"], "A"), ("DA", "DA"),
     ("分离焦虑", "B"), (" 分离 焦虑。", "B"), ("依恋、陌生情境", "AC"), ("B：分离焦虑", "B"), ("B. 分离焦虑", "B"),
+    ("B（分离焦虑）", "B"), ("B\u200b", "B"), ("\ufeff分离焦虑", "B"),
 ]  # fmt: skip
 
 
@@ -117,6 +130,7 @@ def test_the_same_key_in_many_forms(cell, letters):
         (2, FOUR, "an answer that is a number: '2'; which option is it? HINT"),
         ("②", FOUR, "an answer that is a number: '②'; which option is it? HINT"),
         ("4", ["2", "4", "6", "8"], "an answer that is a number: '4'"),  # the second or the fourth
+        ("B（依恋）", FOUR, "an answer whose letter and text do not agree"),
         ("B. 陌生情境", FOUR, "an answer whose letter and text do not agree: 'B. 陌生情境'"),
         ("A或B", FOUR, "the answer is not letters alone: 'A或B', and not the text of an option"),
         ("略", FOUR, "the answer is not letters alone: '略'"),

@@ -1,6 +1,8 @@
 """Files are opened by their content; what cannot be taken whole is told with file and row."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,25 @@ def test_rows_in_another_encoding_are_told(tmp_path):
     assert rows[1] == (2, f"not in the encoding of the file: utf-8; {lines[1]!r}")
 
 
+def test_lists_within_an_object_are_its_rows_and_several_are_splits(tmp_path):
+    row = {"stem": "问", "answer": "A", "options": [{"key": "A"}]}
+    for rows in ({"data": [row, row]}, {"version": 1, "questions": [row, row]}):
+        assert opened(put(tmp_path / "t.json", json.dumps(rows))) == [(1, row), (2, row)]
+        assert opened(put(tmp_path / "t.json", json.dumps(rows, indent=1))) == [(1, row), (2, row)]
+    assert opened(put(tmp_path / "t.json", json.dumps(row))) == [(1, row)], "options are no rows"
+    file = put(tmp_path / "t.json", json.dumps({"train": [row, row], "test": [row]}))
+    with pytest.raises(BadInput, match="2 splits; say which: .*split: train.* or .*split: test"):
+        opened(file)
+    assert opened(file, split="test") == [(1, row)]
+
+
+def test_one_nul_makes_no_binary_file(tmp_path):
+    text = "stem,answer\n" + "问题,A\n" * 40
+    assert len(opened(put(tmp_path / "t.csv", text.replace("题", "\0", 1)))) == 40
+    with pytest.raises(BadInput, match="neither a text nor a workbook"):
+        opened(put(tmp_path / "t.csv", "stem,answer\n".encode("utf-16-le") * 9))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "layout", "message"),
     [
@@ -100,6 +121,9 @@ def test_rows_in_another_encoding_are_told(tmp_path):
         ("t.json", b"PAR1", {}, "not a Parquet file"),
         ("t.json", b"PK\3\4", {}, "not a workbook that can be read"),
         ("t.png", b"\x89PNG\0\0", {}, "neither a text nor a workbook nor Parquet.*{encoding: NAME}"),
+        ("t.csv", b"stem,answer\n", {"encoding": "utf-16"}, "t.csv: not utf-16"),
+        ("t.xls", b"<html><table>", {}, "a page of HTML or XML; open it in a spreadsheet program"),
+        ("t.csv", "问".encode(), {"encoding": "undefined"}, "encoding=undefined: no such encoding"),
         ("t.csv", "问".encode(), {"encoding": "utf-88"}, "encoding=utf-88: no such encoding"),
         ("t.json", json.dumps([{"a": "情"}] * 3, indent=1, ensure_ascii=False).encode() + "情".encode("gbk"), {},
          "line 11: not in the encoding of the rest, utf-8"),
@@ -110,25 +134,47 @@ def test_a_file_that_is_no_table_is_refused(name, content, layout, message, tmp_
         opened(put(tmp_path / name, content), **layout)
 
 
-def test_a_file_that_is_too_large_says_how_to_go_on_and_that_way_works(tmp_path, monkeypatch):
-    path = put(tmp_path / "t.csv", "stem,answer\n" + "问,A\n" * 9)
+CELLS = ['"甲,乙\n丙"', "NA", "001", "1.0", "True", "null", "2024-01-01"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", "stem,answer\n" + "".join(f"问,{cell}\n" for cell in CELLS)),
+        ("t.tsv", ("stem\tanswer\n" + "".join(f"问\t{cell}\n" for cell in CELLS)).encode("gb18030")),
+        ("t.jsonl", "".join(json.dumps({"stem": "问", "answer": cell}) + "\n" for cell in CELLS)),
+        ("t.json", json.dumps([{"stem": "问", "answer": cell} for cell in CELLS], ensure_ascii=False)),
+    ],
+)
+def test_a_file_that_is_too_large_says_how_to_go_on_and_that_way_keeps_every_cell(name, content, tmp_path, monkeypatch):
+    path = put(tmp_path / name, content)
+    whole = [values for _, values in opened(path)]
     monkeypatch.setattr(opening, "LARGEST", 50)
-    with pytest.raises(BadInput, match=r"above 0 MB only Parquet is read") as error:
+    with pytest.raises(BadInput, match="more than is read of one file") as error:
         opened(path)
-    code = str(error.value).split('-c "', 1)[1].rstrip('"')
-    monkeypatch.chdir(tmp_path)
-    exec(code)
-    assert opened(tmp_path / "t.parquet") == [(n, {"stem": "问", "answer": "A"}) for n in range(1, 10)]
+    command = str(error.value).split("give parts: ", 1)[1].replace(".venv/bin/python", sys.executable)
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+    monkeypatch.undo()
+    assert [values for _, values in opened(tmp_path / "parts")] == whole and len(whole) == len(CELLS)
+
+
+def test_a_workbook_that_is_too_large_says_how_to_go_on(tmp_path, monkeypatch):
+    path = write_workbook(tmp_path / "t.xlsx", {"s": [["stem", "answer"], ["问", "A"]]})
+    monkeypatch.setattr(opening, "LARGEST", 50)
+    with pytest.raises(BadInput, match="save the sheet as several CSV files in one folder"):
+        opened(path)
 
 
 def test_a_folder_of_files_is_one_table_and_a_broken_file_one_reject(tmp_path):
     for number in range(1000):
         put(tmp_path / f"part{number:03}.csv", "stem,answer\n问,A\n")
     put(tmp_path / "part500.csv", "[{")
+    put(tmp_path / "part600.csv", "stem,answer\n")
     rows = list(table_rows(tmp_path, Layout(), fits))
     broken = [(row.table, row.values) for row in rows if isinstance(row.values, Fault)]
-    assert (len(rows), [table for table, _ in broken]) == (1000, ["part500.csv"])
+    assert (len(rows), [table for table, _ in broken]) == (1000, ["part500.csv", "part600.csv"])
     assert broken[0][1].reason.startswith(f"a file that cannot be read: {tmp_path}/part500.csv: broken JSON")
+    assert broken[1][1] == Fault("a file without rows")
     assert len({(row.table, row.number) for row in rows}) == 1000
 
 

@@ -13,7 +13,7 @@ from data_pipeline.errors import BadInput
 from data_pipeline.records import Dialogue, Response, Turn
 from eval.benchmarks.rubric import rubric
 from eval.contract import Answered, Benchmark, Item, Judge, Judgement, Loaded, Scoring, judge_calls, no_scores
-from eval.judging import pairs, votes
+from eval.judging import asking, pairs, votes
 from eval.judging.judges import Panel, ask_judges
 from eval.judging.pairs import Outcome, Pair
 from tests.model_server import Answer, ModelServer, completion
@@ -233,6 +233,44 @@ def test_two_calls_that_give_one_score_are_refused():
     made = judged_by(lambda item: [call, call], "twice")
     with pytest.raises(BadInput, match="benchmark twice: two calls of the judge give warmth"):
         judge_calls(made, answered(1)[0].item)
+
+
+def test_a_judge_that_refuses_in_a_field_of_its_own_or_changes_its_name_is_told(tmp_path):
+    names = iter(["m-2026-01", "m-2026-01", "m-2026-02", "m-2026-02"])
+
+    def say(body: dict) -> Answer:
+        refused = "第0次" in body["messages"][0]["content"]
+        said = completion(None, refusal="I cannot") if refused else completion('{"evidence": "", "score": 1}')
+        return Answer({**said, "model": next(names)})
+
+    one, items = benchmark(tmp_path / "rubric.yaml"), answered(2)
+    ledger, script = tmp_path / "ledger.sqlite", Script(say)
+    with script.server as running:
+        judge = llm.Server(running.url, "m", concurrency=1)
+        judged, _ = ask_judges(one, items, Panel({"judge": judge}), ledger, "set", Scoring())
+    assert [vote.state for (of,) in judged if of for vote in of.votes] == ["refused", "refused", "read", "read"]
+    told = asking.described(judge, ledger)
+    assert told.startswith("m, which answered as m-2026-01, m-2026-02; its name changed on the way")
+
+
+def test_recorded_verdicts_judge_as_a_server_does_and_cost_nothing(tmp_path):
+    one, items = benchmark(tmp_path / "rubric.yaml"), answered(2)
+    rows = [
+        {"step": f"judge/set/{name}", "row": f"d{n}", "sample": 0, "text": f'{{"evidence": "", "score": {value}}}'}
+        for n in range(2) for name, value in (("warmth", 2), ("advice", n * 9))
+    ]  # fmt: skip
+    folder = tmp_path / "judge"
+    folder.mkdir()
+    file = folder / "judge.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    panel = Panel({"judge": asking.whom({"replies": str(folder), "model": "x"}, "judges.judge")})
+    judged, again = ask_judges(one, items, panel, tmp_path / "ledger.sqlite", "set", Scoring())
+    states = [vote.state for (of,) in judged if of for vote in of.votes]
+    assert states == ["read", "read", "read", "unreadable"] and again == 0, "asked again it would say the same"
+    assert "which no model gave" in asking.described(panel.servers["judge"], tmp_path / "none")
+    file.write_text(json.dumps(rows[0]) + "\n", encoding="utf-8")
+    with pytest.raises(BadInput, match=r"step judge/set/advice, row d0.*/judge/judge.set.advice.jsonl"):
+        ask_judges(one, items, panel, tmp_path / "ledger.sqlite", "set", Scoring())
 
 
 # --- pairs ------------------------------------------------------------------------------------------------------------

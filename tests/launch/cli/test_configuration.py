@@ -181,6 +181,47 @@ def test_the_list_of_llama_factorys_keys_is_current():
     assert keys() == accepted_keys()
 
 
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("template=qwen3_nothinking", "template=qwen3_nothinking: .*launch/conf/.*Did you mean qwen3_nothink[?]"),
+        ("learning_rate=abc", "learning_rate=abc: LLaMA-Factory takes a number$"),
+        ("enable_thinking=maybe", "enable_thinking=maybe: LLaMA-Factory takes true or false, null"),
+        ("bf16=1", "true or false"),
+        ("cutoff_len=4.5", "a whole number"),
+        ("max_steps=null", "a whole number"),
+        ("lr_scheduler_type=cosin", "Did you mean cosine[?]"),
+        ("run_name=2024", "as a text it is run_name=\"'2024'\""),
+        ("lora_target=[q_proj]", "a text$"),
+        ("save_strategy=false", "best, epoch, no, steps"),
+    ],
+)
+def test_a_value_that_llama_factory_would_fall_over_or_train_with_is_refused(word, told):
+    with pytest.raises(BadInput, match=told):
+        compose("sft", "recipe=demo", "hardware=cpu", word)
+
+
+@pytest.mark.parametrize(
+    ("stage", "word", "told"),
+    [
+        ("grpo", "actor_rollout_ref.actor.optim.lr=abc", "lr=abc: expected a number, as its default 1e-06"),
+        ("grpo", "actor_rollout_ref.actor.use_kl_loss=maybe", "use_kl_loss=maybe: expected true or false"),
+        ("sft", "nodes=two", "nodes=two: expected a number"),
+    ],
+)
+def test_a_value_unlike_its_default_is_refused(stage, word, told):
+    with pytest.raises(BadInput, match=told):
+        compose(stage, "recipe=demo", "hardware=cpu", word)
+    assert compose("grpo", "recipe=demo", "hardware=cpu", "actor_rollout_ref.rollout.top_p=0.9")  # verl's default: 1
+
+
+def test_values_of_every_kind_that_llama_factory_takes_compose():
+    words = ("template=null", "learning_rate=1", "enable_thinking=false", "report_to=[tensorboard]", "deepspeed={a: 1}",
+             "lr_scheduler_type=cosine", "run_name='2024'", "save_strategy=no", "fsdp=full_shard")  # fmt: skip
+    config = compose("sft", "recipe=demo", "hardware=cpu", *words)
+    assert (config.template, config.run_name, config.report_to) == (None, "2024", ["tensorboard"])
+
+
 @pytest.mark.parametrize("path", ["a b/题 (1).csv", "x,y.csv", "it's.csv"])
 def test_paths_with_blanks_chinese_and_parentheses_reach_the_configuration(path):
     assert compose("data", "recipe=demo", f"source_path={path}").source_path == path

@@ -8,7 +8,7 @@ from data_pipeline.errors import BadInput
 from launch.cli.arguments import Stage, parse
 from launch.cli.configuration import compose_stage
 from launch.models import local, tiny
-from launch.models.find import check_model, parameters
+from launch.models.find import check_model, find_models, parameters
 from launch.preflight import checks
 from tests.launch.frameworks.test_frameworks import SHAPE
 
@@ -53,6 +53,21 @@ def test_a_folder_that_lacks_something_is_refused(model, tmp_path, missing, mess
 def test_a_path_that_is_not_there_is_refused(name):
     with pytest.raises(BadInput, match="no such folder, and not the ID of a model"):
         check_model(name, "base_model")
+
+
+def test_an_adapter_is_refused_with_the_key_that_takes_a_whole_model(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(BadInput, match=f"^base_model={tmp_path}: holds a LoRA adapter .* say base_model=NEW_FOLDER$"):
+        find_models("no-such-run", str(tmp_path), "base")
+
+
+def test_a_function_that_a_file_has_not_is_told_with_those_that_it_has(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("import re\nfrom os import path as given\nWEIGHT = 2\n\ndef score():\n    pass\n")
+    for name in ("score", "given", "WEIGHT"):  # a name may hold a function wherever it is from
+        checks.check_defines(file, name, "reward")
+    with pytest.raises(BadInput, match="^reward.name=scor: .*mine.py has score. Did you mean score[?]$"):
+        checks.check_defines(file, "scor", "reward")
 
 
 def test_token_lengths_are_the_real_tokenizers(model):

@@ -127,7 +127,21 @@ def test_an_attention_whose_package_is_missing_is_refused_with_its_cure(name, pa
         BadInput, match=f"{KEY}={name}: the package {package} is not installed; say {KEY}=sdpa"
     ) as error:
         gpu.check_attention(name, KEY, f"{KEY}=sdpa")
-    assert ("FLASH_ATTN_WHEEL=" in str(error.value)) == (name == "flash_attention_2")
+    wheel = {"flash_attention_2": "FILE_OR_URL", "flash_attention_4": "flash-attn-4==4.0.0b16"}.get(name)
+    assert str(error.value).endswith(f", or FLASH_ATTN_WHEEL={wheel} bash launch/install.sh gpu" if wheel else "=sdpa")
+
+
+@pytest.mark.parametrize(("cards", "refused"), [("9.0\n9.0", False), ("10.0", False), ("9.0\n8.0", True)])
+def test_flash_attention_4_is_refused_on_cards_before_hopper(cards, refused, tmp_path, monkeypatch):
+    program(tmp_path, "nvidia-smi", f"echo '{cards}'")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(gpu, "installed", lambda package: True)
+    if refused:
+        with pytest.raises(BadInput, match="Hopper and newer, and a card here has compute capability 8.0; say x"):
+            gpu.check_attention("flash_attention_4", KEY, "x")
+        gpu.check_attention("flash_attention_2", KEY, "x")
+    else:
+        gpu.check_attention("flash_attention_4", KEY, "x")
 
 
 def test_the_toolkit_of_the_lock_is_named_where_the_machine_has_none(tmp_path, monkeypatch):

@@ -60,7 +60,10 @@ def test_a_gpu_that_cannot_hold_the_states_is_refused_and_a_tight_one_is_warned_
     def of(rows: int = 4, world: int = 1, lora: bool = False) -> memory.Memory:
         return memory.Memory((6 if lora else 60 / world) * 2**30, 7.5 * rows * 2**30)
 
-    ways, here = memory.Ways("batch", 4, 1, "lora=64"), memory.gpu_notes
+    def here(of, ways: memory.Ways, gpus: list[int], check: bool = True) -> list[str]:
+        return memory.gpu_notes(of, ways, gpus, check)
+
+    ways = memory.Ways("batch", 4, 1, "lora=64")
     assert here(of, ways, [141 * 2**30]) == [of().note()]
     fit = "what fits: batch=2; or 2 cards (cards= x nodes=); or lora=64 (recipe=psyche_r1_lora)"
     assert here(of, ways, []) == [of().note(), f"WARNING: a GPU of 80 GiB is too small; {fit}"]
@@ -69,6 +72,7 @@ def test_a_gpu_that_cannot_hold_the_states_is_refused_and_a_tight_one_is_warned_
         here(of, ways, [24 * 2**30])
     with pytest.raises(BadInput, match="the smallest GPU has 8 GiB; a smaller base_model= fits"):
         here(of, ways, [8 * 2**30])
+    assert here(of, ways, [8 * 2**30], check=False)[1].startswith("WARNING: the smallest GPU has 8 GiB; a smaller")
 
 
 def test_a_full_disk_is_refused_before_anything_is_written(tmp_path):
@@ -84,6 +88,7 @@ def test_a_full_disk_is_refused_before_anything_is_written(tmp_path):
 def test_paper_recipes_come_with_an_estimate(stage, key, of, monkeypatch):
     command = parse(Stage(stage, base_model_key=key), ["recipe=psyche_r1", "hardware=gpu8"])
     config = compose_stage(Stage(stage, base_model_key=key), command)
+    monkeypatch.setattr(memory, "gpu_memory", list)
     line, *more = of(config, "Qwen/Qwen2.5-7B-Instruct", 100, 3072, check=False)
     assert "= 14 weights, gradients and optimizer" in line
     assert len(of_card(more)) == 2 * (stage == "grpo")  # the published micro batch
@@ -132,6 +137,7 @@ def test_a_micro_batch_that_cannot_stand_is_said_with_what_does(monkeypatch):
     def of(*given, check):
         return of_card(memory.for_grpo(*given, check=check))
 
+    monkeypatch.setattr(memory, "gpu_memory", list)
     _, fits, line = of(grpo("hardware=gpu8"), model, None, 3072, check=False)
     assert fits.endswith("what fits: actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=10")
     assert "ppo_micro_batch_size_per_gpu=20: on 80 GiB it stands only while its rows have at most 2572 tokens" in line
@@ -147,6 +153,7 @@ def test_a_micro_batch_that_cannot_stand_is_said_with_what_does(monkeypatch):
     assert len(of(grpo("hardware=gpu8"), model, None, 3072, check=True)) == 1
     monkeypatch.setattr(memory, "gpu_memory", lambda: [48 * 2**30] * 8)
     notes = of(grpo("hardware=gpu8"), model, None, 3072, check=True)
+    assert notes == of(grpo("hardware=gpu8"), model, None, 3072, check=False)  # a dry run counts with these cards too
     assert "WARNING: the smallest GPU has 48 GiB" in notes[1] and "on 48 GiB it stands only while" in notes[2]
 
 

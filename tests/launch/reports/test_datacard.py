@@ -39,8 +39,8 @@ def card(folder) -> str:
     write_jsonl(read / "rows.jsonl", [])
     rejects = [Reject(f"r{n}", "x", "a detail: with a colon", f"more: {n}") for n in range(3)]
     write_jsonl(read / "rejects.jsonl", rejects)
-    calls = [{"step": "reason_reply", "model": "m", "calls": 4, "failures": 1, "prompt_tokens": 9,
-              "completion_tokens": 8, "cost": 0.25}]  # fmt: skip
+    calls = [{"step": "reason_reply", "model": "m", "served": "m-0901,m-1001", "calls": 4, "failures": 1,
+              "prompt_tokens": 9, "completion_tokens": 8, "cost": 0.25}]  # fmt: skip
     datacard.write(folder, ABOUT, COUNTS, calls)
     return (folder / "datacard.md").read_text(encoding="utf-8")
 
@@ -51,7 +51,8 @@ def test_a_card_says_where_rows_come_from_and_what_became_of_the_others(tmp_path
         "- recipe: recipes/psydt/data.yaml", "- seed: 7", "- begun: 2026-01-01T00:00:00+00:00",
         "- cost of the model calls: 0.2500 in the currency of the prices",
         "| smile | smilechat | CC0 1.0 | ffffffffffff |",
-        "| reason_reply | m | 4 | 1 | 9 | 8 | 0.25 |", "| benchmarks | pceb (pceb) |", "| questions in them | 80 |",
+        "| reason_reply | m | m-0901, m-1001 | 4 | 1 | 9 | 8 | 0.25 |", "| benchmarks | pceb (pceb) |",
+        "| questions in them | 80 |",
         "| threshold | 0.7 of a benchmark's text stands in the row |", "| taken out | 7 (7 x contained) |",
         "| dialogues/0_read | a detail: with a colon | 3 |", "| training files | stands in a benchmark | 7 |",
         "| r0 | a detail: with a colon: more: 0 |", "| own | of each row, or changed since", "| training | as given |",

@@ -80,6 +80,23 @@ def test_what_many_workers_ran_into_is_told_with_what_the_trainer_made_of_it(tmp
     assert cause(path).more == "\nraised in c.py line 8: mend it there; the same command continues"
 
 
+def test_what_ended_vllm_is_told_and_not_that_it_has_ended(tmp_path):
+    def logged(worker: str, *lines: str) -> str:
+        at = f"({worker} pid=9) ERROR 11-29 11:37:11 [core.py:1348] "
+        return "".join(f"(vLLMHttpServer pid=7) {at}{line}\n" for line in lines)
+
+    traceback = ("Traceback (most recent call last):", '  File "a.py", line 3, in run')
+    log = logged("Worker", *traceback, "RuntimeError: Unsupported CPU attention configuration: head_dim=16")
+    log += logged("EngineCore", *traceback, "RuntimeError: Worker failed with error 'Unsupported ...', please check")
+    dead = "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above)."
+    log += "".join(f"(Loop pid=8) {line}\n" for line in (*traceback, dead)) * 20
+    log += 'Traceback (most recent call last):\n  File "c.py", line 8, in end\nRuntimeError: no group was left\n'
+    path = tmp_path / "train.log"
+    path.write_text(log, encoding="utf-8")
+    assert cause(path).line == "RuntimeError: no group was left"
+    assert cause(path).before == "RuntimeError: Unsupported CPU attention configuration: head_dim=16"
+
+
 def test_the_second_line_of_a_message_is_shown_where_ray_says_which_actor_died(tmp_path):
     died = """(Loop pid=7) Traceback (most recent call last):
 (Loop pid=7)   File "a.py", line 3, in run
