@@ -21,6 +21,8 @@ CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := s
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update"]  # fmt: skip
 AXE = Path(os.environ.get("PSYFORGE_AXE", REPOSITORY / ".venv" / "axe")) / "node_modules" / "axe-core" / "axe.min.js"
+# that the page of this heading is there, and listens to keys
+READY = "text => document.readyState === 'complete' && document.querySelector('h1').innerText.includes(text)"
 KEY = "a-key-of-the-tests-0123456789"
 
 

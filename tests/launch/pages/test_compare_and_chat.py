@@ -8,7 +8,7 @@ from data_pipeline import reviews
 from launch.pages import comparing
 from launch.running import overview
 from tests.launch.pages import made
-from tests.launch.pages.browser import Seen, opened, serving, violations, wait_for
+from tests.launch.pages.browser import READY, Seen, opened, serving, violations, wait_for
 from tests.launch.pages.made import HOSTILE
 from tests.launch.stream_server import StreamServer, Told
 
@@ -38,7 +38,7 @@ def test_twenty_blind_pairs_by_keyboard(browser, evaluated):
         page.get_by_role("button", name="Begin").click()
         pressed = []
         for n in range(20):
-            page.wait_for_function("text => document.querySelector('h1').innerText.includes(text)", arg=f"{n + 1} / 20")
+            page.wait_for_function(READY, arg=f"{n + 1} / 20")
             content = page.content()
             assert f"{evaluated.name}/base" not in content and f"{evaluated.name}/sft" not in content  # it is blind
             if n == 0:

@@ -19,7 +19,7 @@ from launch.pages import tasks
 from launch.running import overview
 from tests.conftest import REPOSITORY, launch
 from tests.launch.pages import made
-from tests.launch.pages.browser import CHROMIUM, FLAGS, Seen, Served, chromium, serve, serving
+from tests.launch.pages.browser import CHROMIUM, FLAGS, READY, Seen, Served, chromium, serve, serving
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_twenty_items_by_keyboard_while_server_and_browser_are_killed(judged):
         page.goto(served.origin + where)
         for n in range(20):
             expect = f"{n + 1} / "
-            page.wait_for_function("text => document.querySelector('h1').innerText.includes(text)", arg=expect)
+            page.wait_for_function(READY, arg=expect)
             if n == 6:  # the server dies while a verdict is on its way
                 served.kill()
             if n in (3, 9):
@@ -109,7 +109,7 @@ def test_twenty_items_by_keyboard_while_server_and_browser_are_killed(judged):
                 page = window.pages[0]
                 page.goto(served.address)
                 page.goto(served.origin + where)
-        page.wait_for_function("text => document.querySelector('h1').innerText.includes(text)", arg="21 / ")
+        page.wait_for_function(READY, arg="21 / ")
         window.close()
     served.process.terminate()
     given = lines(judged, "li")
@@ -231,6 +231,7 @@ def test_ranges_are_divided_and_a_share_is_everybodys(judged):
     assert [t.id for t in plan.of("a")] != [t.id for t in plan.tasks[:20]]  # in an order of their own
 
 
+@pytest.mark.slow
 def test_the_step_takes_what_people_said_on_the_pages(run_name, tmp_path):
     command = ("data", "recipe=demo", "source=synthesis", f"run={run_name}-step")
     try:
