@@ -7,8 +7,9 @@ The repository is MIT; the posts look like PsyQA's, so see to their origin befor
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_pipeline.encodings import parse_json
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Post, Reject, parse_json
+from data_pipeline.records import Post, Reject
 
 LICENCE = "MIT (of the repository; the posts look like PsyQA's)"
 
