@@ -1,7 +1,9 @@
 """What is said to a user whose input is wrong."""
 
 import difflib
+import errno
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,3 +44,35 @@ def first_fault(where: str, error: "ValidationError") -> str:
     key = ".".join(filter(None, (where, *map(str, first["loc"]))))
     value = first["input"] if first["loc"] else ""
     return f"{key}{f'={value!r}' if first['loc'] else ''}: {first['msg'].removeprefix('Value error, ')}"
+
+
+AGAIN = "the same command goes on from what is finished"
+STORAGE = {  # the system's errors that say nothing of what was asked: the disk does not take what is written
+    errno.ENOSPC: f"the disk is full (`df -h` names it): make room; {AGAIN}",
+    errno.EDQUOT: f"your quota is spent (`quota -s`, or ask who runs the machine): make room; {AGAIN}",
+    errno.EROFS: f"the disk is mounted read-only (`mount` names it): name a folder that can be written; {AGAIN}",
+    errno.EACCES: f"you may not read or write it (`ls -ld` names its owner): run as that user; {AGAIN}",
+    errno.EPERM: f"it is not yours to change (`ls -ld` names its owner): run as that user; {AGAIN}",
+    errno.EIO: f"the disk itself fails (`dmesg | tail`): move to another one; {AGAIN}",
+    errno.ESTALE: f"the network disk was taken away (`mount` names it): mount it anew; {AGAIN}",
+}
+_WORDS = {
+    errno.ENOSPC: re.compile(r"No space left on device|disk is full|file write failed"),
+    errno.EDQUOT: re.compile(r"[Qq]uota exceeded"),
+    errno.EROFS: re.compile(r"[Rr]ead-only file system"),
+}
+
+
+def storage_fault(error: BaseException) -> str | None:
+    """Returns what is to be said where the disk was full or could not be written, however deep in the exception; None
+    for any other exception.
+    """
+    inner = [*getattr(error, "exceptions", ()), error.__cause__]
+    number = error.errno if isinstance(error, OSError) else None
+    if number not in STORAGE and not isinstance(error, BadInput):  # of libraries that hand on the words alone
+        number = next((known for known, words in _WORDS.items() if words.search(str(error))), None)
+    if number is not None:
+        file = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return f"{file}{told}; {STORAGE[number]}"
+    return next(filter(None, (storage_fault(one) for one in inner if one is not None)), None)

@@ -225,6 +225,15 @@ def write_jsonl(path: Path, rows: Iterable, mode: int = 0o666) -> int:
     return len(rows)
 
 
+def write_text(path: Path, text: str, mode: int = 0o666) -> None:
+    """Writes a file in one move: a kill or a full disk leaves the one before, never half of it. `mode` as above."""
+    partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)
+    partial.touch(mode)
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
     """Yields (line number from 1, object); raises BadInput with file and line for anything that is not an object."""
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.errors import BadInput
+from data_pipeline.records import write_text
 from eval.intervals import Interval
 
 ACCURACY = "accuracy"
@@ -187,7 +188,7 @@ class Measured:
                                 for n, pairs in self.differences.items()}}  # fmt: skip
 
     def write(self, path: Path) -> None:
-        path.write_text(json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> "Measured":

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import jinja2
 
+from data_pipeline.records import write_text
+from data_pipeline.safety.shown import shown
 from eval import tables
 from eval.charts import Scatter, scatter
 from eval.contract import Published, Table, find_benchmark
@@ -252,29 +254,36 @@ def _scores(row: Row) -> str:
 
 def write(folder: Path, content: Page, name: str = "report") -> dict[str, Path]:
     """Writes NAME.html and NAME.md; returns {file name: path}."""
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
-    html, plain = folder / f"{name}.html", folder / f"{name}.md"
-    for file in (html, plain):
-        file.touch(0o600)
-        file.chmod(0o600)  # it shows what people and models said
-    text = environment.get_template("report.html.jinja").render(
-        vars(content) | {"legend": tables.legend, "plainly": str}
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, finalize=_plain
     )
-    html.write_text(text, encoding="utf-8")
-    plain.write_text(markdown(content), encoding="utf-8")
+    html, plain = folder / f"{name}.html", folder / f"{name}.md"
+    known = vars(content) | {"legend": tables.legend, "plainly": str}
+    write_text(html, environment.get_template("report.html.jinja").render(known), 0o600)
+    write_text(plain, markdown(content), 0o600)  # both show what people and models said
     return {html.name: html, plain.name: plain}
+
+
+def _plain(value: object) -> object:
+    return shown(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def _cell(value: object) -> str:
+    """Returns the text as a cell of Markdown, and as nothing else: no row, tag, link or picture of its own."""
+    text = " ".join(shown(str(value)).split("\n")).replace("<", "&lt;").replace("|", "\\|")
+    return text.replace("](", "]\\(").replace("![", "!\\[")
 
 
 def markdown(content: Page) -> str:
     """Returns figures, notes and tables as Markdown."""
-    lines = [f"# {content.title}", "", "A research artefact: no claim of clinical use.", ""]
-    lines += [f"- {label}: {text}" for label, text in content.figures]
+    lines = [f"# {_cell(content.title)}", "", "A research artefact: no claim of clinical use.", ""]
+    lines += [f"- {_cell(label)}: {_cell(text)}" for label, text in content.figures]
     for section in content.sections:
-        lines += ["", f"## {section.title}", "", *(f"- {note}" for note in section.notes)]
+        lines += ["", f"## {_cell(section.title)}", "", *(f"- {_cell(note)}" for note in section.notes)]
         for table in section.tables:
             if not table.rows:
                 continue
             rows = [table.head, ["---"] * len(table.head), *table.rows]
-            lines += ["", f"### {table.caption}", ""]
-            lines += ["| " + " | ".join(str(c).replace("|", "\\|") for c in row) + " |" for row in rows]
+            lines += ["", f"### {_cell(table.caption)}", ""]
+            lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
     return "\n".join(lines) + "\n"

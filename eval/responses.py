@@ -8,7 +8,7 @@ from typing import Any
 
 from data_pipeline.errors import BadInput, did_you_mean
 from data_pipeline.prompts import prompt_text
-from data_pipeline.records import Response, read_jsonl, write_jsonl
+from data_pipeline.records import Response, read_jsonl, write_jsonl, write_text
 from eval.contract import Answered, Benchmark, Item, Scoring
 from eval.items import match
 from eval.judging.clients import AskClient
@@ -95,7 +95,7 @@ def read_asked(folder: Path) -> dict[str, Asked]:
 
 def write_asked(folder: Path, asked: dict[str, Asked]) -> None:
     content = {name: asdict(about) for name, about in asked.items()}
-    (folder / ASKED).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / ASKED, json.dumps(content, indent=2) + "\n")
 
 
 def evaluated(folder: Path, word: str) -> dict[str, Asked]:

@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 import yaml
 from omegaconf import DictConfig
-from rich.markup import escape
 from rich.table import Table
 
 from data_pipeline.errors import BadInput, did_you_mean
@@ -208,10 +207,10 @@ def same(published: object, resolved: object) -> bool:
 
 def show(title: str, rows: list[Row]) -> None:
     """Prints the rows, names and values whole however narrow the terminal; only sources are folded."""
-    table = Table("key", "published", "resolved", "verdict", title=escape(title), title_justify="left")
+    table = Table("key", "published", "resolved", "verdict", title=title, title_justify="left")
     table.add_column("source", max_width=32)
     for row in rows:
-        cells = map(escape, (row.name, row.published, row.resolved, row.verdict, row.source))
+        cells = (row.name, row.published, row.resolved, row.verdict, row.source)
         table.add_row(*cells, style="bold red" if row.differs else None)
     table.width = console.measure(table, options=console.options.update(max_width=1000)).maximum
     console.print(table)

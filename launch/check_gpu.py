@@ -24,7 +24,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.markup import escape
 from rich.table import Table
 
 from data_pipeline.errors import BadInput
@@ -251,7 +250,7 @@ class Check:
         """Prints the table, deletes the models of a check in which all went well; returns the exit code."""
         table = Table("", "part", "", title=f"{RUN}: {self.summary['wall_s']:.0f} s")
         for line in self.lines:
-            table.add_row(line.state, escape(line.name), escape(line.told))
+            table.add_row(line.state, line.name, line.told)
         console.print(table)
         failed = [line.name for line in self.lines if line.state == FAILED]
         console.print(f"{FOLDER}/summary.json")

@@ -124,7 +124,9 @@ def synthesise(making: Configuration, asked: Selection, begin: Begin) -> None:
     """Makes questions and dialogues from passages and posts, then exports them; runs what is not done yet."""
     started = time.monotonic()
     paths, people = raw_texts(making), making.files_of_people()
-    find_models(making, Path("runs") / asked.run / "data" / "ledger.sqlite")  # before there is a folder
+    models = find_models(making, Path("runs") / asked.run / "data" / "ledger.sqlite")
+    if read_manifest(asked.run, "data") is None:  # before there is a folder
+        models.check_keys(making.wanted())
     compared = selection.read_benchmarks(asked)
     sheets = {f"{key}.{n}": Path(file) for key, files in people.items() for n, file in enumerate(files)}
     folder = begin(paths | sheets, ("limit", *people))  # what is done stays: steps see for themselves what has changed
@@ -282,9 +284,7 @@ def show_status(name: str) -> None:
         table.add_row(str(counts.grpo_dialogues), "    of these dialogues, for a judge")
     table.add_row(str(counts.heldout), "  held out")
     if why := counts.decontaminated.not_decontaminated:
-        table.caption = f'not decontaminated: {why} (decontaminate.against="[{{source: pceb, path: DIR}}]")'.replace(
-            "[", "\\["
-        )
+        table.caption = f'not decontaminated: {why} (decontaminate.against="[{{source: pceb, path: DIR}}]")'
     for reason, number in counts.reasons.items():
         table.add_row(str(number), f"rejected: {reason}")
     console.print(table)

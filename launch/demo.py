@@ -15,10 +15,10 @@ import json
 import sys
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
 
 from data_pipeline.errors import BadInput
+from data_pipeline.records import write_text
 from launch.cli import arguments
 from launch.cli.entry import console, run_command
 from launch.cli.words import parse_words
@@ -78,7 +78,7 @@ def run(words: dict[str, str], by_stage: dict[str, list[str]]) -> int:
         state_file = folder / "demo.json"
         state = json.loads(state_file.read_text()) if state_file.is_file() else {"seconds": {}, "peak_rss_gib": 0.0}
         state["arguments"] = by_stage
-        state_file.write_text(json.dumps(state, indent=2) + "\n")
+        write_text(state_file, json.dumps(state, indent=2) + "\n")
     except OSError as error:
         raise BadInput(f"{error.filename}: cannot write there ({error.strerror}); make runs/ writable") from None
     for number, stage in enumerate(by_stage, 1):
@@ -88,7 +88,7 @@ def run(words: dict[str, str], by_stage: dict[str, list[str]]) -> int:
         if not done:
             state["seconds"][stage] = round(state["seconds"].get(stage, 0) + ended.seconds, 1)
             state["peak_rss_gib"] = max(state["peak_rss_gib"], round(ended.peak / 2**30, 2))
-            state_file.write_text(json.dumps(state, indent=2) + "\n")
+            write_text(state_file, json.dumps(state, indent=2) + "\n")
         if ended.code:
             told = f"the {stage} stage ended with exit code {ended.code}; the same command continues from here"
             print(told, file=sys.stderr)
@@ -134,7 +134,9 @@ def set_aside(folder: Path, by_stage: dict[str, list[str]]) -> None:
 
 def show(folder: Path, summary: dict) -> None:
     for who, thought, said in report.spoken(summary):
-        console.print(f"[bold]{who}[/bold]: [dim]{escape(thought)}[/dim] {escape(said)}")
+        console.print(f"{who}:", style="bold", end=" ")
+        console.print(thought, style="dim", end=" ")
+        console.print(said)
     table = Table("", "", title=f"run {summary['run']}", show_header=False)
     for label, value in report.figures(summary):
         table.add_row(label, value)

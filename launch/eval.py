@@ -20,7 +20,8 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipeline.errors import BadInput
-from data_pipeline.records import write_jsonl
+from data_pipeline.llm.server import Server, api_key
+from data_pipeline.records import write_jsonl, write_text
 from eval import plan, report, responses
 from eval.contract import find_benchmark
 from eval.differences import differences
@@ -38,7 +39,7 @@ from launch.models.answering import answering, engine_of
 from launch.models.find import CHECKPOINTS, find_models, parameters
 from launch.preflight import costs, gpu, memory
 from launch.reports import judging
-from launch.running.folder import StageFolder, finished_manifest, open_stage
+from launch.running.folder import StageFolder, finished_manifest, open_stage, read_manifest
 
 
 def run(config: DictConfig, command: Command) -> None:
@@ -76,6 +77,10 @@ def run(config: DictConfig, command: Command) -> None:
                        "client.model=NAME")  # fmt: skip
     inputs = {one.name: one.asked.place(data) for one in loaded}
     inputs |= {f"model_{name}": Path(model) for name, model in local.items()}
+    if read_manifest(config.run, "eval") is None:  # before there is a folder
+        for server in (*asked.endpoints.values(), *asked.judges.values(), asked.client):
+            if isinstance(server, Server):
+                api_key(server)
     opened = open_stage(EVAL, config, inputs, command)
     if asked.judges and not any(one.benchmark.judge for one in loaded):
         notes.append("judge: no set of this evaluation is judged")
@@ -157,7 +162,6 @@ def evaluate(
                 before[path.name] = about
                 responses.write_asked(folder, before)
                 result = score(asked, one, checkpoint, replies, folder, ledger)
-                result.figures.notes += [f"asked: {asking.described(served, ledger)}"] if served else []
                 measured.sets.setdefault(one.name, {})[checkpoint] = result.figures
                 rows[checkpoint, one.name] = result.rows
                 judged.setdefault(one.name, []).extend(result.judged)
@@ -210,6 +214,8 @@ def score(
     figures.notes = one.loaded.notes + figures.notes
     if one.asked.system is not None:
         figures.notes.append(f"system prompt in place of the benchmark's own: {one.asked.system or 'none'}")
+    if server := asked.endpoints.get(checkpoint):
+        figures.notes.append(f"asked: {asking.described(server, ledger)}")
     for name, server in panel.servers.items() if benchmark.judge else ():
         told = asking.described(server, ledger)
         figures.notes += [f"judge {name}: {told}"] if told != name else []
@@ -222,7 +228,7 @@ def score(
         outputs[file.name] = file
     if benchmark.submission and (content := benchmark.submission(answered)) is not None:
         file = folder / f"submission.{checkpoint}.{one.name}.json"
-        file.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        write_text(file, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
         outputs[file.name] = file
     return Scored(figures, rows, outputs, judged_rows, again)
 

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from data_pipeline.errors import BadInput
 from data_pipeline.llm.server import api_key, server_from
+from data_pipeline.records import write_text
 from launch.cli import arguments, moved
 from launch.cli.arguments import GRPO, RECIPES, REPOSITORY, SFT, Command
 from launch.cli.configuration import as_dict, compose_stage
@@ -67,9 +68,9 @@ def run(config: DictConfig, command: Command) -> None:
         return
     checkpoint_folder = Path(config.trainer.default_local_dir)
     lengths, told = prompt_lengths(rows, model, config.data.max_prompt_length)
-    for note in (
-        scaled + plan.notes() + judging(rows, plan) + notes + told + checkpoints.prepare_grpo(checkpoint_folder)
-    ):
+    contents = config.actor_rollout_ref.actor.checkpoint.load_contents
+    told += checkpoints.prepare_grpo(checkpoint_folder, Path(model), contents)
+    for note in scaled + plan.notes() + judging(rows, plan) + notes + told:
         console.print(f"  {note}")
     plan = plan_of_kept(plan, config, lengths)
     metrics = folder / f"metrics.{len(list(folder.glob('metrics.*.jsonl'))) + 1}.jsonl"  # verl would overwrite one file
@@ -77,13 +78,13 @@ def run(config: DictConfig, command: Command) -> None:
     settings = as_dict(verl.for_verl(as_dict(config)))
     if address:
         settings = verl.on_cluster(settings, address, env)
-    OmegaConf.save(OmegaConf.create({"hydra": verl.HYDRA, **settings}), folder / "verl.yaml")
+    write_text(folder / "verl.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": verl.HYDRA, **settings})))
     opened.manifest["planned_steps"] = plan.steps
     opened.save()
     before = checkpoints.last_step(checkpoint_folder)
-    run_trainer(
-        argv, env, folder / "train.log", lambda: verl.progress(metrics, plan.steps), "GRPO", (opened.lock.fileno(),)
-    )
+    held = (opened.lock.fileno(),)
+    with checkpoints.recording_grpo(checkpoint_folder):
+        run_trainer(argv, env, folder / "train.log", lambda: verl.progress(metrics, plan.steps), "GRPO", held)
     steps = verl.collect_metrics(folder)
     if not steps or steps[-1]["step"] < plan.steps:
         raise StageFailed(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from data_pipeline.errors import BadInput, did_you_mean
 from data_pipeline.records import read_jsonl
+from data_pipeline.safety.shown import shown
 from launch.cli import arguments
 from launch.cli.entry import console, run_command
 from launch.cli.words import parse_words
@@ -47,7 +48,8 @@ def show(name: str) -> int:
         commit = (manifest["code"]["commit"] or "no commit")[:12] + (
             " + changes" if manifest["code"]["changed"] else ""
         )
-        console.print(f"[bold]{stage}[/bold]: {manifest['status']}, seed {manifest['seed']}, code {commit}")
+        console.print(f"{stage}:", style="bold", end=" ")
+        console.print(f"{manifest['status']}, seed {manifest['seed']}, code {commit}")
         for kind in ("inputs", "outputs"):
             for label, file in manifest.get(kind, {}).items():
                 state = compare(file)
@@ -74,7 +76,7 @@ def show_row(name: str, id: str) -> int:
         raise BadInput(f"row={id}: run {name} has no such row{did_you_mean(id, ids_of(data))}")
     for pipeline, version in found.items():
         if len(found) > 1:
-            console.print(f"[bold]{pipeline}[/bold]")
+            console.print(pipeline, style="bold")
         show_version(data, version)
     if versions and not ended and (made := trail.children(data, versions[-1].record, 1000)):
         ended = [f"in {len(made)} rows made from it: {', '.join(made[:20])}"]
@@ -94,11 +96,11 @@ def show_version(data: Path, version: trail.Version) -> None:
     """Prints the row, what it was made from, its whole trail with the calls, and what the steps wrote of it."""
     row = version.record
     parents = row["meta"].get("parents", [])
-    console.print_json(json.dumps({k: v for k, v in row.items() if k != "meta"}, ensure_ascii=False))
+    _print_json({k: v for k, v in row.items() if k != "meta"})
     for parent in parents:
         console.print(f"made from {parent}", style="bold", markup=False)
         if before := trail.last_before(data, version, parent):
-            console.print_json(json.dumps(before.record, ensure_ascii=False))
+            _print_json(before.record)
     for asked in trail.trail(data, row):
         console.print(f"{asked.step}: {json.dumps(asked.facts, ensure_ascii=False)}", markup=False)
         for call in asked.calls:
@@ -107,6 +109,10 @@ def show_version(data: Path, version: trail.Version) -> None:
         if table.place != trail.STEPLESS and table.name != trail.REJECTS:
             told = json.dumps(fact, ensure_ascii=False)
             console.print(f"  {table.place.split('/')[1]}/{table.name}: {told}", markup=False)
+
+
+def _print_json(row: dict) -> None:
+    console.print_json(shown(json.dumps(row, ensure_ascii=False)))  # the codes of `shown` are JSON's own
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ its own, rounds them to the merged precision, and compares log-probabilities on 
 checkpoint, which verl's merger leaves beside its base, is folded in.
 """
 
-import json
 import shutil
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from launch.cli.entry import StageFailed, console, run_stage, show_plan
 from launch.models import adapter, local, parity
 from launch.models.find import check_model
 from launch.preflight import checks
-from launch.running import checkpoints
+from launch.running import checkpoints, hashes, shards
 from launch.running.folder import finished_manifest, open_stage, read_manifest
 
 
@@ -53,7 +52,7 @@ def run(config: DictConfig, command: Command) -> None:
         raise StageFailed(f"verl's merger ended with {merged.returncode}; see {log}")
     alpha = 0.0
     if (model / "lora_adapter").is_dir():  # verl's merger leaves it beside its base
-        full = checkpoints.load_shards(actor)
+        full = shards.load_actor(actor)
         alpha = adapter.alpha_of(actor, adapter.of_checkpoint(full), config.lora_alpha)
         write_folded(model, adapter.folded(full, alpha))
     if not (model / "chat_template.jinja").exists() and (Path(grpo["model"]) / "chat_template.jinja").exists():
@@ -79,18 +78,18 @@ def run(config: DictConfig, command: Command) -> None:
 
 
 def find_checkpoint(grpo: dict, step: str | int) -> Path:
-    """Returns the actor folder of the step; raises BadInput when it is missing, or a shard is missing or empty."""
+    """Returns the actor folder of the step; raises BadInput when it is missing, cut off, altered since it was written,
+    or holds what would run code in verl's merger.
+    """
     latest = Path(grpo["checkpoint"])
     folder = latest if step == "latest" else latest.with_name(f"global_step_{step}")
     actor = folder / "actor"
     if not (actor / "fsdp_config.json").is_file():
         there = sorted(p.name.removeprefix("global_step_") for p in latest.parent.glob("global_step_*"))
         raise BadInput(f"step={step}: no checkpoint in {folder}; saved steps: {', '.join(there) or 'none'}")
-    world = json.loads((actor / "fsdp_config.json").read_text())["world_size"]
-    for rank in range(world):
-        shard = actor / f"model_world_size_{world}_rank_{rank}.pt"
-        if not shard.is_file() or shard.stat().st_size == 0:
-            raise BadInput(f"{shard}: missing or empty; the checkpoint was cut off, choose an earlier step=")
+    why = checkpoints.missing(folder, ("model",)) or hashes.changed(latest.parent.parent, folder)
+    if why or (why := checkpoints.fault(folder)):
+        raise BadInput(f"{folder}: {why}; choose an earlier step=")
     return actor
 
 
@@ -98,7 +97,7 @@ def write_folded(model: Path, state: dict) -> None:
     """Puts the folded weights in the place of the base's, and takes away the adapter that stood beside them."""
     from transformers import AutoModelForCausalLM
 
-    network = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
+    network = AutoModelForCausalLM.from_pretrained(model, dtype="auto", trust_remote_code=False)
     network.load_state_dict(state, strict=False)  # names are compared by `compare`
     network.save_pretrained(model)
     shutil.rmtree(model / "lora_adapter")
@@ -116,8 +115,8 @@ def compare(model: Path, actor: Path, prompts: list[list[dict]], alpha: float = 
 
     logging.disable_progress_bar()
     tokenizer = local.load_tokenizer(str(model))
-    merged = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
-    dtype, full = merged.dtype, checkpoints.load_shards(actor)
+    merged = AutoModelForCausalLM.from_pretrained(model, dtype="auto", trust_remote_code=False)
+    dtype, full = merged.dtype, shards.load_actor(actor)
     whole = adapter.folded(full, alpha)
     ours = parity.log_probs(merged, tokenizer, prompts)
     if absent := sorted(set(whole) - set(merged.state_dict())):

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data_pipeline.errors import BadInput
 from data_pipeline.llm.server import Variable
+from data_pipeline.safety.credentials import key_in
 from launch.cli import arguments
 from launch.cli.arguments import SERVE, Command
 from launch.cli.configuration import Text, as_dict, checked
@@ -86,7 +87,7 @@ def check(asked: Settings) -> tuple[str, str]:
     if asked.run:
         arguments.check_run_name(asked.run)
     variable = asked.api_key_env
-    key = os.environ.get(variable or "", "").strip()
+    key = key_in(variable) if variable else ""
     if variable and not key and not asked.dry_run:
         raise BadInput(f"{variable} is not set: put the key that clients must send into this variable")
     if not variable and asked.host not in LOOPBACK and not asked.host.startswith("127."):

@@ -19,6 +19,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipeline.errors import BadInput
+from data_pipeline.records import write_text
 from launch.cli.arguments import SFT, Command, in_earnest
 from launch.cli.arithmetic import ADAPTERS
 from launch.cli.configuration import as_dict
@@ -70,10 +71,12 @@ def run(config: DictConfig, command: Command) -> None:
     lengths = checks.token_lengths(load_tokenizer(base), [row["messages"] for _, row in rows])
     notes += checks.cut_rows(lengths, config.cutoff_len, [where for where, _ in rows], "cutoff_len")
     notes += template_notes(config, command)
-    for note in notes + checkpoints.prepare_sft(output):
+    for note in notes + checkpoints.prepare_sft(output, Path(base)):
         console.print(f"  {note}", markup=False)
     write_settings(file, config, base)
-    run_trainer(argv, env, folder / "train.log", lambda: llama_factory.progress(output), "SFT", (opened.lock.fileno(),))
+    held = (opened.lock.fileno(),)
+    with checkpoints.recording_sft(output):
+        run_trainer(argv, env, folder / "train.log", lambda: llama_factory.progress(output), "SFT", held)
 
     counts = summarise(llama_factory.log_history(output), lengths, config.cutoff_len)
     if config.finetuning_type in ADAPTERS:
@@ -139,7 +142,7 @@ def check_plan_and_machine(config: DictConfig, base: str, rows: int) -> list[str
     trackers = as_dict(config).get("report_to") or []
     trackers = [trackers] if isinstance(trackers, str) else list(trackers)
     tracking.check_tracking(trackers, config.psyforge.env, "report_to")
-    if config.get("use_swanlab") and config.get("swanlab_mode") != "local" and not config.get("swanlab_api_key"):
+    if config.get("use_swanlab") and config.get("swanlab_mode") != "local":
         tracking.check_tracking(["swanlab"], config.psyforge.env, "use_swanlab", "swanlab_mode=local")
     if config.nodes > 1:
         checks.check_port_free(os.environ.get("MASTER_PORT", "29500"), "MASTER_PORT")
@@ -169,9 +172,7 @@ def template_notes(config: DictConfig, command: Command) -> list[str]:
 def write_settings(file: Path, config: DictConfig, base: str) -> None:
     """Writes what LLaMA-Factory gets, in one move: other nodes start when they see the file."""
     settings = {k: v for k, v in as_dict(config).items() if k in llama_factory.keys()}
-    partial = file.with_suffix(".partial")
-    OmegaConf.save(OmegaConf.create({**settings, llama_factory.BASE_MODEL: base}), partial)
-    partial.replace(file)
+    write_text(file, OmegaConf.to_yaml(OmegaConf.create({**settings, llama_factory.BASE_MODEL: base})))
 
 
 def summarise(history: list[dict], lengths: list[int], limit: int) -> dict:

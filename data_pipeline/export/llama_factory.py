@@ -15,14 +15,15 @@ Thoughts of a dialogue, as `thoughts` says:
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data_pipeline import dialogues as checks
 from data_pipeline.errors import BadInput
 from data_pipeline.export import exportable, exportable_dialogues
 from data_pipeline.prompts import answer_text, question_messages
-from data_pipeline.records import Dialogue, Fault, Question, Turn, write_jsonl
+from data_pipeline.records import Dialogue, Fault, Question, Turn, write_jsonl, write_text
+from data_pipeline.safety.shown import NO_TEXT
 
 THOUGHTS = ("every", "last", "none")
 # `sharegpt` with OpenAI-style tags. Every entry must be listed: LLaMA-Factory sets those left out to nothing.
@@ -56,8 +57,20 @@ def check_messages(messages: object, where: str) -> None:
             raise BadInput(f"{where}: the {message.get('role')} message is empty; LLaMA-Factory would train on nothing")
 
 
+def _texts(row: Question | Dialogue) -> Iterator[str]:
+    if isinstance(row, Question):
+        yield from (row.context, row.stem, *row.options, row.rationale, row.reference)
+    else:
+        yield from (text for turn in row.turns for text in (turn.content, turn.thought))
+
+
 def unfit(row: Question | Dialogue, thoughts: str = "every") -> Fault | None:
     """Returns the Fault for which a question's or dialogue's SFT rows would teach something wrong, or None."""
+    for text in _texts(row):
+        if not text.isprintable() and (sign := NO_TEXT.search(text)):
+            around = text[max(0, sign.start() - 20) : sign.start() + 21]
+            detail = f"U+{ord(sign[0]):04X}, a control character or a mark of direction, in {around!r}"
+            return Fault("a character that is no text", detail)
     if isinstance(row, Question):
         tagged = "<think>" in row.rationale or "</think>" in row.rationale
         return Fault("a <think> tag inside the rationale", "take it out") if tagged else None
@@ -138,5 +151,5 @@ def write(
 
     count = write_jsonl(folder / f"{name}.jsonl", rows())
     info = {name: {"file_name": f"{name}.jsonl", **DATASET}}
-    (folder / "dataset_info.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "dataset_info.json", json.dumps(info, indent=2) + "\n")
     return count

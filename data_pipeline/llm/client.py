@@ -21,6 +21,7 @@ from data_pipeline.llm.ledger import Call, Ledger
 from data_pipeline.llm.server import Server
 from data_pipeline.llm.transport import Connection, Outcome, ask, connect
 from data_pipeline.records import Request, Response
+from data_pipeline.safety.shown import shown, text_column
 
 OnReply = Callable[[Request, Response, float | None], None]
 AskOne = Callable[[Request], Awaitable[Response]]
@@ -153,13 +154,13 @@ def run_all(
     budget: float | None = None,
 ) -> list[Response]:
     """Runs `complete_all` to its end with a progress bar; Ctrl-C ends it and leaves the ledger whole."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    columns = TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = text_column("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     failed = tokens = asked = 0
     paid, begun = 0.0, time.monotonic()
-    with Progress(*columns, TextColumn("{task.fields[state]}"), transient=True) as progress:
-        task = progress.add_task(title, total=len(requests), state="")
+    with Progress(*columns, text_column("{task.fields[state]}"), transient=True) as progress:
+        task = progress.add_task(shown(title), total=len(requests), state="")
 
         def show(request: Request, response: Response, cost: float | None) -> None:
             nonlocal failed, tokens, asked, paid

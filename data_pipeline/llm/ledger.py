@@ -14,40 +14,22 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
-from data_pipeline.errors import BadInput
+from data_pipeline.errors import BadInput, storage_fault
+from data_pipeline.llm.calls import Call, checksum
+from data_pipeline.llm.disk import fault_of_disk, is_on_network
 from data_pipeline.records import Response
 
-_VERSION = 2  # of the table, kept in sqlite's user_version; 1 had no `served`
+VERSION = 3  # of the table, kept in sqlite's user_version; 1 had no `served`, 2 no checksum
 _PATIENCE = 60.0  # seconds to wait for another process that writes
-
-
-class Call(NamedTuple):
-    key: str  # sha256 of model, messages, parameters and sample number
-    step: str
-    row: str
-    sample: int
-    model: str
-    base_url: str
-    finish: str  # "failed": asked again by the next run
-    text: str
-    reasoning: str
-    error: str
-    prompt_tokens: int
-    completion_tokens: int
-    cost: float | None  # of all attempts; None without prices
-    latency: float  # seconds of the last attempt
-    attempts: int
-    at: str  # UTC
-    served: str = ""  # the model that answered, as the server names it
 
 
 _TYPES = {str: "TEXT NOT NULL", int: "INTEGER NOT NULL", float: "REAL NOT NULL", float | None: "REAL"}
 _COLUMNS = ", ".join(f'"{name}" {_TYPES[kind]}' for name, kind in Call.__annotations__.items())
-_INSERT = f"INSERT INTO calls VALUES (NULL{', ?' * len(Call._fields)})"
-_REPLY = """SELECT text, finish, completion_tokens, reasoning, prompt_tokens FROM calls
-    WHERE key = ? AND finish != 'failed' ORDER BY id LIMIT 1"""
+_COLUMNS += ", checksum TEXT NOT NULL DEFAULT ''"  # of the row; "" in rows of earlier versions
+_FIELDS = ", ".join(f'"{name}"' for name in (*Call._fields, "checksum"))
+_INSERT = f"INSERT INTO calls ({_FIELDS}) VALUES (?{', ?' * len(Call._fields)})"
+_REPLY = f"SELECT {_FIELDS} FROM calls WHERE key = ? AND finish != 'failed' ORDER BY id LIMIT 1"
 _TOTALS = """SELECT step, model, COALESCE(GROUP_CONCAT(DISTINCT NULLIF(served, '')), '') AS served,
     SUM(finish != 'failed') AS calls, SUM(finish = 'failed') AS failures,
     SUM(prompt_tokens) AS prompt_tokens, SUM(completion_tokens) AS completion_tokens, SUM(cost) AS cost
@@ -63,6 +45,8 @@ class Ledger:
         self._thread = ThreadPoolExecutor(1)  # a commit waits for the disk and for other processes, the calls do not
         with self._told():
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not self.path.exists():
+                os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600))  # it holds what people said
             self._db = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare()
@@ -71,20 +55,32 @@ class Ledger:
                 raise
 
     def _prepare(self) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")
+        # A write-ahead log is shared memory of the processes of one machine; on a network disk there may be others.
+        self._db.execute(f"PRAGMA journal_mode = {'DELETE' if is_on_network(self.path) else 'WAL'}")
         self._db.execute("PRAGMA synchronous = FULL")  # a commit outlives a power cut; 0.3 ms on the disk measured
         with self._transaction():
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            version = self._version()
             (tables,) = self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+            if version > VERSION:
+                raise sqlite3.DatabaseError(
+                    f"a ledger of version {version}, and this PsyForge knows {VERSION}: go on with the newer one that "
+                    "made it"
+                )
             if version == 0 and tables == 0:
                 self._db.execute(f"CREATE TABLE calls (id INTEGER PRIMARY KEY, {_COLUMNS})")
                 self._db.execute("CREATE INDEX calls_by_key ON calls (key)")
-                self._db.execute(f"PRAGMA user_version = {_VERSION}")
-            elif version == 1:
-                self._db.execute("ALTER TABLE calls ADD COLUMN served TEXT NOT NULL DEFAULT ''")
-                self._db.execute(f"PRAGMA user_version = {_VERSION}")
-            elif version != _VERSION:
-                raise sqlite3.DatabaseError(f"a database, but not a ledger of version {_VERSION}")
+            elif version == 0:
+                raise sqlite3.DatabaseError(f"a database, but not a ledger of version {VERSION}")
+            elif version < VERSION:
+                there = {name for _, name, *_ in self._db.execute("PRAGMA table_info (calls)")}
+                for name in [name for name in ("served", "checksum") if name not in there]:
+                    self._db.execute(f"ALTER TABLE calls ADD COLUMN {name} TEXT NOT NULL DEFAULT ''")
+                if "checksum" in there:
+                    self._db.execute("UPDATE calls SET checksum = ''")  # of a table that somebody has changed since
+            self._db.execute(f"PRAGMA user_version = {VERSION}")
+
+    def _version(self) -> int:
+        return self._db.execute("PRAGMA user_version").fetchone()[0]
 
     def __enter__(self) -> "Ledger":
         return self
@@ -101,8 +97,8 @@ class Ledger:
         with self._told():
             for key in keys:
                 if row := self._db.execute(_REPLY, (key,)).fetchone():
-                    text, finish, tokens, reasoning, prompt_tokens = row
-                    yield key, Response(text, finish, tokens, reasoning, prompt_tokens)
+                    of = self._whole(row)
+                    yield key, Response(of.text, of.finish, of.completion_tokens, of.reasoning, of.prompt_tokens)
 
     async def reply(self, key: str) -> Response | None:
         """Returns the response of a finished call. Waits for other processes without holding up the event loop."""
@@ -125,11 +121,10 @@ class Ledger:
 
     def calls(self, step: str, row: str, sample: int) -> list[Call]:
         """Returns the finished calls of one request, repairs of its reply included, in their order."""
-        names = ", ".join(f'"{name}"' for name in Call._fields)
         where = "(step = ? OR step GLOB ? || '.repair[0-9]*') AND row = ? AND sample = ? AND finish != 'failed'"
         with self._told():
-            rows = self._db.execute(f"SELECT {names} FROM calls WHERE {where} ORDER BY id", (step, step, row, sample))
-            return [Call(*values) for values in rows]
+            rows = self._db.execute(f"SELECT {_FIELDS} FROM calls WHERE {where} ORDER BY id", (step, step, row, sample))
+            return [self._whole(values) for values in rows]
 
     def served(self, model: str) -> list[str]:
         """Returns the names under which servers answered for a model, in the order in which they first came."""
@@ -142,13 +137,25 @@ class Ledger:
         with self._told():
             return self._db.execute("SELECT TOTAL(cost) FROM calls").fetchone()[0]
 
+    def add(self, calls: Iterable[Call]) -> None:
+        """Writes calls as they are, in one commit."""
+        self._pending.extend(calls)
+        self._commit()
+
+    def _whole(self, row: tuple) -> Call:
+        """Returns the call of a row; raises DatabaseError for one that has been altered since it was written."""
+        call = Call(*row[:-1])
+        if row[-1] and row[-1] != checksum(call):
+            raise sqlite3.DatabaseError(f"the reply to {call.step}, row {call.row} is not as it was written: malformed")
+        return call
+
     def _commit(self) -> None:
         calls = [self._pending.popleft() for _ in range(len(self._pending))]
         if calls:
             try:
                 with self._told(), self._transaction():
-                    self._db.executemany(_INSERT, calls)
-            except BadInput:
+                    self._db.executemany(_INSERT, [(*call, checksum(call)) for call in calls])
+            except (BadInput, OSError):
                 self._pending.extendleft(reversed(calls))  # they are paid for: once more when the ledger is closed
                 raise
 
@@ -157,21 +164,27 @@ class Ledger:
         self._db.execute("BEGIN IMMEDIATE")  # not deferred: two processes would refuse each other instead of waiting
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # a full disk has ended it already
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     @contextmanager
     def _told(self) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            cure = "move the file away or name another ledger"
+            if fault := fault_of_disk(error, self.path):
+                raise fault from None
+            if "Could not decode" in str(error):  # and it would show the text
+                error = "a reply is not as it was written: malformed"
+            recover = f"python -m data_pipeline.llm.ledger recover '{self.path}'"
+            cure = f"move the file away or name another ledger; if it was one, save what can be read: {recover}"
             if "locked" in str(error):
                 cure = f"another process has kept it for {_PATIENCE:g} s; run again when that one has ended"
             elif "malformed" in str(error):
-                cure = f"save what can be read of it: python -m data_pipeline.llm.ledger recover '{self.path}'"
+                cure = f"save what can be read of it: {recover}"
             raise BadInput(f"ledger {self.path}: {error}; {cure}") from None
 
 
@@ -187,43 +200,36 @@ def totals(path: Path) -> list[dict]:
 
 
 def recover(path: Path) -> int:
-    """Puts a ledger with all calls that can be read in the place of a broken one, and returns their number.
-
-    The broken file becomes `path` + ".broken". Raises BadInput when there is no file, or no ledger in it.
+    """Puts a ledger with all calls that can be read in the place of a broken one, and returns their number; raises as
+    `recovery.recover`.
     """
-    path, broken = Path(path), Path(f"{path}.broken")
-    if not path.exists() or broken.exists():
-        raise BadInput(f"ledger {path}: " + (f"{broken} exists; move it away" if broken.exists() else "no such file"))
-    rows: dict[int, list] = {}
-    db = sqlite3.connect(path)
+    from data_pipeline.llm import recovery
+
+    return recovery.recover(path, _write).saved
+
+
+def _write(path: Path, calls: list[Call]) -> None:
+    with Ledger(path) as ledger:
+        ledger.add(calls)
+
+
+def main(argv: list[str]) -> int:
+    """Returns the exit code: 0 saved, 1 for a full disk, 2 for what is no ledger, or none that can be read."""
+    if len(argv) != 2 or argv[0] != "recover":
+        print("usage: python -m data_pipeline.llm.ledger recover FILE", file=sys.stderr)
+        return 2
+    from data_pipeline.llm import recovery
+
     try:
-        db.execute("PRAGMA writable_schema = ON")  # reads a file that is shorter than it says
-        for order in ("ASC", "DESC"):  # from both ends, each up to the first page that is broken
-            try:
-                for number, *call in db.execute(f"SELECT * FROM calls NOT INDEXED ORDER BY id {order}"):
-                    rows[number] = call
-            except sqlite3.Error:
-                continue
-    except sqlite3.Error as error:
-        raise BadInput(f"ledger {path}: {error}") from None
-    finally:
-        db.close()
-    fresh = Path(f"{path}.partial")
-    fresh.unlink(missing_ok=True)
-    with Ledger(fresh) as ledger:
-        ledger._pending.extend(Call(*rows[number]) for number in sorted(rows))
-    for end in ("-wal", "-shm", ""):
-        if Path(f"{path}{end}").exists():
-            os.replace(f"{path}{end}", f"{broken}{end}")
-    os.replace(fresh, path)
-    return len(rows)
+        print(recovery.recover(Path(argv[1]), _write))
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"failed: {storage_fault(error) or error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] != "recover":
-        sys.exit("usage: python -m data_pipeline.llm.ledger recover FILE")
-    try:
-        print(f"{sys.argv[2]}: {recover(Path(sys.argv[2]))} calls saved")
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main(sys.argv[1:]))

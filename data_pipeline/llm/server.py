@@ -1,6 +1,5 @@
 """An OpenAI-compatible server (vLLM, an API): its settings, checked, and its key, which only the environment holds."""
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import field, fields
@@ -11,20 +10,11 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_v
 from pydantic.dataclasses import dataclass
 
 from data_pipeline.errors import BadInput, did_you_mean, first_fault
-
-
-def variable_name(name: str) -> str:
-    """Returns the name of an environment variable; raises BadInput for what is none, which it does not show."""
-    if not re.fullmatch("[A-Z][A-Z0-9_]*", name):
-        raise BadInput(
-            "api_key_env: not the name of an environment variable, such as OPENAI_API_KEY (the value is not shown, "
-            "for it may be a key; keys belong in the environment)"
-        )
-    return name
+from data_pipeline.safety.credentials import check_variable, could_be_key, key_in
 
 
 def _address(base_url: str) -> str:
-    if re.search("[@?#]", base_url):
+    if re.search("[@?#]", base_url) or could_be_key(base_url):
         raise BadInput("base_url: credentials or a query in the address (not shown); name the key by api_key_env")
     try:
         parts = urlsplit(base_url)
@@ -36,7 +26,7 @@ def _address(base_url: str) -> str:
     return base_url
 
 
-Variable = Annotated[str, AfterValidator(variable_name)]
+Variable = Annotated[str, AfterValidator(lambda name: check_variable(name, "api_key_env"))]
 FINITE: dict[str, Any] = {"allow_inf_nan": False}
 
 
@@ -98,9 +88,7 @@ def is_loopback(server: Server) -> bool:
 
 def api_key(server: Server) -> str:
     """Returns the key, "" where none is needed; raises BadInput for a variable that is not set, but on this machine."""
-    key = os.environ.get(server.api_key_env or "", "").strip()
+    key = key_in(server.api_key_env) if server.api_key_env else ""
     if not key and server.api_key_env and not is_loopback(server):
         raise BadInput(f"{server.api_key_env} is not set: put the key of {server.base_url} into this variable")
-    if not key.isascii() or not key.isprintable():
-        raise BadInput(f"the key in {server.api_key_env} has characters that no HTTP header carries (it is not shown)")
     return key

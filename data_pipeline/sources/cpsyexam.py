@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
+from data_pipeline.archives import open_zip
 from data_pipeline.encodings import parse_json
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Fault, Question, Reject, check_question
@@ -105,9 +106,10 @@ def _zip_files(path: Path, archive: str) -> Iterator[tuple[str, Callable[[], byt
     if not path.exists():
         raise BadInput(f"{path}: no such file or folder (CPsyExam: the released {archive} or its unpacked folder)")
     try:
-        opened = zipfile.ZipFile(path)
-    except zipfile.BadZipFile:
-        raise BadInput(f"{path}: not a zip file (an interrupted download, or a Git LFS pointer?)") from None
+        opened = open_zip(path)
+    except zipfile.BadZipFile as error:
+        told = f"not a zip file that is read: {error} (an interrupted download, or a Git LFS pointer?)"
+        raise BadInput(f"{path}: {told}") from None
     for name in opened.namelist():
         if name.endswith(".json") and not name.startswith("__MACOSX/"):
             yield name, lambda name=name: opened.read(name)

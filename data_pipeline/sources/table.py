@@ -7,7 +7,6 @@ and kinds may be written stands in `data_pipeline/tables/`; a key that counts it
 or `answer_from_1` in place of `answer`. Without a kind a question is multi-answer when its key has several letters.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from data_pipeline.encodings import lost_characters
 from data_pipeline.errors import BadInput
 from data_pipeline.records import LETTERS, Fault, Question, Reject, check_key, check_question, note
 from data_pipeline.safety.cleaning import WRITING, Cleaned, clean_texts
+from data_pipeline.safety.shown import NO_TEXT
 from data_pipeline.tables.columns import Columns, Fields, beyond, say
 from data_pipeline.tables.keys import read_key, read_kind, true_or_false
 from data_pipeline.tables.options import is_empty, read_options, text_of
@@ -41,7 +41,6 @@ FIELDS = Fields(
     USUAL, required=(("stem",), ("options", "kind"), _KEYS), several=("options",), without={"options": TRUE_FALSE}
 )
 STATEMENTS = replace(FIELDS, required=(("stem",), _KEYS))  # where the recipe says what a question without a kind is
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
 # Kinds of cleaning that questions do without: in them 233 is a number, and ( ) a gap.
 LEAVE = frozenset(("emoticon", "repeat", WRITING))
 MEANS = ("single", "multi", "true_false")
@@ -183,7 +182,7 @@ def _checked(question: Question, clean: bool) -> Question | Fault:
         return lost
     if clean and (results := clean_texts(texts, LEAVE)):
         return _cleaned(question, results)
-    if not whole.isprintable() and (bad := _CONTROL.search(whole)):
+    if not whole.isprintable() and (bad := NO_TEXT.search(whole)):
         return _no_text("a control character or a mark of direction", whole, bad.start())
     return question
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from data_pipeline.counts import StepCounts
-from data_pipeline.records import Reject, line_of
+from data_pipeline.records import Reject, line_of, write_text
 from data_pipeline.steps import Outcome
 from data_pipeline.synthesis.configuration import READS
 
@@ -72,12 +72,10 @@ class StepFiles:
     def finish(self, key: str, counts: StepCounts, report: dict, settings: dict) -> None:
         """Writes report and state."""
         text = json.dumps(report, ensure_ascii=False, indent=2)
-        (self.place / "report.json").write_text(text + "\n", encoding="utf-8")
+        write_text(self.place / "report.json", text + "\n")
         state = {"key": key, "counts": counts.as_json(), "settings": settings}
         state = json.dumps(state, ensure_ascii=False, indent=2)
-        partial = self.place / "step.partial"
-        partial.write_text(state + "\n", encoding="utf-8")
-        partial.replace(self.place / "step.json")
+        write_text(self.place / "step.json", state + "\n")
 
 
 class Writer:

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +12,7 @@ from pathlib import Path
 from data_pipeline import llm
 from data_pipeline.errors import BadInput
 from data_pipeline.llm import recorded
+from data_pipeline.llm.server import api_key
 from data_pipeline.records import Ask, Request, Response
 from data_pipeline.steps import Step, find_step
 from data_pipeline.synthesis.apply import AskAll, Bound
@@ -51,6 +52,13 @@ class Models:
 
         asks = {title: asker(title, server) for title, server in self.servers(name, step).items()}
         return asks if step.asks == "selectors" else asks[""]
+
+    def check_keys(self, wanted: Iterable[str]) -> None:
+        """Raises BadInput for a server that one of these steps asks and whose key is not in the environment."""
+        for name in wanted:
+            if (step := find_step(name, "steps")).asks and self.recorded is None:
+                for server in filter(None, self.servers(name, step).values()):
+                    api_key(server)
 
     async def connected(self, stack: AsyncExitStack, chain: Sequence[Bound]) -> list[Ask | dict[str, Ask]]:
         """Returns whom each of the steps asks under `apply.on_its_way`; a server of several is connected once."""

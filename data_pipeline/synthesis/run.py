@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
 
 from data_pipeline import sources
 from data_pipeline.counts import StepCounts
@@ -31,6 +31,7 @@ from data_pipeline.records import (
     read_lines,
     read_records,
 )
+from data_pipeline.safety.shown import text_column
 from data_pipeline.steps import Outcome, Step, find_step
 from data_pipeline.synthesis.apply import Bound, check_chain, in_rounds, lines_on_all_cores, on_its_way, what_became
 from data_pipeline.synthesis.configuration import READS, Configuration, Source
@@ -259,7 +260,7 @@ class _Pipeline:
         """Takes each row through the chain by itself; shows its progress."""
         title = f"{self.name}: {chain[0].name} to {chain[-1].name}"
         at_work = max(self.models.concurrency(bound.name, bound.step) for bound in chain)
-        columns = TextColumn("  {task.description}"), SpinnerColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        columns = text_column("  {task.description}"), SpinnerColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         with Progress(*columns, transient=True) as progress:
             task = progress.add_task(title, total=None)
             try:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import orjson
 
+from data_pipeline import archives
 from data_pipeline.encodings import check_encoding, find_encoding, is_utf8, other_encoding
 from data_pipeline.errors import BadInput, did_you_mean
 from data_pipeline.records import Fault, json_or_fault
@@ -21,6 +22,9 @@ from data_pipeline.tables.delimited import SEPARATORS, Fits, delimited_rows
 
 _SPLIT = re.compile(r"(?:^|[-_./])(train|validation|valid|val|dev|test)(?=[-_./])")
 BATCH = 10_000  # rows of Parquet that are held at once; ours
+MOST_BATCH = 64 << 20  # bytes of such a batch; ours
+MOST_ROWS = 100  # of Parquet for each byte; ours
+SMALL = 16 << 20  # bytes of a Parquet file that is read with care; ours
 LARGEST = 500_000_000  # bytes of a file that is no Parquet; ours
 
 
@@ -235,12 +239,36 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict]]:
 
     number = 0
     try:
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=BATCH):
+        file = pyarrow.parquet.ParquetFile(path)
+        size = path.stat().st_size
+        small, said = size < SMALL, 0
+        for batch in file.iter_batches(batch_size=_batch(path, file.metadata)):
             for values in batch.to_pylist():
                 number += 1
+                said += _characters(values) if small else 0
+                if said > max(MOST_BATCH, archives.RATIO * size):
+                    raise BadInput(f"{path} row {number}: {said >> 20} MB of text by now out of {size / 1e6:.2f}")
                 yield number, values
     except pyarrow.ArrowException as error:
         raise BadInput(f"{path}: not a Parquet file: {error}") from None
+
+
+def _characters(value: object) -> int:
+    if isinstance(value, dict | list):
+        return sum(map(_characters, value.values() if isinstance(value, dict) else value))
+    return len(value) if isinstance(value, str | bytes) else 0
+
+
+def _batch(path: Path, about: Any) -> int:
+    """Returns how many rows are read at once; few of a file that is small for what is in it, for one text of its
+    dictionary may stand in every row. Raises BadInput for more rows than its bytes can mean.
+    """
+    size = path.stat().st_size
+    if about.num_rows > MOST_ROWS * size:
+        raise BadInput(f"{path}: {about.num_rows} rows in {size} bytes, which is no table of questions or dialogues")
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    largest = max((one.column(n).total_uncompressed_size for one in groups for n in range(one.num_columns)), default=0)
+    return max(1, min(BATCH, MOST_BATCH // (largest + 1))) if size < SMALL else BATCH
 
 
 def _data_set(name: str, layout: Layout) -> Iterable[dict]:
@@ -250,7 +278,7 @@ def _data_set(name: str, layout: Layout) -> Iterable[dict]:
         if Path(name).is_dir():
             loaded = datasets.load_from_disk(name)
         else:
-            loaded = datasets.load_dataset(name)
+            loaded = datasets.load_dataset(name, trust_remote_code=False)
     except Exception as error:  # the hub client raises a dozen types; the message is what helps
         raise BadInput(
             f"{name}: no such file or folder, and not a data set that could be loaded: {str(error)[:500]}\nIf it is on "

@@ -7,11 +7,11 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from data_pipeline.archives import open_zip
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Fault
 from data_pipeline.tables.delimited import HEADER_WITHIN, Fits, pick_header
 
-MOST_SHEET = 2_000_000_000  # bytes of a sheet, unpacked: more does not fit into memory; ours
 _MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 
 
@@ -71,10 +71,11 @@ def _choose(path: Path, book: Any, sheet: str, option: str) -> tuple[str, Any]:
 
 
 def _check_size(path: Path) -> None:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if (size := sum(entry.file_size for entry in archive.infolist())) > MOST_SHEET:
-                raise BadInput(f"{path}: {size / 1e9:.1f} GB unpacked; save the sheet as CSV and give that")
+    try:
+        if zipfile.is_zipfile(path):
+            open_zip(path).close()
+    except zipfile.BadZipFile as error:
+        raise BadInput(f"{path}: {error}; save the sheet as CSV and give that") from None
 
 
 def _merged(sheet: Any) -> dict[int, dict[int, tuple[int, int]]]:
@@ -101,7 +102,7 @@ def _valueless(path: Path, sheet: str) -> Iterator[tuple[int, dict[int, str]]]:
 
     if not zipfile.is_zipfile(path):
         return
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path) as archive:
         if not (part := _part(archive, sheet)):
             return
         with archive.open(part) as file:  # most sheets have neither

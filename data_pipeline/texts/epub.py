@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
+from data_pipeline.archives import open_zip, read_member
 from data_pipeline.records import Fault
 from data_pipeline.texts import hypertext
 from data_pipeline.texts.text import Paragraph, Text, Unreadable, decoded, under_headings
@@ -24,7 +25,7 @@ def read(file: Path, encoding: str = "") -> Text:
 
     parser = etree.XMLParser(resolve_entities=False, no_network=True, recover=True)
     try:
-        with zipfile.ZipFile(file) as book:
+        with open_zip(file) as book:
             container = etree.fromstring(_bytes(book, "META-INF/container.xml"), parser)
             package = PurePosixPath(container.xpath("string(//*[local-name()='rootfile']/@full-path)"))
             root = etree.fromstring(_bytes(book, str(package)), parser)
@@ -41,7 +42,7 @@ def read(file: Path, encoding: str = "") -> Text:
 
 def _paragraphs(file: Path, pages: list[str], text: Text, given: str) -> Iterator[Paragraph]:
     section = 0
-    with zipfile.ZipFile(file) as book:
+    with open_zip(file) as book:
         for page in pages:
             try:
                 content = _bytes(book, page)
@@ -62,8 +63,7 @@ def _paragraphs(file: Path, pages: list[str], text: Text, given: str) -> Iterato
 
 def _bytes(book: zipfile.ZipFile, name: str) -> bytes:
     """Returns a member of the zip file; raises Unreadable for one that is larger than LARGEST."""
-    with book.open(name) as member:
-        content = member.read(LARGEST + 1)
-    if len(content) > LARGEST:
+    content = read_member(book, name, LARGEST)
+    if content is None:
         raise Unreadable("a page of the book is too large", f"above {LARGEST >> 20} MiB; split it")
     return content

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_pipeline.errors import BadInput
+from data_pipeline.safety.safe_yaml import load_yaml
 from data_pipeline.texts import hypertext
 from data_pipeline.texts.splitting import SIZE
 from data_pipeline.texts.text import Paragraph, Text, decoded, join_lines, under_headings
@@ -30,16 +32,14 @@ def read_markdown(file: Path, encoding: str = "") -> Text:
 
     `encoding` is the file's; "" finds it. Raises Unreadable for what is not a text of one encoding.
     """
-    import yaml
-
     text, encoding = decoded(file.read_bytes(), encoding)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     values = None
     if front := _FRONT.match(text):
         text = text[front.end() :]
         try:
-            values = yaml.safe_load(front[1])
-        except yaml.YAMLError:
+            values = load_yaml(front[1], file)
+        except BadInput:  # no front matter, then, but a text between lines
             pass
     values = values if isinstance(values, dict) else {}
     parts = list(_markdown(text))

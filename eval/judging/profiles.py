@@ -62,9 +62,9 @@ class Profile(BaseModel, extra="forbid", frozen=True):
     again: str = ""
 
     @property
-    def text(self) -> str:
+    def texts(self) -> list[str]:
         """All that the client knows and says."""
-        return "\n".join([self.about, self.opening, *(fact.tells for fact in self.facts)])
+        return [self.about, self.opening, *(fact.tells for fact in self.facts)]
 
     def first_words(self, session: int) -> str:
         """Returns what the client says first in a session, counted from 1."""

@@ -18,7 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from data_pipeline.errors import BadInput, did_you_mean, first_fault
-from launch.cli import arithmetic, moved, recipe_files  # noqa: F401  (the resolvers of arithmetic)
+from data_pipeline.safety.credentials import check_settings
+from data_pipeline.safety.safe_yaml import load_yaml_file
+from launch.cli import arithmetic, environment, moved, recipe_files  # noqa: F401  (the resolvers of the first two)
 from launch.cli.arguments import RECIPES, Command, Stage, plain_keys
 from launch.frameworks import llama_factory, verl
 
@@ -101,6 +103,7 @@ def hydra_overrides(stage: Stage, command: Command) -> list[str]:
 
 def compose_stage(stage: Stage, command: Command) -> DictConfig:
     """Returns the composed configuration, interpolations resolved; raises BadInput with the key and the cure."""
+    check_files(stage, command)
     overrides = hydra_overrides(stage, command)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -118,6 +121,8 @@ def compose_stage(stage: Stage, command: Command) -> DictConfig:
             at = error.problem_mark
             where = f"{at.name} line {at.line + 1}, column {at.column + 1}: " if at else ""
             raise BadInput(f"{where}not YAML ({error.problem})") from None
+    check_settings(as_dict(config))
+    environment.check_plain(as_dict(config))
     for key, value in _leaves(config):
         moved.check_value(key, value)
         if value == "???" and not key.startswith(UNUSED):
@@ -126,6 +131,13 @@ def compose_stage(stage: Stage, command: Command) -> DictConfig:
         with recipe_files.named(command, stage.name):
             _check_values(stage, reference, config)
     return config
+
+
+def check_files(stage: Stage, command: Command) -> None:
+    """Raises BadInput for a recipe or hardware file that is more than data, or could hold a key."""
+    for folder in (RECIPES / command.words.get("recipe", ""), RECIPES / "hardware" / command.words.get("hardware", "")):
+        if (file := folder / f"{stage.name}.yaml").is_file():
+            check_settings(load_yaml_file(file) or {})
 
 
 def _check_values(stage: Stage, reference: DictConfig, config: DictConfig) -> None:

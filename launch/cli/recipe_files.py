@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import yaml
-
 from data_pipeline.errors import BadInput
+from data_pipeline.safety.safe_yaml import load_yaml_file
 from launch.cli.arguments import RECIPES, REPOSITORY, Command
 
 
@@ -30,7 +29,7 @@ def _given(key: str, command: Command) -> bool:
 def _file_of(key: list[str], recipe: str, stage: str) -> str:
     """Returns the file of the recipe, or of one that it builds on, in which the key stands; "" if it is in none."""
     file = RECIPES / recipe / f"{stage}.yaml"
-    content = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file.is_file() else {}
+    content = (load_yaml_file(file) or {}) if file.is_file() else {}
     there = content
     for name in key:
         there = there.get(name) if isinstance(there, dict) else None

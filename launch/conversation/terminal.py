@@ -1,13 +1,13 @@
 """What a conversation shows: on a terminal thoughts are dimmed, elsewhere they stand in their tags."""
 
-import re
 import sys
 from io import TextIOWrapper
 from typing import cast
 
 from rich.console import Console
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a model's words move no cursor
+from data_pipeline.safety.shown import shown
+
 _STYLES = {"bold": "\x1b[1m", "dim": "\x1b[2m"}
 
 
@@ -68,7 +68,7 @@ class Terminal:
             return
         self.at_start = text.endswith("\n")
         if self.terminal:
-            text = _CONTROL.sub("", text)
+            text = shown(text)  # a model's words move no cursor
         if style and self.dims:
             text = f"{_STYLES[style]}{text}\x1b[0m"
         sys.stdout.write(text)  # not rich's print, which Ctrl-C can make write twice

@@ -35,7 +35,7 @@ class HFServer:
     def __init__(self, config, model_config, replica_rank: int):
         self.config = config
         self.model: Any = AutoModelForCausalLM.from_pretrained(
-            model_config.path, dtype=torch.float32, attn_implementation="sdpa"
+            model_config.path, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False
         ).eval()
         ends = self.model.generation_config.eos_token_id or self.model.config.eos_token_id
         self.ends = ends if isinstance(ends, list) else [ends]

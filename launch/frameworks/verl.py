@@ -12,6 +12,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipeline.errors import BadInput
+from data_pipeline.records import write_text
+from launch.frameworks import verl_metrics
 
 BASE_MODEL = "actor_rollout_ref.model.path"  # how it spells base_model
 OURS = ("run", "cards", "nodes", "grpo_prompts", "seed", "dry_run", "resume", "psyforge")
@@ -127,14 +129,15 @@ def progress(metrics: Path, total: int | None) -> tuple[int, int | None, str]:
 def collect_metrics(folder: Path) -> list[dict]:
     """Returns `read_metrics`, and writes them to metrics.jsonl."""
     steps = read_metrics(folder)
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(s) + "\n" for s in steps), encoding="utf-8")
+    write_text(folder / "metrics.jsonl", "".join(json.dumps(s) + "\n" for s in steps))
     return steps
 
 
 def read_metrics(folder: Path) -> list[dict]:
     """Returns the metrics of every step, of its latest attempt."""
     by_step = {}
-    for path in sorted(folder.glob("metrics.*.jsonl"), key=lambda p: int(p.name.split(".")[1])):
+    files = [*folder.glob(f"{verl_metrics.NAME}.*.jsonl"), *folder.glob("metrics.*.jsonl")]
+    for path in sorted(files, key=lambda p: int(p.name.split(".")[1])):  # of one attempt verl's own come last
         for entry in _read_metrics(path):
             by_step[entry["step"]] = {**by_step.get(entry["step"], {}), **entry}
     return [by_step[number] for number in sorted(by_step)]

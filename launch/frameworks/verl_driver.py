@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from typing import Any
 
 WAIT = 60.0  # seconds that verl has to end by itself once an actor is dead
 SHOWN = 200  # characters of Ray's reason
@@ -59,9 +60,24 @@ def watch() -> None:
 
 def main() -> None:
     threading.Thread(target=watch, daemon=True).start()
-    from verl.trainer.main_ppo import main as train
+    import ray
+    from verl.trainer import main_ppo
 
-    train()
+    remote: Any = main_ppo.TaskRunnerV1
+
+    class Runner(remote.__ray_metadata__.modified_class):
+        """verl's own, in whose process the trainer is; see launch/frameworks/verl_metrics.py."""
+
+        def run(self, config):
+            from verl.trainer.ppo.v1 import PPOTrainer
+
+            from launch.frameworks.verl_metrics import before_checkpoints
+
+            before_checkpoints(PPOTrainer)
+            super().run(config)
+
+    main_ppo.TaskRunnerV1 = ray.remote(Runner)
+    main_ppo.main()
 
 
 if __name__ == "__main__":

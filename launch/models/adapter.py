@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.errors import BadInput
+from launch.cli.entry import console, run_command
 from launch.models import parity
 
 CONFIG = "adapter_config.json"  # peft's
@@ -43,10 +44,10 @@ def fold(base: str, adapter: Path, target: Path, prompts: list[list[dict]]) -> d
 
     logging.disable_progress_bar()
     try:
-        dtype = AutoConfig.from_pretrained(base).dtype or torch.float32
-        network: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        dtype = AutoConfig.from_pretrained(base, trust_remote_code=False).dtype or torch.float32
+        network: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, trust_remote_code=False)
         with_adapter: Any = PeftModel.from_pretrained(network, str(adapter))
-        tokenizer = AutoTokenizer.from_pretrained(adapter)
+        tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=False)
     except Exception as error:  # peft, transformers and the hub have many; the message is what helps
         raise BadInput(
             f"{adapter}: the adapter and its base {base} do not load: {' '.join(str(error).split())}"
@@ -60,7 +61,7 @@ def fold(base: str, adapter: Path, target: Path, prompts: list[list[dict]]) -> d
     shutil.rmtree(partial, ignore_errors=True)
     whole.to(dtype).save_pretrained(partial)
     tokenizer.save_pretrained(partial)
-    stored = AutoModelForCausalLM.from_pretrained(partial, dtype="auto")
+    stored = AutoModelForCausalLM.from_pretrained(partial, dtype="auto", trust_remote_code=False)
     written = parity.difference(
         parity.log_probs(stored, tokenizer, prompts), parity.log_probs(whole, tokenizer, prompts)
     )
@@ -128,24 +129,28 @@ def with_adapters(network: Any, state: dict, alpha: float) -> Any:
 
 
 def main(argv: list[str]) -> int:
+    return run_command(fold_by_words, __doc__, argv)
+
+
+def fold_by_words(argv: list[str]) -> int:
+    """Returns the exit code: 0 folded; raises BadInput for folders that do not fit."""
     if len(argv) not in (2, 3):
-        print(__doc__)
-        return 2
+        raise BadInput(f"{len(argv)} words; it takes ADAPTER_FOLDER NEW_FOLDER [BASE]")
     adapter, target = Path(argv[0]), Path(argv[1])
+    if not (adapter / CONFIG).is_file():
+        raise BadInput(f"{adapter}: holds no {CONFIG}; is it an adapter?")
+    if target.exists():
+        raise BadInput(f"{target}: is there already; name a new folder")
+    told = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+    base = argv[2] if len(argv) == 3 else told["base_model_name_or_path"]
+    prompts = [[{"role": "user", "content": text}] for text in ("你好", "Good evening.")]
     try:
-        if not (adapter / CONFIG).is_file():
-            raise BadInput(f"{adapter}: holds no {CONFIG}; is it an adapter?")
-        if target.exists():
-            raise BadInput(f"{target}: is there already; name a new folder")
-        told = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
-        base = argv[2] if len(argv) == 3 else told["base_model_name_or_path"]
-        figures = fold(
-            base, adapter, target, [[{"role": "user", "content": text}] for text in ("你好", "Good evening.")]
-        )
-    except (BadInput, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{target}: a whole model; equal to {base} with its adapter to {figures['fold_logprob_diff']:.1e} nats")
+        figures = fold(base, adapter, target, prompts)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    console.print(
+        f"{target}: a whole model; equal to {base} with its adapter to {figures['fold_logprob_diff']:.1e} nats"
+    )
     return 0
 
 

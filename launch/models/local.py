@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from rich.progress import track
 
 from data_pipeline.errors import BadInput
 from data_pipeline.llm.completions import SHOWN
 from data_pipeline.records import Response
+from data_pipeline.safety.shown import tracked
 from launch.models.find import parameters
 from launch.models.reasoning import Pieces, Sampling, Stream, thought_and_reply, until
 from reward.thought import OPEN
@@ -34,7 +34,7 @@ def load_tokenizer(model: str):
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model)
+        return AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError... ; the message is what helps
         raise BadInput(f"{model}: its tokenizer cannot be loaded: {_told(error)}{elsewhere(model)}") from None
 
@@ -80,7 +80,7 @@ def load(model: str, key: str) -> Loaded:
     if not tokenizer.chat_template:
         raise BadInput(f"{key}={model}: its tokenizer has no chat template, so nobody knows how to talk to it")
     try:
-        network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
+        network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, trust_remote_code=False)
         network = network.to(device).eval()
     except Exception as error:  # as load_tokenizer: many kinds, the message is what helps
         raise BadInput(f"{key}={model}: cannot be loaded: {_told(error)}{elsewhere(model)}") from None
@@ -122,7 +122,8 @@ def generate(
     order = sorted((len(text), item, sample) for item, text in enumerate(prompts) for sample in range(samples))
     responses: dict[tuple[int, int], Response] = {}
     torch.manual_seed(seed)
-    for start in track(range(0, len(order), batch_size), description=f"  {title}", transient=True):
+    starts = range(0, len(order), batch_size)
+    for start in tracked(starts, title, len(starts)):
         batch = order[start : start + batch_size]
         inputs = _encoded(loaded, [prompts[item] for _, item, _ in batch])
         for (_, item, sample), ids in zip(batch, _continued(loaded, inputs, sampling), strict=True):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from data_pipeline.records import write_text
 from eval import report
 from launch.pages import rendering, run_page
 from launch.running.overview import Run
@@ -26,7 +27,5 @@ def write(
     content = report.Page(f"PsyForge run {run.name}", of.sections, of.figures)
     made = {folder / "report.html": page, folder / "report.md": report.markdown(content)}
     for file, text in made.items():
-        file.touch(0o600)
-        file.chmod(0o600)  # it shows what people and models said
-        file.write_text(text, encoding="utf-8")
+        write_text(file, text, 0o600)  # they show what people and models said
     return {file.name: file for file in made}

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from data_pipeline import reviews
 from data_pipeline.errors import BadInput
+from data_pipeline.records import write_text
 from data_pipeline.reviews import PAIR, Review
 from data_pipeline.safety.crisis import crisis_flags
 from eval.contract import Table
@@ -150,7 +151,7 @@ def choose(name: str, asked: NewPairs) -> dict:
     compared.set_of_all(sides, asked.set)
     pairs_of(run, plan)  # says what is wrong with them
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(asdict(plan), ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(file, json.dumps(asdict(plan), ensure_ascii=False) + "\n", 0o600)
     return {"to": address(f"/runs/{name}/compare")}
 
 

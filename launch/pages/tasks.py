@@ -16,7 +16,7 @@ import orjson
 
 from data_pipeline import reviews
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Dialogue, Post, Question, parse_record
+from data_pipeline.records import Dialogue, Post, Question, parse_record, write_text
 from data_pipeline.reviews import Review
 from data_pipeline.steps import review as step
 from data_pipeline.verdicts import Record, content_hash
@@ -140,9 +140,7 @@ def draw(run: Run, kind: str, table: Table, size: int, overlap: float, names: Se
     plan = Plan(kind, table.key, SEED, overlap, names, tasks, shared)
     file.parent.mkdir(parents=True, exist_ok=True)
     row = asdict(plan) | {"tasks": [[task.line, task.id, task.content] for task in tasks]}
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(file)
+    write_text(file, json.dumps(row, ensure_ascii=False) + "\n", 0o600)
     return plan
 
 

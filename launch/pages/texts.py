@@ -1,7 +1,6 @@
 """What pages say and how they show what others said: two languages, and no sign that moves, hides or turns text."""
 
 import json
-import re
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -9,10 +8,9 @@ from pathlib import Path
 import yaml
 from markupsafe import Markup
 
+from data_pipeline.safety.shown import shown as as_text
+
 LANGUAGES = ("en", "zh")
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
-)
 
 
 @cache
@@ -36,8 +34,8 @@ def shown(value: object) -> object:
 
 
 def visible(text: str) -> str:
-    """Returns the text, every unseen sign in it as ⟦U+202E⟧; carriage returns before a line's end go."""
-    return _UNSEEN.sub(lambda sign: f"⟦U+{ord(sign[0]):04X}⟧", text.replace("\r\n", "\n"))
+    """Returns the text, what would steer the page in it as its code; carriage returns before a line's end go."""
+    return as_text(text.replace("\r\n", "\n"))
 
 
 def age(then: str | None, now: datetime | None = None) -> str:

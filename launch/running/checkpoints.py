@@ -1,27 +1,44 @@
-"""Checkpoints of both trainers: which is the newest whole one. A cut one is set aside before a trainer trips over it.
+"""Checkpoints of both trainers: which is the newest whole one. Any other is set aside before a trainer trips over it.
 
-A kill while a checkpoint is written, or a full disk, leaves a folder that the frameworks take for the newest one.
+A kill while a checkpoint is written, or a full disk, leaves a folder that the frameworks take for the newest one; they
+also load what somebody has altered, or put there. Whole is what has all its files, as they were written (hashes.py),
+of the model that is trained, and nothing that would run code (shards.py).
 """
 
 import json
+import re
+import time
 import zipfile
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
-from data_pipeline.errors import BadInput
+from data_pipeline.records import write_text
+from launch.running import hashes, shards
 
-LAST_FILE = "trainer_state.json"  # transformers writes it after everything else
+LAST_FILE = "trainer_state.json"  # transformers writes it after everything else, but the other ranks' random states
 TRACKER = "latest_checkpointed_iteration.txt"  # verl writes it after everything else
+SETTLED = 5.0  # seconds without a change after which a checkpoint of several ranks is complete; ours
+KINDS = {"model": "model", "optimizer": "optim", "extra": "extra_state"}  # verl's checkpoint.load_contents: its files
+SHAPE = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+         "num_key_value_heads")  # fmt: skip
+_SHARD = re.compile(r"\w+_world_size_(\d+)_rank_\d+\.pt")
+ANEW = "no earlier one is whole, so that the training starts from its beginning"
 
 
 def fault(folder: Path) -> str | None:
-    """Returns which file of a checkpoint is cut off and how it was seen, None for a whole checkpoint."""
+    """Returns which file of a checkpoint is cut off, or not to be loaded, and how it was seen; None for a whole one."""
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder)
-        if path.suffix in (".pt", ".bin", ".pth") and not zipfile.is_zipfile(path):
+        if path.suffix in shards.PICKLES and not zipfile.is_zipfile(path):
             return f"{name} is cut off ({path.stat().st_size} bytes, no end of a torch file)"
         if path.suffix == ".safetensors" and path.stat().st_size != _safetensors_size(path):
             return f"{name} is cut off ({path.stat().st_size} bytes, its header names {_safetensors_size(path)})"
+        if path.suffix in (".pkl", ".pickle"):
+            return f"{name} is a pickle, which no trainer of ours writes"
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in shards.PICKLES and path.name != shards.NOBODY_READS and (why := shards.fault(path)):
+            return f"{path.relative_to(folder)} is not read, for it may hold code or be broken ({why})"
     return None
 
 
@@ -43,35 +60,105 @@ def numbered(folder: Path, prefix: str) -> dict[int, Path]:
     return {int(step): by_suffix[step] for step in sorted((s for s in by_suffix if s.isdigit()), key=int)}
 
 
-def prepare_sft(output: Path) -> list[str]:
-    """Sets the newest checkpoints aside while they are cut off; returns a note on each (what, why, what follows)."""
-    notes = []
+def prepare_sft(output: Path, base: Path | None = None) -> list[str]:
+    """Sets the newest checkpoints aside while they are not whole, or of another model than `base`; returns a note on
+    each (what, why, what follows).
+    """
+    notes, whole = [], 0
     for step, folder in reversed(numbered(output, "checkpoint-").items()):
-        why = f"{LAST_FILE} is missing or cut off" if not _is_json(folder / LAST_FILE) else fault(folder)
+        why = f"{LAST_FILE} is missing or cut off" if not _is_json(folder / LAST_FILE) else None
+        why = why or hashes.changed(output.parent, folder) or fault(folder) or _of_another(folder, base)
         if why is None:
+            whole = step
             break
         notes.append(_set_aside(folder, step, why))
-    return notes
+    return _followed(notes, whole)
 
 
-def prepare_grpo(folder: Path) -> list[str]:
-    """As `prepare_sft` for verl's checkpoints; the tracker file then names the newest whole one."""
+def prepare_grpo(folder: Path, base: Path | None = None, contents: Collection[str] = ("model",)) -> list[str]:
+    """As `prepare_sft` for verl's checkpoints, of which it loads `contents`; the tracker file then names the newest
+    whole one. One whose weights verl has deleted (max_actor_ckpt_to_keep) is no fault, and no checkpoint.
+    """
     notes, tracker = [], folder / TRACKER
-    whole = 0
+    whole, newest = 0, last_step(folder)
     for step, path in reversed(numbered(folder, "global_step_").items()):
-        if step > last_step(folder):
+        if step > newest:
             continue  # was being written when the run was killed; verl writes it again
-        why = fault(path)
+        if step < newest and not (path / "actor").is_dir():
+            continue
+        why = missing(path, contents) or hashes.changed(folder.parent, path) or fault(path)
+        why = why or _of_another(path / "actor" / "huggingface", base)
         if why is None:
             whole = step
             break
         notes.append(_set_aside(path, step, why))
-    if notes:
+    if whole != newest:
+        notes = notes or [f"WARNING: the checkpoint of step {newest} is gone"]
         if whole:
-            tracker.write_text(str(whole))
+            write_text(tracker, str(whole))
         else:
-            tracker.unlink()
-    return notes
+            tracker.unlink(missing_ok=True)
+    return _followed(notes, whole)
+
+
+def missing(folder: Path, contents: Collection[str] = ("model",)) -> str | None:
+    """Returns which file a checkpoint of verl's FSDP lacks, None where all ranks' are there."""
+    actor = folder / "actor"
+    if (actor / "dist_ckpt").is_dir():
+        return None  # Megatron's
+    worlds = {int(named[1]) for file in actor.glob("*.pt") if (named := _SHARD.fullmatch(file.name))}
+    if len(worlds) != 1:
+        return "actor/ holds no weights" if not worlds else f"actor/ holds shards of {sorted(worlds)} ranks"
+    (world,) = worlds
+    for kind in (KINDS[one] for one in contents if one in KINDS):
+        for rank in range(world):
+            if not (actor / f"{kind}_world_size_{world}_rank_{rank}.pt").is_file():
+                return f"actor/{kind}_world_size_{world}_rank_{rank}.pt is missing"
+    return None
+
+
+def recording_sft(output: Path) -> AbstractContextManager[None]:
+    """Records the hashes of LLaMA-Factory's checkpoints while the block lasts."""
+
+    def complete(ended: bool) -> list[Path]:
+        found = [path for path in numbered(output, "checkpoint-").values() if _is_json(path / LAST_FILE)]
+        return found if ended else [path for path in found if _age(path) >= SETTLED]
+
+    return hashes.recording(output.parent, complete)
+
+
+def recording_grpo(folder: Path) -> AbstractContextManager[None]:
+    """As `recording_sft`, of verl's."""
+
+    def complete(_: bool) -> list[Path]:
+        found = {step: path for step, path in numbered(folder, "global_step_").items() if step <= last_step(folder)}
+        return [path for path in found.values() if missing(path) is None]
+
+    return hashes.recording(folder.parent, complete)
+
+
+def _age(folder: Path) -> float:
+    try:
+        return time.time() - max((path.stat().st_mtime for path in folder.rglob("*")), default=0.0)
+    except OSError:
+        return 0.0
+
+
+def _of_another(folder: Path, base: Path | None) -> str | None:
+    """Returns in what a checkpoint's model differs from the one that is trained, None where it does not."""
+    try:
+        ours, theirs = (json.loads((one / "config.json").read_text("utf-8")) for one in (base or folder, folder))
+    except (OSError, ValueError):
+        return None
+    differing = [key for key in SHAPE if key in ours and key in theirs and ours[key] != theirs[key]]
+    told = ", ".join(f"{key} {theirs[key]}, here {ours[key]}" for key in differing)
+    return f"it is of another model ({told})" if told else None
+
+
+def _followed(notes: list[str], step: int) -> list[str]:
+    """Returns the notes, the last one with what follows."""
+    follows = f"the training goes on from step {step}" if step else ANEW
+    return [*notes[:-1], f"{notes[-1]}; {follows}"] if notes else notes
 
 
 def last_step(folder: Path) -> int:
@@ -97,27 +184,3 @@ def _is_json(path: Path) -> bool:
         return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
     except (OSError, ValueError):
         return False
-
-
-def load_shards(actor: Path) -> dict:
-    """Returns the checkpoint's full fp32 tensors, put together from its FSDP shards independently of verl's merger."""
-    import torch
-    from torch.distributed.tensor import DTensor
-
-    world = json.loads((actor / "fsdp_config.json").read_text())["world_size"]
-    paths = [actor / f"model_world_size_{world}_rank_{rank}.pt" for rank in range(world)]
-    try:  # our own trainer wrote these files; DTensor needs the full unpickler
-        ranks = [torch.load(path, map_location="cpu", weights_only=False) for path in paths]
-    except Exception as error:
-        raise BadInput(f"{actor}: a shard cannot be read ({error}); the checkpoint was cut off") from None
-    full = {}
-    for name in ranks[0]:
-        parts = [rank[name] for rank in ranks]
-        if isinstance(parts[0], DTensor):
-            placement: Any = parts[0].placements[-1]  # of one of two kinds of shard, or none
-            local = [part._local_tensor for part in parts]
-            full[name] = torch.cat(local, placement.dim) if placement.is_shard() else local[0]
-        else:
-            full[name] = parts[0]
-        full[name] = full[name].float()
-    return full

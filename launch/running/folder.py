@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import pwd
 import re
 import subprocess
 import time
@@ -20,8 +21,10 @@ from typing import TextIO
 
 from omegaconf import DictConfig, OmegaConf
 
-from data_pipeline.errors import BadInput
+from data_pipeline.errors import BadInput, storage_fault
 from data_pipeline.llm.ledger import totals
+from data_pipeline.records import write_text
+from data_pipeline.safety.credentials import hide_keys
 from launch.cli.arguments import REPOSITORY, Command, Stage
 from launch.cli.configuration import as_dict, load_config
 
@@ -57,9 +60,8 @@ class StageFolder:
 
     def save(self) -> None:
         self.manifest["manifest_sha256"] = _own_hash(self.manifest)
-        partial = self.path / "manifest.json.partial"
-        partial.write_text(json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(partial, self.path / "manifest.json")
+        text = json.dumps(self.manifest, indent=2, ensure_ascii=False)
+        write_text(self.path / "manifest.json", text + "\n")
 
 
 def open_stage(
@@ -79,11 +81,7 @@ def open_stage(
     """
     path = RUNS / config.run / stage.name
     resolved = {k: v for k, v in as_dict(config).items() if k not in VOLATILE}
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = open(path / ".lock", "a+")
-    except OSError as error:
-        raise BadInput(f"{path}: cannot write there ({error.strerror}); make {RUNS}/ writable") from None
+    lock = _opened(path)
     _hold(lock, path)
 
     described = describe(inputs)
@@ -127,11 +125,35 @@ def open_stage(
         "seed": config.get("seed"),
         "started": folder.manifest.get("started", _now()),
     }
-    OmegaConf.save(OmegaConf.create(resolved), path / "config.yaml")
+    write_text(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
     if recipe := command.words.get("recipe"):
-        (path / "recipe").write_text(recipe + "\n", encoding="utf-8")
+        write_text(path / "recipe", recipe + "\n")
     folder.save()
     return folder
+
+
+def _opened(path: Path) -> TextIO:
+    """Returns the lock of a stage's folder, which is made, its owner's alone; raises BadInput where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        for folder in (path.parent, path):
+            if folder.stat().st_mode & 0o077 and folder.stat().st_uid == os.geteuid():
+                folder.chmod(0o700)  # of an earlier version
+        return open(path / ".lock", "a+")
+    except OSError as error:
+        if isinstance(error, PermissionError) and path.exists() and (owner := path.stat().st_uid) != os.geteuid():
+            raise BadInput(
+                f"{path}: belongs to user {_name_of(owner)}; use another run=NAME, or run as that user"
+            ) from None
+        told = storage_fault(error) or f"{error.strerror}; make {RUNS}/ a folder that can be written"
+        raise BadInput(f"{path}: cannot write there ({told})") from None
+
+
+def _name_of(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
 
 
 def has_begun(path: Path) -> bool:
@@ -253,7 +275,7 @@ def _differences(old: dict, new: dict, prefix: str = "") -> list[tuple[str, str]
         if isinstance(before, dict) and isinstance(after, dict):
             differing += _differences(before, after, f"{prefix}{key}.")
         elif before != after:
-            differing.append((f"{prefix}{key}", f"{prefix}{key}: {before!r} -> {after!r}"))
+            differing.append((f"{prefix}{key}", hide_keys(f"{prefix}{key}: {before!r} -> {after!r}")))
     return differing
 
 

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
+from data_pipeline.safety.shown import text_column
 from launch.cli.entry import StageFailed, console
 from launch.running.failure import cause
 
@@ -29,7 +30,8 @@ def run_trainer(
 
     Raises StageFailed with the end of the log when it does not exit with 0. The trainer ends with this process.
     """
-    console.print(f"[bold]{title}[/bold]: {shlex.join(command)}\n  log: {log}")
+    console.print(title, style="bold", end="")
+    console.print(f": {shlex.join(command)}\n  log: {log}")
     with log.open("ab") as file:
         start = file.tell()  # what stands before is of earlier attempts
         process = subprocess.Popen(
@@ -61,7 +63,7 @@ def run_trainer(
 
 def _show_progress(process: subprocess.Popen, progress: Callable[[], tuple[int, int | None, str]], log: Path) -> None:
     """Shows progress() until the process has ended; a log without a new line is told and never acted upon."""
-    columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (text_column("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
         task, told = bar.add_task("starting", total=None), time.monotonic()
         size, heard = 0, time.monotonic()

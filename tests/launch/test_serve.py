@@ -15,7 +15,7 @@ import pytest
 
 from data_pipeline import llm
 from data_pipeline.records import Request
-from launch.models.openai_api import QUEUE
+from launch.models.openai_gate import QUEUE
 from launch.models.tiny import CHAT_TEMPLATE
 from tests.conftest import REPOSITORY, launch, refused
 

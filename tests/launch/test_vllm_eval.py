@@ -84,8 +84,7 @@ def same_answer(here: dict, there: dict) -> bool:
     character lacks the tokens since the last whole one, which the text made in process shows as U+FFFD.
     """
     lacks = here["response"].removeprefix(there["response"])
-    whole = here["response"].startswith(there["response"]) and (here["finish"], here["tokens"]) == (
-        there["finish"], there["tokens"])  # fmt: skip
+    whole = here["response"].startswith(there["response"]) and here["finish"] == there["finish"]
     return whole and (lacks == "" or (here["finish"] == "length" and lacks.endswith("\ufffd")))
 
 

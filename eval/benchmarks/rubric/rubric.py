@@ -20,12 +20,12 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 
 from data_pipeline.errors import BadInput, first_fault
 from data_pipeline.llm.structured import parse
 from data_pipeline.prompts import render_file
+from data_pipeline.safety.safe_yaml import load_yaml_file
 from eval import tables
 from eval.contract import Answered, Item, Judge, Table
 from eval.figures import SetMetrics
@@ -96,12 +96,10 @@ def check_language(language: str) -> None:
 def read_rubric(file: Path) -> Rubric:
     """Returns the rubric; raises BadInput, naming file, key and value, for one that cannot be."""
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = load_yaml_file(file)
         return Rubric.model_validate(content)
     except FileNotFoundError:
         raise BadInput(f"{file}: no such rubric") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{file}: not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         raise BadInput(f"{file}: {first_fault('', error)}") from None
 

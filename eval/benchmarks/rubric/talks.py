@@ -45,7 +45,7 @@ def items(profiles: Sequence[Profile], cell: str, turns: int, sessions: int) -> 
         content = {"turns": turns, "sessions": sessions, "profile": profile.model_dump()}
         said = [Turn("system", orjson.dumps(content).decode()), Turn("client", profile.opening)]
         facts = {"sitting": Sitting(profile, turns, sessions), "profile": profile.model_dump(),
-                 "crisis": crisis_flags(profile.text)}  # fmt: skip
+                 "crisis": any(map(crisis_flags, profile.texts))}  # fmt: skip
         made.append(Item(Dialogue(profile.id, "clients", said), cell, facts=facts))
     return made
 

@@ -28,7 +28,7 @@ def test_a_file_that_is_no_ledger_is_refused_and_left_alone(ask, ledger):
     with sqlite3.connect(ledger) as db:
         db.execute("CREATE TABLE notes (text)")
     db.close()
-    with pytest.raises(BadInput, match="not a ledger of version 2"):
+    with pytest.raises(BadInput, match="not a ledger of version 3"):
         llm.totals(ledger)
     with pytest.raises(BadInput, match="unable to open"):
         llm.totals(ledger.parent)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from launch.running import checkpoints
+from launch.frameworks import verl
+from launch.running import checkpoints, hashes
 
 
 @pytest.fixture
@@ -72,3 +73,66 @@ def test_verls_tracker_goes_back_to_the_newest_whole_step(tmp_path):
     (tmp_path / "global_step_1/actor/model_world_size_1_rank_0.pt").write_bytes(b"")
     assert len(checkpoints.prepare_grpo(tmp_path)) == 1
     assert checkpoints.last_step(tmp_path) == 0 and not (tmp_path / checkpoints.TRACKER).exists()
+
+
+def test_a_kill_between_checkpoint_and_log_leaves_no_gap(tmp_path):
+    """verl goes on from step 3; what stands before its checkpoints has step 2."""
+    lines = {
+        "metrics.1.jsonl": [(1, {"reward": 0.1, "validation": 0.5})],
+        "before_checkpoint.1.jsonl": [(1, {"reward": 0.1}), (2, {"reward": 0.2})],
+        "metrics.2.jsonl": [(3, {"reward": 0.3})],
+        "before_checkpoint.2.jsonl": [(3, {"reward": 0.3})],
+    }
+    for name, steps in lines.items():
+        text = "".join(json.dumps({"step": step, "data": data}) + "\n" for step, data in steps)
+        (tmp_path / name).write_text(text + '{"step": 4, "da')  # of a kill amid a line
+    steps = verl.collect_metrics(tmp_path)
+    assert steps == [
+        {"step": 1, "reward": 0.1, "validation": 0.5},
+        {"step": 2, "reward": 0.2},
+        {"step": 3, "reward": 0.3},
+    ]
+    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 3
+
+
+def test_bytes_that_changed_since_they_were_written_set_a_checkpoint_aside(sft):
+    hashes.record(sft.parent, [sft / f"checkpoint-{step}" for step in (2, 4, 6)])
+    assert checkpoints.prepare_sft(sft) == []
+    weights = sft / "checkpoint-6" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-200:] = bytes(200)
+    weights.write_bytes(content)
+    (line,) = checkpoints.prepare_sft(sft)
+    assert "model.safetensors is not as it was written" in line and "goes on from step 4" in line
+    (sft / "checkpoint-4" / "optimizer.pt").unlink()
+    (line,) = checkpoints.prepare_sft(sft)
+    assert "optimizer.pt is missing" in line and "goes on from step 2" in line
+    hashes.record(sft.parent, [sft / "checkpoint-2"])
+    assert list(hashes.recorded(sft.parent)) == ["checkpoint-2"]
+
+
+def test_a_checkpoint_of_another_model_is_set_aside(sft, tmp_path):
+    base = tmp_path / "base"
+    for folder, size in ((base, 64), (sft / "checkpoint-6", 128), (sft / "checkpoint-4", 64)):
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text(json.dumps({"model_type": "qwen2", "hidden_size": size}))
+    (line,) = checkpoints.prepare_sft(sft, base)
+    assert "it is of another model (hidden_size 128, here 64)" in line and "goes on from step 4" in line
+
+
+def test_verls_weights_that_were_deleted_are_no_checkpoint(tmp_path):
+    """max_actor_ckpt_to_keep: 1 leaves data.pt of earlier steps; the newest one cut, the training starts anew."""
+    for step in (2, 4, 6):
+        (tmp_path / f"global_step_{step}").mkdir()
+        torch.save({"position": step}, tmp_path / f"global_step_{step}/data.pt")
+    actor = tmp_path / "global_step_6/actor"
+    actor.mkdir()
+    for kind in ("model", "optim", "extra_state"):
+        torch.save({"w": torch.ones(64)}, actor / f"{kind}_world_size_1_rank_0.pt")
+    (tmp_path / checkpoints.TRACKER).write_text("6")
+    contents = ("model", "optimizer", "extra")
+    assert checkpoints.prepare_grpo(tmp_path, contents=contents) == []
+    (actor / "optim_world_size_1_rank_0.pt").unlink()
+    (line,) = checkpoints.prepare_grpo(tmp_path, contents=contents)
+    assert "optim_world_size_1_rank_0.pt is missing" in line and "starts from its beginning" in line
+    assert not (tmp_path / checkpoints.TRACKER).exists() and checkpoints.last_step(tmp_path) == 0
