@@ -1,4 +1,5 @@
-"""The sheets of a review: a sample goes out to people as sample.csv and sample.jsonl, their verdicts come back.
+"""The sheets of a review: a sample goes out to people as sample.csv and sample.jsonl, their verdicts come back; and so
+do the verdicts that they gave on the pages (data_pipeline/reviews.py), of which a sheet is an export.
 
 The columns are in the docstring of `data_pipeline/steps/review.py`; `content` is a hash of what a reviewer sees.
 """
@@ -8,11 +9,12 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_pipeline import reviews
 from data_pipeline.errors import BadInput
-from data_pipeline.records import LETTERS, Fault, Question, check_question, read_jsonl, write_jsonl
+from data_pipeline.records import LETTERS, Dialogue, Fault, Post, Question, check_question, read_jsonl, write_jsonl
 from data_pipeline.tables.options import text_of
 from data_pipeline.tables.rows import Layout, Row, table_rows
 
@@ -32,6 +34,12 @@ class Verdict:
     corrected_answer: str  # sorted letters; the new model answer of an open question; "" unless corrected
     comment: str
     where: str  # file and row
+    kind: str = ""  # of data_pipeline/reviews.py; "" of a sheet: the record as a whole
+    edits: dict[str, str] = field(default_factory=dict)  # {field: new text} beside the corrected answer
+
+    @property
+    def of_rationale(self) -> bool:
+        return self.kind == "rationale"
 
 
 @dataclass(frozen=True)
@@ -51,19 +59,49 @@ class Judged:
     outdated: list[Outdated]
 
 
-def content_hash(question: Question) -> str:
-    """Returns the first 12 hexadecimal digits of the SHA-256 of what a reviewer sees of a question."""
-    seen = [question.subject, question.kind, question.context, question.stem, question.options,
-            question.answer or question.reference, question.rationale]  # fmt: skip
+Record = Question | Dialogue | Post
+
+
+def kind_of(record: Record) -> str:
+    """Returns "question", "dialogue" or "post"."""
+    return type(record).__name__.lower()
+
+
+def content_hash(record: Record) -> str:
+    """Returns the first 12 hexadecimal digits of the SHA-256 of what a reviewer sees of a record."""
+    if isinstance(record, Question):
+        seen = [record.subject, record.kind, record.context, record.stem, record.options,
+                record.answer or record.reference, record.rationale]  # fmt: skip
+    elif isinstance(record, Dialogue):
+        seen = [[turn.role, turn.thought, turn.content] for turn in record.turns]
+    else:
+        seen = [record.title, record.text, record.replies]
     return hashlib.sha256(json.dumps(seen, ensure_ascii=False).encode(errors="surrogatepass")).hexdigest()[:12]
 
 
-def sample_rows(questions: Iterable[Question]) -> list[dict]:
-    """Returns the questions as rows of the JSONL file (module docstring), nothing filled in."""
+def stem_of(record: Record) -> str:
+    """Returns the text by which people know a record again: a question's stem, all that is said in another one."""
+    if isinstance(record, Question):
+        return record.stem
+    if isinstance(record, Post):
+        return "\n".join(filter(None, [record.title, record.text, *record.replies]))
+    said = [f"{turn.role}: " + (f"({turn.thought}) " if turn.thought else "") + turn.content for turn in record.turns]
+    return "\n".join(said)
+
+
+def sample_rows(records: Iterable[Record]) -> list[dict]:
+    """Returns the records as rows of the JSONL file (module docstring), nothing filled in; what is no question stands
+    under `stem` as a whole.
+    """
     rows = []
-    for q in questions:
-        row = {"id": q.id, "content": content_hash(q)} | {name: getattr(q, name) for name in FIRST[2:]}
-        row |= {"options": list(q.options), "answer": q.answer or q.reference, "rationale": q.rationale}
+    for one in records:
+        row = {"id": one.id, "content": content_hash(one)}
+        if isinstance(one, Question):
+            row |= {name: getattr(one, name) for name in FIRST[2:]}
+            row |= {"options": list(one.options), "answer": one.answer or one.reference, "rationale": one.rationale}
+        else:
+            row |= {"subject": "", "kind": kind_of(one), "context": "", "stem": stem_of(one)}
+            row |= {"options": [], "answer": "", "rationale": ""}
         rows.append(row | dict.fromkeys(FILLED, ""))
     return rows
 
@@ -78,7 +116,7 @@ def write_sample(folder: Path, rows: list[dict]) -> dict[str, Path]:
         options = row["options"] + [""] * (len(letters) - len(row["options"]))
         cells = [*(row[name] for name in FIRST[2:]), *options, row["answer"], row["rationale"]]
         ids = [_shield(row[name], name=True) for name in FIRST[:2]]
-        writer.writerow([*ids, *map(_shield, cells), *(row[name] for name in FILLED)])
+        writer.writerow([*ids, *map(_shield, cells), *(_shield(row[name]) for name in FILLED)])
     paths = {name: Path(folder, name) for name in ("sample.csv", "sample.jsonl")}
     paths["sample.csv"].write_bytes(table.getvalue().encode("utf-8-sig"))  # with its mark, or Excel reads it as GBK
     write_jsonl(paths["sample.jsonl"], rows)
@@ -93,9 +131,9 @@ def _shield(text: str, name: bool = False) -> str:
     return f"'{text}" if changed else text
 
 
-def read_verdicts(paths: Iterable[str | Path], questions: Iterable[Question]) -> Judged:
-    """Returns the verdicts of reviewers' files, tables of any kind (`data_pipeline/tables/rows.py`); rows without one
-    are passed over. A file with one reviewer's name in it is all theirs.
+def read_verdicts(paths: Iterable[str | Path], questions: Iterable[Record]) -> Judged:
+    """Returns the verdicts of reviewers' files: tables of any kind (`data_pipeline/tables/rows.py`), and what they said
+    on the pages; rows without one are passed over. A file with one reviewer's name in it is all theirs.
 
     Raises BadInput, naming file, row, column and cure, for a missing or unreadable file, a changed header, a file that
     knows no question of this run, a row whose stem is another question's, an unknown verdict, a corrected answer that
@@ -126,21 +164,21 @@ def read_verdicts(paths: Iterable[str | Path], questions: Iterable[Question]) ->
                 continue
             assert question is not None  # else it is outdated
             verdict = _verdict(row, where, question, row["reviewer"] or min(names))
-            if other := seen.get((verdict.reviewer, verdict.id)):
+            if other := seen.get((verdict.reviewer, verdict.id, verdict.of_rationale)):
                 raise BadInput(
                     f"{where}, reviewer: {verdict.reviewer!r} has judged {verdict.id!r} before ({other}); "
                     "leave out one of the two, or give each reviewer a name of their own"
                 )
-            seen[verdict.reviewer, verdict.id] = where
+            seen[verdict.reviewer, verdict.id, verdict.of_rationale] = where
             verdicts.append(verdict)
     return Judged(verdicts, outdated)
 
 
-def _question(row: dict, known: dict[str, Question]) -> Question | None:
+def _question(row: dict, known: dict[str, Record]) -> Record | None:
     return known.get(row["id"]) or known.get(row["id"].removeprefix("'"))
 
 
-def _outdated(row: dict, where: str, question: Question | None, contents: dict[str, str]) -> str:
+def _outdated(row: dict, where: str, question: Record | None, contents: dict[str, str]) -> str:
     """Returns why a verdict does not hold for the question of its id, "" where it does; raises BadInput where id and
     content are of two questions of this run. `contents` is {content: id} of all of them.
     """
@@ -150,8 +188,8 @@ def _outdated(row: dict, where: str, question: Question | None, contents: dict[s
         return "there is no question of this id any more"
     content, cure = row["content"].removeprefix("'"), "sort a sheet by all its columns at once, and change no stem"
     if content == content_hash(question):
-        stems = ["".join(stem.removeprefix("'").split()) for stem in (row["stem"], question.stem)]
-        if fuzz.ratio(*stems) < SAME_STEM:
+        stems = ["".join(stem.removeprefix("'").split()) for stem in (row["stem"], stem_of(question))]
+        if "review" not in row and fuzz.ratio(*stems) < SAME_STEM:
             raise BadInput(f"{where}, stem: {row['stem'][:40]!r} is not the stem of {question.id!r}; {cure}")
         return ""
     if other := contents.get(content):
@@ -163,6 +201,9 @@ def _rows(path: Path) -> Iterable[tuple[str, dict]]:
     """Yields (file and row, row) with all of FILLED, "id", "content" and "stem" as stripped texts."""
     if not path.is_file():
         raise BadInput(f"{path}: no such file; verdicts are the files that reviewers have filled in (review: verdicts)")
+    if path.suffix.lower() == ".jsonl" and _of_pages(path):
+        yield from _reviewed(path)
+        return
     wanted, row = (*CHECKED, *FILLED), None
     for row in table_rows(path, Layout(), lambda names: len({*wanted} & {*names}) / len(wanted)):
         if isinstance(row.values, Fault):
@@ -191,7 +232,32 @@ def _cell(row: Row, name: str) -> str:
     return text.strip()
 
 
-def _verdict(row: dict, where: str, question: Question, reviewer: str) -> Verdict:
+def _of_pages(path: Path) -> bool:
+    """Returns whether a file is one of the pages, not a sheet that was filled in."""
+    with path.open("rb") as file:
+        return file.read(8) == b'{"key":"'
+
+
+def _reviewed(path: Path) -> Iterable[tuple[str, dict]]:
+    """Yields (file and line, row) of the last decided verdict on each thing, as `_rows`; `review` holds it as it is."""
+    given = reviews.read(path)
+    last = {(one.kind, one.item): n for n, one in enumerate(given)}
+    for n, one in enumerate(given):
+        if last[one.kind, one.item] == n and one.verdict in reviews.DECIDED and one.kind in reviews.KINDS:
+            answer = one.edits.get("answer", one.edits.get("reference", ""))
+            yield f"{path} line {n + 1}", {
+                "id": one.item, "content": one.content, "stem": "", "verdict": one.verdict, "corrected_answer": answer,
+                "comment": one.reason, "reviewer": path.stem, "review": one,
+            }  # fmt: skip
+
+
+def _verdict(row: dict, where: str, question: Record, reviewer: str) -> Verdict:
+    if review := row.get("review"):
+        checked = reviews.check(review, question)
+        answer = checked.edits.get("answer", checked.edits.get("reference", ""))
+        return Verdict(
+            question.id, reviewer, review.verdict, answer, review.reason, where, review.kind, dict(checked.edits)
+        )
     verdict = WORDS.get(row["verdict"].lower())
     if verdict is None:
         raise BadInput(f"{where}, verdict: {row['verdict']!r}; say one of {', '.join(WORDS)}")
@@ -204,8 +270,10 @@ def _verdict(row: dict, where: str, question: Question, reviewer: str) -> Verdic
     return Verdict(question.id, reviewer, verdict, answer, row["comment"], where)
 
 
-def _corrected(question: Question, answer: str, where: str) -> str:
+def _corrected(question: Record, answer: str, where: str) -> str:
     where = f"{where}, corrected_answer"
+    if not isinstance(question, Question):
+        raise BadInput(f"{where}: a {kind_of(question)} is corrected on the pages (launch.web), not in a sheet")
     if not answer:
         raise BadInput(f"{where}: empty on a corrected question; write the right letters, or say accepted or rejected")
     if question.kind != "open":

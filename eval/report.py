@@ -1,12 +1,12 @@
 """Reports of an evaluation: Markdown, and one self-contained HTML page with tables, plots and responses to browse.
 
-`page` puts the content together, `write` writes both files; launch/reports/demo.py adds the curves of its trainings.
+`page` puts the content together, `write` writes both files; launch/pages shows the same tables and responses.
 """
 
 import base64
 import io
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -16,13 +16,15 @@ import jinja2
 from data_pipeline.records import write_text
 from data_pipeline.safety.shown import shown
 from eval import tables
+from eval.charts import Scatter, scatter
 from eval.contract import Published, Table, find_benchmark
 from eval.figures import Difference, Measured, SetMetrics
 from eval.judging import comparison, votes
 from eval.responses import Row
+from reward.thought import split_thought
 
 LONGEST, LONGEST_SESSION = 1200, 12_000  # characters of a response that are shown
-SHOWN = 8  # responses of each verdict
+SHOWN = 8  # items of each combination of verdicts
 READ_BY = (
     "accuracy by two readings (reward/rules.md): strict_match takes the form that the prompts ask for alone, "
     "flexible_extract what models write; all that names neither is by flexible_extract"
@@ -34,33 +36,36 @@ class Picture(NamedTuple):
     alt: str
 
 
-@dataclass
-class Sample:
-    id: str
-    question: str
-    key: str
-    read: str  # letters or scores
-    response: str
-    judged: list[str]  # each judgement with its evidence and cost
-
-
-@dataclass
-class Beside:
-    """What several models replied to the same."""
-
-    question: str
-    id: str
-    samples: dict[str, Sample]  # by model
-
-
-@dataclass
-class Samples:
-    """The first few responses of one verdict."""
+@dataclass(frozen=True)
+class Shown:
+    """One response as it is read by people."""
 
     checkpoint: str
     verdict: str
-    count: int  # of all with this verdict
-    rows: list[Sample]
+    read: str  # letters or scores
+    thought: str
+    reply: str
+    judged: list[str]  # each judgement with its evidence and cost
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """The first responses of all checkpoints to one item."""
+
+    id: str
+    question: str
+    key: str
+    responses: list[Shown]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The first few items whose responses have the same verdicts: "base wrong, sft right"."""
+
+    title: str
+    verdict: str  # of the last checkpoint
+    count: int  # of all items with these verdicts
+    rows: list[SideBySide]
 
 
 @dataclass
@@ -69,8 +74,8 @@ class Section:
     notes: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)  # one without rows is not shown
     plots: list[Picture] = field(default_factory=list)
+    scatters: list[Scatter] = field(default_factory=list)
     samples: list[Samples] = field(default_factory=list)
-    beside: list[Beside] = field(default_factory=list)
 
 
 @dataclass
@@ -81,22 +86,6 @@ class Page:
     plots: list[Picture] = field(default_factory=list)  # and these
 
 
-def plot(series: dict[str, Sequence[tuple[float, float]]], xlabel: str, ylabel: str) -> Picture:
-    """Returns one line plot; `series` maps labels to (x, y) points."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 3.4), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    for label, points in series.items():
-        axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 60 else None)
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
-    axes.grid(alpha=0.3)
-    if len(series) > 1:
-        axes.legend()
-    return picture(figure, f"{ylabel} over {xlabel}")
-
-
 def picture(figure, alt: str) -> Picture:
     """Returns the picture of a matplotlib figure."""
     buffer = io.BytesIO()
@@ -104,37 +93,14 @@ def picture(figure, alt: str) -> Picture:
     return Picture(base64.b64encode(buffer.getvalue()).decode(), alt)
 
 
-def smooth(points: Sequence[tuple[float, float]], window: int = 5) -> list[tuple[float, float]]:
-    """Returns the trailing mean over `window` points."""
-    values = [y for _, y in points]
-    return [
-        (x, sum(values[max(0, i - window + 1) : i + 1]) / len(values[max(0, i - window + 1) : i + 1]))
-        for i, (x, _) in enumerate(points)
-    ]
-
-
-def size_plot(published: Published, ours: dict[str, tuple[float, float]], name: str) -> Picture:
+def size_plot(published: Published, ours: dict[str, tuple[float, float]], name: str) -> Scatter | None:
     """Returns the picture of the first average (0..100) against model size, as figure 1 of Psyche-R1, ours marked."""
-    from matplotlib.figure import Figure
-
     column = next(iter(published.averages.values()))
-    label = f"{name}: {published.columns[column]} (%)"
-    figure = Figure(figsize=(7.2, 4.2), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    known = [row for row in tables.published_rows(published) if row.get("parameters_b")]
-    axes.scatter([row["parameters_b"] for row in known], [row[column] for row in known], color="#7a8ca3")
-    for row in known:
-        axes.annotate(row["model"], (row["parameters_b"], row[column]), fontsize=6, xytext=(3, 3),
-                      textcoords="offset points")  # fmt: skip
-    for checkpoint, (size, value) in ours.items():
-        axes.scatter([size], [value], color="#c0392b", marker="*", s=120)
-        axes.annotate(checkpoint, (size, value), fontsize=8, color="#c0392b", xytext=(4, -9),
-                      textcoords="offset points")  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_xlabel("billion parameters")
-    axes.set_ylabel(label)
-    axes.grid(alpha=0.3)
-    return picture(figure, f"{label} over model size")
+    known = {
+        r["model"]: (r["parameters_b"], r[column]) for r in tables.published_rows(published) if r.get("parameters_b")
+    }
+    own = {f"ours: {checkpoint}": at for checkpoint, at in ours.items()}
+    return scatter(f"{name}: {published.columns[column]} (%)", "billion parameters", known, own)
 
 
 def page(
@@ -151,12 +117,13 @@ def page(
     for name, results in labelled(measured).items():
         first = next(iter(results.values()))
         benchmark = find_benchmark(first.benchmark, "benchmark")
-        shown, plots = benchmark.tables(results), []
+        shown, scatters = benchmark.tables(results), []
         if published := benchmark.published:
             shown += tables.beside_published(results, published)
             if published.averages:
                 sizes = _sizes(measured, measured.sets[name], next(iter(published.averages)))
-                plots.append(size_plot(published, sizes, name))
+                drawn = size_plot(published, sizes, name)
+                scatters += [drawn] if drawn else []
         shown += tables.differences(labelled_differences(measured, name))
         of_judges = [{**row, "system": _label(measured, row["system"])} for row in (judged or {}).get(name, [])]
         shown += [tables.judges(results), *comparison.compared(votes.ratings(of_judges))]
@@ -169,8 +136,8 @@ def page(
         notes.append(f"scoring version {first.version}, items {first.fingerprint[:12]}")
         of_models = {_label(measured, c): rows[c, name] for c in measured.sets[name] if (c, name) in rows}
         longest = LONGEST_SESSION if benchmark.session else LONGEST
-        made = _Shown(benchmark.shown, longest, _by_response(of_judges))
-        sections.append(Section(name, notes, shown, plots, samples(of_models, made), beside(of_models, made)))
+        made = ShownBy(benchmark.shown, longest, _by_response(of_judges))
+        sections.append(Section(name, notes, shown, [], scatters, samples(of_models, made)))
     return Page(f"Evaluation of {title}", sections)
 
 
@@ -225,18 +192,24 @@ def verdict(row: Row) -> str:
     return "answered" if not (row.has_letters and row.key) else "right" if row.acc else "wrong"
 
 
-class _Shown(NamedTuple):
+class ShownBy(NamedTuple):
     """How the responses of a set are shown."""
 
-    text: Callable[[str], str]  # an answer part
-    longest: int
-    judged: dict[tuple[str, str, int], list[str]]  # (model, item, sample) -> its judgements
+    text: Callable[[str], str] = str  # an answer part
+    longest: int | None = None  # characters; None: all
+    judged: Mapping[tuple[str, str, int], list[str]] = {}  # (model, item, sample) -> its judgements
 
-    def sample(self, model: str, row: Row) -> Sample:
+    def __call__(self, model: str, row: Row) -> Shown:
+        """Returns a response with its thought apart."""
         text = row.response if row.failed or not row.response else self.text(row.response)
-        response = row.error or f"{row.reasoning}\n{text}".strip()
+        thought, reply = split_thought(text)
+        thought, reply = row.reasoning or thought or "", row.error or (text if reply is None else reply)
         judged = self.judged.get((model, row.id, row.sample), [])
-        return Sample(row.id, row.question, row.key, row.read or _scores(row), response[: self.longest], judged)
+        return Shown(model, verdict(row), row.read or _scores(row), self._cut(thought), self._cut(reply), judged)
+
+    def _cut(self, text: str) -> str:
+        text = text.strip()
+        return text if self.longest is None or len(text) <= self.longest else f"{text[: self.longest]} […]"
 
 
 def _by_response(judged: list[dict]) -> dict[tuple[str, str, int], list[str]]:
@@ -250,32 +223,29 @@ def _by_response(judged: list[dict]) -> dict[tuple[str, str, int], list[str]]:
     return lines
 
 
-def beside(rows: dict[str, list[Row]], made: _Shown) -> list[Beside]:
-    """Returns the first replies of several models to the first few items that all of them have answered."""
-    if len(rows) < 2:
-        return []
-    of_models = {model: {row.id: row for row in of if row.sample == 0} for model, of in rows.items()}
-    first, *others = of_models.values()
-    common = [id for id in first if all(id in of for of in others)][:SHOWN]
-    return [
-        Beside(first[id].question, id, {model: made.sample(model, of[id]) for model, of in of_models.items()})
-        for id in common
-    ]
-
-
-def samples(rows: dict[str, list[Row]], made: _Shown) -> list[Samples]:
-    """Returns the first few responses of each model and verdict."""
-    groups = []
+def samples(rows: dict[str, list[Row]], made: ShownBy) -> list[Samples]:
+    """Returns the first few items of each combination of verdicts, the first response of every model beside the others;
+    those whose verdict changes come first.
+    """
+    by_item: dict[str, dict[str, Row]] = defaultdict(dict)
     for checkpoint, of_checkpoint in rows.items():
-        by_verdict = defaultdict(list)
         for row in of_checkpoint:
-            by_verdict[verdict(row)].append(row)
-        for name in ("right", "wrong", "answered", "unreadable", "failed"):
-            if shown := by_verdict[name]:
-                groups.append(
-                    Samples(checkpoint, name, len(shown), [made.sample(checkpoint, row) for row in shown[:SHOWN]])
-                )
-    return groups
+            if row.sample == 0:
+                by_item[row.id][checkpoint] = row
+    groups: dict[tuple[tuple[str, str], ...], list[dict[str, Row]]] = defaultdict(list)
+    for of_item in by_item.values():
+        groups[tuple((model, verdict(row)) for model, row in of_item.items())].append(of_item)
+    ordered = sorted(groups.items(), key=lambda group: (len({v for _, v in group[0]}) == 1, -len(group[1])))
+    found = []
+    for verdicts, items in ordered:
+        title, shown = ", ".join(f"{model} {word}" for model, word in verdicts), items[:SHOWN]
+        found.append(Samples(title, verdicts[-1][1], len(items), [_beside(of_item, made) for of_item in shown]))
+    return found
+
+
+def _beside(of_item: dict[str, Row], made: ShownBy) -> SideBySide:
+    first = next(iter(of_item.values()))
+    return SideBySide(first.id, first.question, first.key, [made(model, row) for model, row in of_item.items()])
 
 
 def _scores(row: Row) -> str:
@@ -287,10 +257,11 @@ def write(folder: Path, content: Page, name: str = "report") -> dict[str, Path]:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, finalize=_plain
     )
-    html, markdown = folder / f"{name}.html", folder / f"{name}.md"
-    write_text(html, environment.get_template("report.html.jinja").render(vars(content)), 0o600)
-    write_text(markdown, _markdown(content), 0o600)  # both show what people and models said
-    return {html.name: html, markdown.name: markdown}
+    html, plain = folder / f"{name}.html", folder / f"{name}.md"
+    known = vars(content) | {"legend": tables.legend, "plainly": str}
+    write_text(html, environment.get_template("report.html.jinja").render(known), 0o600)
+    write_text(plain, markdown(content), 0o600)  # both show what people and models said
+    return {html.name: html, plain.name: plain}
 
 
 def _plain(value: object) -> object:
@@ -303,7 +274,8 @@ def _cell(value: object) -> str:
     return text.replace("](", "]\\(").replace("![", "!\\[")
 
 
-def _markdown(content: Page) -> str:
+def markdown(content: Page) -> str:
+    """Returns figures, notes and tables as Markdown."""
     lines = [f"# {_cell(content.title)}", "", "A research artefact: no claim of clinical use.", ""]
     lines += [f"- {_cell(label)}: {_cell(text)}" for label, text in content.figures]
     for section in content.sections:

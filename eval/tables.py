@@ -12,8 +12,52 @@ READINGS = ("flexible_extract", "strict_match")
 PUBLISHED = Path(__file__).resolve().parent.parent / "recipes" / "published"
 EXAM = ("checkpoint", "items", *READINGS, "single", "multi strict", "multi elastic", "format", "unreadable", "cut",
         "failed")  # fmt: skip
+LEGEND = {  # what a column holds; intervals are of 95 % (eval/intervals.py)
+    "checkpoint": "the model as it was after that stage; endpoint: the one behind a server",
+    "model": "ours, or as its paper names it",
+    "cell": "a part of the benchmark, as its table has it",
+    "items": "questions or dialogues that were asked",
+    "flexible_extract": "accuracy by what models really write (reward/rules.md)",
+    "strict_match": "accuracy by the form alone that the prompts ask for",
+    "flexible_extract % [95 %]": "accuracy by what models really write (reward/rules.md), with its interval",
+    "strict_match % [95 %]": "accuracy by the form alone that the prompts ask for, with its interval",
+    "single": "accuracy on questions with one right letter",
+    "multi strict": "share of questions with several right letters of which exactly these were named",
+    "multi elastic": "the same with credit for a part of the letters, by the elastic rule",
+    "elastic % [95 %]": "accuracy with credit for a part of the letters, by the elastic rule",
+    "pass@k": "share of items that at least one of k samples answers",
+    "format": "share of responses in the form that the prompts ask for",
+    "unreadable": "responses without an answer that can be read; they count as wrong",
+    "cut": "responses that reached the limit of tokens",
+    "failed": "requests without a reply; the same command asks them again",
+    "judgements missing": "what the judge still owes: failed, or not to be read",
+    "judge": "the model that judged",
+    "asked": "votes that were asked for",
+    "refused": "votes that a filter refused",
+    "with evidence": "readable votes that quote the reply",
+    "found in the reply": "quotes that stand in the reply word for word",
+    "tokens (cost)": "of prompts and replies together, in the currency of the prices",
+    "average": "which mean, and over what",
+    "% [95 %]": "value and interval",
+    "subject": "branch of psychology",
+    "from -> to": "which two checkpoints, item by item",
+    "score": "what is compared",
+    "difference": "the second minus the first, on the items that both have answered",
+    "95 % interval": "of that difference, paired; above or below 0: it is no chance",
+    "published model": "as its paper names it",
+}
 KINDS = (("single", "accuracy"), ("multi", "accuracy"), ("multi", "elastic"))
 OWN = ("checkpoint", "items", "unreadable", "cut", "failed")
+
+
+def legend(head: Sequence[str]) -> dict[str, str]:
+    """Returns {column: what it holds} of a table; columns of no standing meaning are a benchmark's own scores."""
+    own = {
+        name: "the benchmark's own score of that name, its mean and interval"
+        for name in head
+        if name and name not in LEGEND
+    }
+    return {name: LEGEND[name] for name in head if name in LEGEND} | (own if "checkpoint" in head else {})
 
 
 def exam_overview(results: dict[str, SetMetrics]) -> Table:
@@ -99,12 +143,20 @@ def _format_rate(result: SetMetrics) -> float | None:
 
 
 def by_cell(results: dict[str, SetMetrics]) -> Table:
-    head = ("checkpoint", "cell", "items", *(f"{r} % [95 %]" for r in READINGS), "elastic % [95 %]", "pass@k", "other")
-    lines = []
-    for checkpoint, result in results.items():
-        for name, cell in result.cells.items():
-            if cell.items:
-                lines.append([checkpoint, name, str(cell.items), *_of_choice(cell), _other(cell)])
+    """Returns one line per checkpoint and cell; own scores, such as an essay's, have columns of theirs."""
+    shown = [
+        (checkpoint, name, cell) for checkpoint, r in results.items() for name, cell in r.cells.items() if cell.items
+    ]
+    own = list(dict.fromkeys(name for *_, cell in shown for name, mean in cell.means.items() if mean.value is not None))
+    missing = any(cell.judged and cell.judged.judge_missing for *_, cell in shown)
+    head = ("checkpoint", "cell", "items", *(f"{r} % [95 %]" for r in READINGS), "elastic % [95 %]", "pass@k", *own,
+            *(["judgements missing"] if missing else []))  # fmt: skip
+    lines = [
+        [checkpoint, name, str(cell.items), *_of_choice(cell),
+         *(interval(m.value, m.interval, 1) if (m := cell.means.get(n)) else "-" for n in own),
+         *([str((cell.judged and cell.judged.judge_missing) or 0)] if missing else [])]
+        for checkpoint, name, cell in shown
+    ]  # fmt: skip
     return Table("by kind of question", head, lines)
 
 
@@ -115,13 +167,6 @@ def _of_choice(cell: Cell) -> list[str]:
     passes = ", ".join(f"@{k} {share(v)}" for k, v in c.pass_at.items() if v is not None)
     strict = interval(c.strict_match, c.strict_match_ci)
     return [interval(c.accuracy, c.accuracy_ci), strict, interval(c.elastic, c.elastic_ci), passes]
-
-
-def _other(cell: Cell) -> str:
-    parts = [f"{name} {interval(m.value, m.interval, 1)}" for name, m in cell.means.items() if m.value is not None]
-    if cell.judged and cell.judged.judge_missing:
-        parts.append(f"{cell.judged.judge_missing} judgements missing")
-    return ", ".join(parts)
 
 
 def averages(results: dict[str, SetMetrics], of: Sequence[tuple[str, ...]]) -> Table:

@@ -22,7 +22,9 @@ from data_pipeline.records import write_text
 from launch.cli import arguments
 from launch.cli.entry import console, run_command
 from launch.cli.words import parse_words
+from launch.pages import alone
 from launch.reports import demo as report
+from launch.running import overview
 from launch.running.child import Ended, call
 from launch.running.folder import read_manifest
 
@@ -91,7 +93,9 @@ def run(words: dict[str, str], by_stage: dict[str, list[str]]) -> int:
             told = f"the {stage} stage ended with exit code {ended.code}; the same command continues from here"
             print(told, file=sys.stderr)
             return ended.code
-    show(folder, report.write(words["run"], state))
+    summary = report.write(words["run"], state)
+    alone.write(overview.read_run(words["run"]), folder, report.figures(summary))
+    show(folder, summary)
     return 0
 
 

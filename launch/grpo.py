@@ -79,6 +79,8 @@ def run(config: DictConfig, command: Command) -> None:
     if address:
         settings = verl.on_cluster(settings, address, env)
     write_text(folder / "verl.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": verl.HYDRA, **settings})))
+    opened.manifest["planned_steps"] = plan.steps
+    opened.save()
     before = checkpoints.last_step(checkpoint_folder)
     held = (opened.lock.fileno(),)
     with checkpoints.recording_grpo(checkpoint_folder):

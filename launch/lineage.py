@@ -13,24 +13,15 @@ import sys
 from pathlib import Path
 
 from data_pipeline.errors import BadInput, did_you_mean
-from data_pipeline.llm.ledger import Ledger
-from data_pipeline.records import Reject, read_jsonl, read_records
+from data_pipeline.records import read_jsonl
 from data_pipeline.safety.shown import shown
-from data_pipeline.synthesis.files import step_folders
 from launch.cli import arguments
 from launch.cli.entry import console, run_command
 from launch.cli.words import parse_words
-from launch.running.folder import RUNS, read_manifest, sha256
+from launch.running import trail
+from launch.running.folder import RUNS, compare, read_manifest
 
 STAGES = ("eval", "merge", "grpo", "sft", "data")
-NAMING = ("id", "row", "row_id", "kept", "merged", "first", "second")  # keys of the steps' tables that name a row
-ENDS = {  # where a row may stand in the end; questions.jsonl and dialogues.jsonl hold those of the others too
-    "heldout.jsonl": "held out for evaluation",
-    "grpo.jsonl": "a GRPO prompt",
-    "grpo_dialogues.jsonl": "a GRPO prompt, cut before one reply",
-    "questions.jsonl": "an SFT row",
-    "dialogues.jsonl": "an SFT dialogue",
-}
 
 
 def main(argv: list[str]) -> int:
@@ -73,109 +64,55 @@ def show(name: str) -> int:
     return 1 if changed else 0
 
 
-def compare(file: dict) -> str:
-    """Returns "as recorded", "missing", "CHANGED", or "on the hub" for what was no file."""
-    if file["sha256"] is None:
-        return "on the hub"
-    now = sha256(Path(file["path"]))
-    return "missing" if now is None else "as recorded" if now == file["sha256"] else "CHANGED"
-
-
 def show_row(name: str, id: str) -> int:
     """Prints what became of one row of the data stage; raises BadInput for an id that it does not have."""
-    folder = RUNS / name / "data"
-    versions, rejects = versions_of(folder), rejects_of(folder)
-    found = [(pipeline, rows[id]) for pipeline, rows in versions.items() if id in rows]
-    if not found and id not in rejects:
-        there = {*rejects}.union(*versions.values())
-        raise BadInput(f"row={id}: run {name} has no such row{did_you_mean(id, list(there))}")
-    for pipeline, row in found:
+    data = RUNS / name / "data"
+    last, ended = trail.last_version(data, id), trail.endings(data, id)
+    versions = trail.versions(data, last) if last else []
+    found = {one.table.place.split("/")[0]: one for one in versions if one.table.place != trail.STEPLESS}
+    if not found and versions:
+        found = {"": versions[-1]}
+    if not found and not ended:
+        raise BadInput(f"row={id}: run {name} has no such row{did_you_mean(id, ids_of(data))}")
+    for pipeline, version in found.items():
         if len(found) > 1:
             console.print(pipeline, style="bold")
-        show_version(folder, row, pipeline)
-    for ending in endings(folder, id, rejects) or ["no file of the run says: the stage has not finished"]:
+        show_version(data, version)
+    if versions and not ended and (made := trail.children(data, versions[-1].record, 1000)):
+        ended = [f"in {len(made)} rows made from it: {', '.join(made[:20])}"]
+    for ending in ended or ["no file of the run says: the stage has not finished"]:
         console.print(f"ended: {ending}", markup=False)
     return 0
 
 
-def versions_of(folder: Path) -> dict[str, dict[str, dict]]:
-    """Returns {pipeline, "" without steps: {id: the last version of the row}}."""
-    versions: dict[str, dict[str, dict]] = {}
-    for place in step_folders(folder / "steps"):
-        rows = versions.setdefault(place.parent.name, {})
-        for _, row in read_jsonl(place / "rows.jsonl") if (place / "rows.jsonl").is_file() else ():
-            rows[row["id"]] = row
-    if not versions and (folder / "questions.jsonl").is_file():
-        versions[""] = {row["id"]: row for _, row in read_jsonl(folder / "questions.jsonl")}
-    return versions
+def ids_of(data: Path) -> list[str]:
+    """Returns the ids of all rows and rejects, for the nearest one to a word that is none."""
+    wanted = (trail.ROWS, trail.REJECTS, "questions.jsonl", "questions.rejects.jsonl")
+    files = [table.path for of in trail.tables(data).values() for table in of if table.name in wanted]
+    return list({str(row["id"]) for file in files for _, row in read_jsonl(file)})
 
 
-def rejects_of(folder: Path) -> dict[str, list[str]]:
-    """Returns {id: where and why it was rejected, by a step or before the training files}."""
-    found: dict[str, list[str]] = {}
-    files = [place / "rejects.jsonl" for place in step_folders(folder / "steps")]
-    for path in [*files, folder / "questions.rejects.jsonl"]:
-        of = f"{path.parent.parent.name}/{path.parent.name}" if path.parent != folder else "the training files"
-        for reject in read_records(path, Reject) if path.is_file() else ():
-            found.setdefault(reject.id, []).append(f"rejected by {of}: {reject.reason} ({reject.where})")
-    return found
-
-
-def last_before(folder: Path, pipeline: str, row: dict, id: str) -> dict | None:
-    """Returns the last version of what a row was made from; of its own id, as it was while it was another kind."""
-    found = None
-    for place in step_folders(folder / "steps"):
-        if place.parent.name == pipeline and (place / "rows.jsonl").is_file():
-            for _, one in read_jsonl(place / "rows.jsonl"):
-                if one["id"] == id and (id != row["id"] or one.keys() != row.keys()):
-                    found = one
-    return found
-
-
-def show_version(folder: Path, row: dict, pipeline: str) -> None:
+def show_version(data: Path, version: trail.Version) -> None:
     """Prints the row, what it was made from, its whole trail with the calls, and what the steps wrote of it."""
+    row = version.record
     parents = row["meta"].get("parents", [])
     _print_json({k: v for k, v in row.items() if k != "meta"})
     for parent in parents:
         console.print(f"made from {parent}", style="bold", markup=False)
-        if before := last_before(folder, pipeline, row, parent):
-            _print_json(before)
-    with_calls = (folder / "ledger.sqlite").is_file()
-    for entry in row["meta"].get("trail", []):
-        console.print(f"{entry['step']}: {json.dumps(entry, ensure_ascii=False)}", markup=False)
-        if with_calls and "row" in entry:
-            with Ledger(folder / "ledger.sqlite") as ledger:
-                for call in ledger.calls(entry["step"], entry["row"], entry.get("sample", 0)):
-                    console.print(f"  {call.step}, {call.model}, {call.at}: {call.text}", markup=False)
-    for place in step_folders(folder / "steps"):
-        for path in sorted(place.glob("*.jsonl")):
-            if path.name not in ("rows.jsonl", "rejects.jsonl"):
-                for _, fact in read_jsonl(path):
-                    if {row["id"], *parents} & {fact.get(key) for key in NAMING}:
-                        told = json.dumps(fact, ensure_ascii=False)
-                        console.print(f"  {place.name}/{path.name}: {told}", markup=False)
+        if before := trail.last_before(data, version, parent):
+            _print_json(before.record)
+    for asked in trail.trail(data, row):
+        console.print(f"{asked.step}: {json.dumps(asked.facts, ensure_ascii=False)}", markup=False)
+        for call in asked.calls:
+            console.print(f"  {call.step}, {call.model}, {call.at}: {call.text}", markup=False)
+    for table, fact in trail.facts(data, {row["id"], *parents}):
+        if table.place != trail.STEPLESS and table.name != trail.REJECTS:
+            told = json.dumps(fact, ensure_ascii=False)
+            console.print(f"  {table.place.split('/')[1]}/{table.name}: {told}", markup=False)
 
 
 def _print_json(row: dict) -> None:
     console.print_json(shown(json.dumps(row, ensure_ascii=False)))  # the codes of `shown` are JSON's own
-
-
-def endings(folder: Path, id: str, rejects: dict[str, list[str]]) -> list[str]:
-    """Returns where a row stands now: in a training file, among the rejects, in another row, or in those made of it."""
-    found = list(rejects.get(id, ()))
-    for file, what in ENDS.items():
-        if (folder / file).is_file() and any(row["id"] == id for _, row in read_jsonl(folder / file)):
-            found.append(f"{what} ({file})")
-            break  # the first that has it is the narrowest
-    for place in step_folders(folder / "steps"):
-        if (path := place / "clusters.jsonl").is_file():
-            kept = [fact["kept"] for _, fact in read_jsonl(path) if fact["merged"] == id]
-            found += [f"merged into {one} by {place.parent.name}/{place.name}" for one in kept]
-    if not found:
-        made = [row["id"] for rows in versions_of(folder).values() for row in rows.values()
-                if id in row["meta"].get("parents", ())]  # fmt: skip
-        found += [f"in {len(made)} rows made from it: {', '.join(made[:20])}"] if made else []
-    return found
 
 
 if __name__ == "__main__":

@@ -7,19 +7,36 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from data_pipeline.errors import BadInput
 from data_pipeline.prompts import prompt_text
 from launch.conversation.crisis_gate import NOTES, CrisisGate, Reader
 from launch.conversation.settings import Conversation
-from launch.conversation.terminal import Terminal
 from launch.models.reasoning import GenerationInterrupted, LengthLimit, Pieces
 from reward.thought import join_thought
 
+BANNER = (
+    "研究用工具，不是医疗器械，不作诊断，不供处于危机中的人使用。此刻若有危险，请联系身边的人、急救或危机热线。\n"
+    "A research tool, no medical device and no diagnosis, not for people in crisis. If you are in danger now, turn to\n"
+    "somebody near you, to emergency services or to a crisis line."
+)
 HELP = "/reset forgets the conversation, /save FILE writes it to a file, /exit ends; Ctrl-C stops an answer"
 _CLAUSE = re.compile(r"[，,。；;！!？?、…\n]")
 _LONGEST = 40  # characters of an answer that wait for the end of their clause, at most
 _BLOCK = 400  # characters of a very long answer that are read at once
+
+
+class Screen(Protocol):
+    """Where a conversation is shown: a terminal, a page."""
+
+    shown: bool  # whether thoughts are
+
+    def guidance(self, text: str) -> None: ...
+    def thought(self, text: str) -> None: ...
+    def reply(self, text: str) -> None: ...
+    def end(self) -> None: ...
+    def note(self, text: str) -> None: ...
 
 
 @dataclass
@@ -29,7 +46,7 @@ class Session:
     settings: Conversation
     answers: Callable[[list[dict]], Pieces]
     gate: CrisisGate
-    terminal: Terminal
+    terminal: Screen
     name: str
     stoppable: bool = False  # Ctrl-C stops an answer; else it ends the program
     history: list[dict] = field(default_factory=list)
@@ -125,7 +142,7 @@ class Answer:
     where thoughts are shown.
     """
 
-    terminal: Terminal
+    terminal: Screen
     reader: Reader
     guidance: str  # to show above what speaks of a crisis, "" once it stands there
     thought: str = ""

@@ -130,16 +130,48 @@ def _accepted(hint: Any, texts: Any) -> list[str]:
 
 def progress(output: Path) -> tuple[int, int | None, str]:
     """Returns (steps done, steps in all, latest loss) from the trainer's own log."""
-    try:
-        last = json.loads((output / "trainer_log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    except (OSError, IndexError, ValueError):
+    if not (entries := _log(output)):
         return 0, None, ""
+    last = entries[-1]
     return last["current_steps"], last["total_steps"], f"loss {last['loss']:.3f}" if "loss" in last else ""
 
 
 def log_history(output: Path) -> list[dict]:
     """Returns the Trainer's history: one entry per logged step, the last one of the whole run."""
     return json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+
+
+def curves(output: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Returns {name of the curve: {line: [(step, value)]}} of a training as far as it has come, {} before its first
+    log: the Trainer's own history once that is written, LLaMA-Factory's log until then.
+    """
+    named = {"loss": "loss", "learning rate": "learning_rate", "gradient norm": "grad_norm"}
+    try:
+        entries = log_history(output)
+    except (OSError, ValueError, KeyError):
+        entries = [{"step": e["current_steps"], "loss": e.get("loss"), "learning_rate": e.get("lr")}
+                   for e in _log(output) if "current_steps" in e]  # fmt: skip
+    lines = {name: [(e["step"], e[key]) for e in entries if e.get(key) is not None] for name, key in named.items()}
+    held = [(e["step"], e["eval_loss"]) for e in entries if "eval_loss" in e]
+    found = {name: {name: points} for name, points in lines.items() if points}
+    if held:
+        found.setdefault("loss", {})["held-out loss"] = held
+    return found
+
+
+def _log(output: Path) -> list[dict]:
+    """Returns the whole lines of trainer_log.jsonl, [] without one."""
+    entries = []
+    try:
+        lines = (output / "trainer_log.jsonl").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            continue  # it is being written
+    return entries
 
 
 def _main(argv: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -26,6 +27,16 @@ PATHS = (
     "trainer.rollout_data_dir",
     "trainer.validation_data_dir",
 )
+CURVES = {  # of its metrics, as the papers draw them: {curve: {line: key}}
+    "reward": {"mean": "critic/score/mean", "highest": "critic/score/max", "lowest": "critic/score/min"},
+    "KL": {"KL to the start": "actor/kl_loss"},
+    "entropy": {"entropy": "actor/entropy"},
+    "response length": {"mean": "response_length/mean", "highest": "response_length/max"},
+    "share that is cut": {"share that is cut": "response_length/clip_ratio"},
+    "learning rate": {"learning rate": "actor/lr"},
+    "gradient norm": {"gradient norm": "actor/grad_norm"},
+}
+PART = r"reward/(?!think_chars)\w+/mean"  # a part of our reward (reward/psyche.py), as the metrics have it
 HYDRA = {"run": {"dir": "."}, "output_subdir": None}
 
 
@@ -116,15 +127,37 @@ def progress(metrics: Path, total: int | None) -> tuple[int, int | None, str]:
 
 
 def collect_metrics(folder: Path) -> list[dict]:
-    """Returns the metrics of every step, of its latest attempt, and writes them to metrics.jsonl."""
+    """Returns `read_metrics`, and writes them to metrics.jsonl."""
+    steps = read_metrics(folder)
+    write_text(folder / "metrics.jsonl", "".join(json.dumps(s) + "\n" for s in steps))
+    return steps
+
+
+def read_metrics(folder: Path) -> list[dict]:
+    """Returns the metrics of every step, of its latest attempt."""
     by_step = {}
     files = [*folder.glob(f"{verl_metrics.NAME}.*.jsonl"), *folder.glob("metrics.*.jsonl")]
     for path in sorted(files, key=lambda p: int(p.name.split(".")[1])):  # of one attempt verl's own come last
         for entry in _read_metrics(path):
             by_step[entry["step"]] = {**by_step.get(entry["step"], {}), **entry}
-    steps = [by_step[number] for number in sorted(by_step)]
-    write_text(folder / "metrics.jsonl", "".join(json.dumps(s) + "\n" for s in steps))
-    return steps
+    return [by_step[number] for number in sorted(by_step)]
+
+
+def curves(folder: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Returns {name of the curve: {line: [(step, value)]}} of a training as far as it has come."""
+    steps = read_metrics(folder)
+    found = {}
+    for name, keys in CURVES.items():
+        lines = {label: [(s["step"], s[key]) for s in steps if s.get(key) is not None] for label, key in keys.items()}
+        found |= {name: lines} if any(lines.values()) else {}
+    parts = sorted({key for s in steps for key in s if re.fullmatch(PART, key)})
+    lines = {key.split("/")[1]: [(s["step"], s[key]) for s in steps if key in s] for key in parts}
+    accuracy = {name: line for name, line in lines.items() if name == "acc"}
+    found |= {"reward by part": lines} if lines else {}
+    found |= {"accuracy on the prompts": accuracy} if accuracy else {}
+    held = sorted({key for s in steps for key in s if key.startswith("val-core/")})
+    lines = {key.split("/", 2)[-1]: [(s["step"], s[key]) for s in steps if key in s] for key in held}
+    return found | ({"held-out questions": lines} if lines else {})
 
 
 def command(folder: Path) -> list[str]:

@@ -1,14 +1,9 @@
-"""What a demo says at its end: runs/NAME/summary.json, report.html, report.md, and the lines of the closing table."""
+"""What a demo says at its end: runs/NAME/summary.json, and the lines of the closing table."""
 
 import json
 from pathlib import Path
 
-from data_pipeline.records import read_jsonl
-from eval import report
-from eval.contract import Table
 from eval.figures import Measured
-from eval.responses import file_name, read_rows
-from launch.frameworks import llama_factory
 from launch.running.folder import finished_manifest
 from reward.thought import stray_mark
 
@@ -16,7 +11,7 @@ TRANSCRIPT = Path("chat/transcript.json")  # of the scripted conversation, in th
 
 
 def write(name: str, state: dict) -> dict:
-    """Writes summary and report from the manifests of the stages and `state` (seconds, peak memory); returns the
+    """Writes the summary from the manifests of the stages and `state` (seconds, peak memory); returns the
     summary: {"run", "seed", "install_s", "data", "sft", "seconds", "wall_s", "peak_rss_gib"}, and "grpo", "merge" and
     "eval" of a demo with questions, or "chat" and "judged" of one with dialogues.
     """
@@ -25,9 +20,8 @@ def write(name: str, state: dict) -> dict:
         finished_manifest(name, "data", "bash launch/demo.sh"),
         finished_manifest(name, "sft", "bash launch/demo.sh"),
     )
-    losses = [(e["step"], e["loss"]) for e in llama_factory.log_history(Path(trained["model"])) if "loss" in e]
     talked = (folder / TRANSCRIPT).is_file()
-    parts, plots, sections = _conversation(folder) if talked else _questions(name)
+    parts = _conversation(folder) if talked else _questions(name)
     counted = ("dialogues",) if talked else ("sft", "grpo", "heldout")
     summary = {
         "run": name,
@@ -43,19 +37,17 @@ def write(name: str, state: dict) -> dict:
     }
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
     (folder / "summary.json").write_text(text, encoding="utf-8")
-    plots = [report.plot({"loss": losses}, "SFT step", "SFT loss"), *plots]
-    report.write(folder, report.Page(f"PsyForge run {name}", sections, figures(summary), plots))
     return summary
 
 
-def _questions(name: str) -> tuple[dict, list[report.Picture], list[report.Section]]:
-    """Returns (parts of the summary, plots, sections of the report) of a demo that ends in an evaluation."""
+def _questions(name: str) -> dict:
+    """Returns the parts of the summary of a demo that ends in an evaluation."""
     folder = Path("runs") / name
     measured = Measured.read(folder / "eval" / "metrics.json")
     heldout, prompts = ({c: r.as_json() for c, r in measured.sets[n].items()} for n in ("heldout", "grpo_prompts"))
     gain, final = measured.as_json()["gains"]["grpo_prompts"]["sft -> grpo"], heldout["grpo"]
     grpo, merge = (finished_manifest(name, stage, "bash launch/demo.sh")["counts"] for stage in ("grpo", "merge"))
-    parts = {
+    return {
         "sft": {"format_before": heldout["base"]["format_rate"], "format_after": heldout["sft"]["format_rate"]},
         "grpo": {
             "prompts": grpo["prompts"],
@@ -79,46 +71,20 @@ def _questions(name: str) -> tuple[dict, list[report.Picture], list[report.Secti
             "unreadable_rate": final["unreadable"] / final["responses"],
         },
     }  # fmt: skip
-    steps = [json.loads(line) for line in (folder / "grpo" / "metrics.jsonl").read_text().splitlines()]
-    rewards = [(s["step"], s["critic/score/mean"]) for s in steps if "critic/score/mean" in s]
-    kl = [(s["step"], s["actor/kl_loss"]) for s in steps if "actor/kl_loss" in s]
-    tokens = [(s["step"], s["response_length/mean"]) for s in steps]
-    plots = [
-        report.plot({"mean reward": rewards, "mean of five": report.smooth(rewards)}, "GRPO step", "GRPO reward"),
-        report.plot({"KL": kl}, "GRPO step", "KL to the SFT model"),
-        report.plot({"tokens": tokens}, "GRPO step", "response tokens"),
-    ]
-    return parts, plots, _evaluated(folder, measured)
 
 
-def _evaluated(folder: Path, measured: Measured) -> list[report.Section]:
-    """Returns the sections of a run's evaluation, judgements among them."""
-    rows, judged = {}, {}
-    for name, results in measured.sets.items():
-        for checkpoint in results:
-            rows[checkpoint, name] = read_rows(folder / "eval" / file_name(checkpoint, name))
-            if (file := folder / "eval" / f"judgements.{checkpoint}.{name}.jsonl").is_file():
-                judged.setdefault(name, []).extend(row for _, row in read_jsonl(file))
-    return report.page(f"run {folder.name}", measured, rows, judged).sections
-
-
-def _conversation(folder: Path) -> tuple[dict, list[report.Picture], list[report.Section]]:
-    """Returns (parts of the summary, plots, sections of the report) of a demo that ends in a conversation."""
+def _conversation(folder: Path) -> dict:
+    """Returns the parts of the summary of a demo that ends in a conversation."""
     turns = json.loads((folder / TRANSCRIPT).read_text(encoding="utf-8"))["messages"]
     replies = [turn for turn in turns if turn["role"] == "assistant"]
     parts = {"chat": {"turns": len(replies), "well_formed": sum(map(well_formed, replies)), "messages": turns}}
-    notes = ["the tiny model has learnt the form, not to counsel"]
-    table = Table("turns", ("who", "thought", "said"), spoken(parts))
-    sections = [report.Section("scripted conversation", notes, [table])]
     if (file := folder / "eval" / "metrics.json").is_file():
-        measured = Measured.read(file)
         parts["judged"] = {
             name: {"items": r.items, "missing": r.judge_missing, "means": {n: m.value for n, m in r.means.items()},
                    "judges": {j: {n: m["value"] for n, m in of["means"].items()} for j, of in r.own["judges"].items()}}
-            for name, results in measured.sets.items() for r in results.values() if "judges" in r.own
+            for name, results in Measured.read(file).sets.items() for r in results.values() if "judges" in r.own
         }  # fmt: skip
-        sections += _evaluated(folder, measured)
-    return parts, [], sections
+    return parts
 
 
 def well_formed(turn: dict) -> bool:

@@ -10,22 +10,20 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from data_pipeline.errors import BadInput, did_you_mean
-from data_pipeline.records import Fault, Response, write_jsonl
+from data_pipeline.errors import BadInput
+from data_pipeline.records import Fault, write_jsonl
 from data_pipeline.tables.rows import Layout, table_rows
 from eval import report, responses
 from eval.contract import Table
 from eval.differences import differences
 from eval.figures import ACCURACY
-from eval.items import fingerprint
 from eval.judging import comparison, pairs, ratings
 from eval.judging.pairs import Outcome, Pair
-from eval.metrics import answer_part
-from eval.responses import Asked
-from eval.settings import EvalSettings, load_set, settings
+from eval.settings import settings
 from launch.cli.arguments import Command
 from launch.cli.configuration import as_dict, load_config
 from launch.cli.entry import StageFailed, console, print_table
+from launch.running.compared import answered, pairs_on, set_of_all
 
 SHEET = ("pair", "history", "A", "B", "better", "rater", "comment")
 BETTER = {"a": "A", "b": "B", "tie": "tie", "甲": "A", "乙": "B", "平": "tie"}
@@ -103,10 +101,10 @@ def rank(command: Command) -> None:
     sides = dict(map(answered, command.positional))
     if len(sides) < len(command.positional):
         raise BadInput(f"{command.positional[-1]}: stands twice; rank takes different models")
-    name = _set_of_all(sides, command.words.get("set"))
+    name = set_of_all(sides, command.words.get("set"))
     first = next(iter(sides.values()))[name][0].parent
     asked = settings(as_dict(load_config(first / "config.yaml")))
-    made = _pairs(sides, name, asked, first.parent / "data")
+    made = pairs_on(sides, name, asked, first.parent / "data")
     folder = first / f"ranking.{name}"
     folder.mkdir(exist_ok=True)
     key = write_sheet(folder, made, asked.seed)
@@ -133,61 +131,6 @@ def _show(folder: Path, title: str, notes: list[str], tables: list[Table]) -> No
         print_table(table.caption, table.head, table.rows)
     report.write(folder, report.Page(title, [report.Section("pairs", notes, tables)]))
     console.print(f"{folder}/report.html, report.md; a sheet for people: {folder}/pairs.csv")
-
-
-def answered(word: str) -> tuple[str, dict[str, tuple[Path, Asked]]]:
-    """Returns ("run/checkpoint", {set: (file of responses, what it answers)}) of one side of a comparison."""
-    run, _, checkpoint = word.partition("/")
-    folder = Path("runs") / run / "eval"
-    files = responses.evaluated(folder, word)
-    have = list(dict.fromkeys(about.checkpoint for about in files.values()))
-    checkpoint = checkpoint or have[-1]
-    if checkpoint not in have:
-        raise BadInput(f"{word}: run {run} has evaluated {', '.join(have)}, not {checkpoint}")
-    return f"{run}/{checkpoint}", {
-        about.set: (folder / file, about) for file, about in files.items() if about.checkpoint == checkpoint
-    }
-
-
-def _set_of_all(sides: Mapping[str, Mapping], given: str | None) -> str:
-    common = [name for name in next(iter(sides.values())) if all(name in of for of in sides.values())]
-    if given and given not in common:
-        raise BadInput(
-            f"set={given}: all of these have answered {', '.join(common) or 'no set'}{did_you_mean(given, common)}"
-        )
-    if not given and len(common) != 1:
-        told = "; ".join(f"{side} {', '.join(of)}" for side, of in sides.items())
-        raise BadInput(f"set=NAME: which one? all have answered {', '.join(common) or 'no set'} ({told})")
-    return given or common[0]
-
-
-def _pairs(
-    sides: Mapping[str, Mapping[str, tuple[Path, Asked]]], name: str, asked: EvalSettings, data: Path
-) -> list[Pair]:
-    """Returns the pairs of the first replies of all; raises BadInput unless all have answered the same questions."""
-    one = load_set(name, asked.sets[name], data)
-    replies: dict[str, dict[str, str]] = {}
-    prefilled = asked.scoring_of(one.benchmark).think_prefilled
-
-    def shown(text: str) -> str:
-        return one.benchmark.shown(text) if text else ""
-
-    for side, of in sides.items():
-        file, about = of[name]
-        if fingerprint(one.loaded.items) != about.fingerprint:
-            raise BadInput(f"set {name}: {file} answers another version of the questions than {asked.run} has now")
-        replies[side] = {
-            row.id: shown(answer_part(Response(row.response, row.finish, row.tokens, row.reasoning), prefilled))
-            for row in responses.read_rows(file) if row.sample == 0
-        }  # fmt: skip
-    histories = {
-        item.id: tuple((m["role"], m["content"]) for m in one.benchmark.requests(item) if m["role"] != "system")
-        for item in one.loaded.items
-    }
-    made = pairs.pairs_of(histories, replies, whole=one.benchmark.session is not None)
-    if not made:
-        raise BadInput(f"set {name}: no item that two of {', '.join(sides)} have answered")
-    return made
 
 
 # --- the sheet for people ---------------------------------------------------------------------------------------------

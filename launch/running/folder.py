@@ -235,6 +235,16 @@ def describe(files: dict[str, Path]) -> dict[str, dict]:
     return {name: {"path": str(path), "sha256": sha256(Path(path))} for name, path in files.items()}
 
 
+def compare(file: dict) -> str:
+    """Returns whether a file is as `describe` found it: "as recorded", "missing", "CHANGED", or "on the hub" for what
+    was no file.
+    """
+    if file["sha256"] is None:
+        return "on the hub"
+    now = sha256(Path(file["path"]))
+    return "missing" if now is None else "as recorded" if now == file["sha256"] else "CHANGED"
+
+
 def sha256(path: Path) -> str | None:
     if path.is_dir():
         inner = [f"{p.relative_to(path)} {sha256(p)}" for p in _files(path)]

@@ -51,7 +51,7 @@ def test_the_dialogue_demo_trains_a_model_that_thinks_before_every_reply():
         assert summary["chat"]["turns"] == summary["chat"]["well_formed"] == 3
         assert summary["sft"]["loss_last"] < 1 < 5 < summary["sft"]["loss_first"]
         page = (folder / "report.html").read_text(encoding="utf-8")
-        assert summary["chat"]["messages"][1]["content"][:10] in page and "data:image/png" in page
+        assert summary["chat"]["messages"][1]["content"][:10] in page and "<svg" in page
         judged, report = summary["judged"]["cpsycoune"], (folder / "report.md").read_text(encoding="utf-8")
         assert (
             judged["missing"] == 0 and judged["judges"]["mild"]["safety"] == judged["judges"]["strict"]["safety"] == 1

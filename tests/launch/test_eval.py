@@ -90,7 +90,7 @@ def test_a_served_model_is_scored_with_counts_and_intervals(data, named):
     for file in ("responses.endpoint.heldout.jsonl", "report.html"):
         assert Path("runs", name, "eval", file).stat().st_mode & 0o777 == 0o600, file
     page = Path("runs", name, "eval/report.html").read_text()
-    assert "right, " in page and "http://" not in page.replace(server.url, "") and "<script" not in page
+    assert '<span class="right">' in page and "http://" not in page.replace(server.url, "") and "<script" not in page
     assert re.search(r"^\| tiny \(20\d\d-\d\d-\d\d\) \| 40 \|", Path("runs", name, "eval/report.md").read_text(), re.M)
     again = launch("eval", *WORDS, f"run={name}", f"endpoint.base_url={server.url}", "endpoint.model=tiny")
     assert again.returncode == 0 and "done already" in again.stdout  # the server is gone: nothing was asked
