@@ -196,7 +196,7 @@ def read_manifest(run: str, stage: str) -> dict | None:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         whole = manifest["manifest_sha256"] == _own_hash(manifest)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a file in the folder's place is told when the run is made
         return None
     except (ValueError, KeyError, TypeError):
         whole = False

@@ -88,7 +88,8 @@ def therapy() -> list[str]:
     ]:
         texts += [turn.content for turn in record.turns] if isinstance(record, Dialogue) else []
         texts += [record.stem, record.rationale, *record.options] if isinstance(record, Question) else []
-    written = [*SAMPLES.glob("corpus/replies/*.jsonl"), *REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")]
+    corpus = [*SAMPLES.glob("corpus/replies/*.jsonl"), *SAMPLES.glob("corpus/passages/*/*.*")]
+    written = [*corpus, *REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")]
     for file in [*written, HERE.parent / "data_pipeline" / "steps" / "clean_texts.txt"]:
         texts += re.split(r"\\?[\"\n{}]+", file.read_text(encoding="utf-8"))
     texts = sorted({text for text in texts if len(text) > 8 and "微信公众号" not in text})

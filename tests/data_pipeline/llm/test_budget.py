@@ -20,6 +20,7 @@ def test_totals_count_calls_tokens_and_cost_by_step_and_model(ledger):
     assert first == {
         "step": "first",
         "model": "tiny",
+        "served": "tiny",
         "calls": 2,
         "failures": 0,
         "prompt_tokens": 20,

@@ -55,6 +55,7 @@ TWICE = {
 PLACES = {
     "alpaca": {"a.json": array(*[{"instruction": "问", "output": "答"}] * 2)},
     "emollm": {"e.json": array({"input": "问", "output": "答"}, {"input": "问", "output": "答"})},
+    "interactive_agents": {"a.json": array("我睡不好", "我睡不好")},
     "openr1_psy": {"o.jsonl": lines({"conversation": [ROUND]}, {"conversation": [ROUND]})},
     "psydt": {"d.json": array({"id": 1, "messages": [ASKED, ANSWERED]}, {"id": 1, "messages": [ASKED, ANSWERED]})},
     "smilechat": {"a/1.json": array(*SAID), "b/1.json": array(*SAID)},

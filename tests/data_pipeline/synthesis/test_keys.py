@@ -52,7 +52,8 @@ OF_A_STEP = {
     # What a module renders for several steps counts for all that import the module.
     "crisis_guidance": WITH_GUIDANCE,
     "repair_json": ASKING - {"select_challenging"},
-    **dict.fromkeys(("question", "system_case", "system_general", "system_open"), ASKING),
+    **dict.fromkeys(("system_case", "system_general", "system_open"), ASKING),
+    "question": ASKING | {"review"},  # which names a kind of record so, and asks nobody: once too often is cheap
 }
 
 
