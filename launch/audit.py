@@ -70,7 +70,6 @@ def audit(argv: list[str]) -> int:
             asked[stage] = pool.submit(resolve, stage, [for_framework(stage, configs[stage])])
     console.print(
         f"recipe {recipe} on hardware {words['hardware']}, held against recipes/published/{name}.yaml: {source}",
-        markup=False,
     )
     differing = []
     for stage, resolved in asked.items():
@@ -83,11 +82,11 @@ def audit(argv: list[str]) -> int:
         with_ = f" with {', '.join(varied[stage])}" if varied[stage] else ""
         show(f"{stage} of {recipe}{with_} on {words['hardware']}, against {name}", rows)
         for note in memory_notes(stage, configs[stage], card["stages"]["sft"]["model_name_or_path"]):
-            console.print(f"  {note}", markup=False)
+            console.print(f"  {note}")
     for stage in sorted(set(card["stages"]) - set(stages)):
-        console.print(f"{stage}: not held, since there is no recipes/{recipe}/{stage}.yaml", markup=False)
+        console.print(f"{stage}: not held, since there is no recipes/{recipe}/{stage}.yaml")
     for line in differing:
-        console.print(f"  {line}", markup=False)
+        console.print(f"  {line}")
     wrong = len(differing)
     console.print(f"{wrong} difference{'s' * (wrong != 1)}" if wrong else f"as published: {', '.join(stages)}")
     return 1 if wrong else 0

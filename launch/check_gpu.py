@@ -126,7 +126,7 @@ class Check:
 
     def say(self, line: Line) -> None:
         self.lines.append(line)
-        console.print(f"  {line.name}: {line.state}", markup=False)
+        console.print(f"  {line.name}: {line.state}")
 
     def part(self, name: str, do: Callable[[], str], needs: tuple[str, ...] = (), after: tuple[str, ...] = ()) -> None:
         """Does one part and says how it went; one whose packages or predecessors are missing is not tried."""
@@ -241,7 +241,7 @@ class Check:
             argv = [sys.executable, "-m", f"launch.{stage}", f"recipe={RECIPE}", "run=full", "dry_run=true"]
             done = subprocess.run([*argv, *self.words[: 1 if stage == "eval" else 2]], capture_output=True, text=True)
             notes = [line[2:] for line in done.stdout.splitlines() if line.startswith("# ") and line != "# command:"]
-            console.print(f"\nfull run, {stage}:", *(notes or [done.stderr.strip()]), sep="\n  ", markup=False)
+            console.print(f"\nfull run, {stage}:", *(notes or [done.stderr.strip()]), sep="\n  ")
 
     def save(self) -> None:
         text = json.dumps({**self.summary, "lines": [vars(line) for line in self.lines]}, indent=2, ensure_ascii=False)
@@ -256,7 +256,7 @@ class Check:
         failed = [line.name for line in self.lines if line.state == FAILED]
         console.print(f"{FOLDER}/summary.json")
         if failed:
-            console.print(f"failed: {', '.join(failed)}; logs and models are in {FOLDER}", markup=False)
+            console.print(f"failed: {', '.join(failed)}; logs and models are in {FOLDER}")
             return 1
         for folder in ("base", "sft/model", "grpo/checkpoints", "merge/model"):
             shutil.rmtree(FOLDER / folder, ignore_errors=True)

@@ -299,7 +299,7 @@ def show_steps(name: str, steps: dict[str, StepCounts]) -> None:
         table.add_row(step, *map(str, cells))
     console.print(table)
     for step, told in told_by_steps(Path("runs") / name / "data" / "steps").items():
-        console.print(f"  {step}: {told}", markup=False)
+        console.print(f"  {step}: {told}")
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def run(config: DictConfig, command: Command) -> None:
     if asked.judges and not any(one.benchmark.judge for one in loaded):
         notes.append("judge: no set of this evaluation is judged")
     for note in notes:
-        console.print(f"  {note}", markup=False)
+        console.print(f"  {note}")
     failures = ""
     if opened.done:
         console.print(f"eval: {opened.path} is done already; nothing left to do")
@@ -265,10 +265,10 @@ def show(measured: Measured) -> None:
         overview = find_benchmark(first.benchmark, "benchmark").tables(results)[0]
         print_table(f"{name}: {first.items} items, {first.samples} samples each", overview.head, overview.rows)
         for note in report.notes_of(results):
-            console.print(f"  {note}", markup=False)
+            console.print(f"  {note}")
         for pair, of_pair in report.labelled_differences(measured, name).items():
             for d in of_pair:
-                console.print(f"  {d.score} {pair}: {d.told(d.gain)}, 95 % interval {d.interval}", markup=False)
+                console.print(f"  {d.score} {pair}: {d.told(d.gain)}, 95 % interval {d.interval}")
 
 
 def rescore(command: Command) -> None:

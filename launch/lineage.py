@@ -81,7 +81,7 @@ def show_row(name: str, id: str) -> int:
     if versions and not ended and (made := trail.children(data, versions[-1].record, 1000)):
         ended = [f"in {len(made)} rows made from it: {', '.join(made[:20])}"]
     for ending in ended or ["no file of the run says: the stage has not finished"]:
-        console.print(f"ended: {ending}", markup=False)
+        console.print(f"ended: {ending}")
     return 0
 
 
@@ -98,17 +98,17 @@ def show_version(data: Path, version: trail.Version) -> None:
     parents = row["meta"].get("parents", [])
     _print_json({k: v for k, v in row.items() if k != "meta"})
     for parent in parents:
-        console.print(f"made from {parent}", style="bold", markup=False)
+        console.print(f"made from {parent}", style="bold")
         if before := trail.last_before(data, version, parent):
             _print_json(before.record)
     for asked in trail.trail(data, row):
-        console.print(f"{asked.step}: {json.dumps(asked.facts, ensure_ascii=False)}", markup=False)
+        console.print(f"{asked.step}: {json.dumps(asked.facts, ensure_ascii=False)}")
         for call in asked.calls:
-            console.print(f"  {call.step}, {call.model}, {call.at}: {call.text}", markup=False)
+            console.print(f"  {call.step}, {call.model}, {call.at}: {call.text}")
     for table, fact in trail.facts(data, {row["id"], *parents}):
         if table.place != trail.STEPLESS and table.name != trail.REJECTS:
             told = json.dumps(fact, ensure_ascii=False)
-            console.print(f"  {table.place.split('/')[1]}/{table.name}: {told}", markup=False)
+            console.print(f"  {table.place.split('/')[1]}/{table.name}: {told}")
 
 
 def _print_json(row: dict) -> None:

@@ -41,7 +41,7 @@ def write(argv: list[str]) -> int:
         files = alone.write(run, folder, language=language)
     except OSError as error:
         raise BadInput(f"{error.filename}: cannot write there ({error.strerror}); say folder=FOLDER") from None
-    console.print("\n".join(map(str, files.values())), markup=False)
+    console.print("\n".join(map(str, files.values())))
     return 0
 
 

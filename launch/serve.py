@@ -72,7 +72,7 @@ def run(config: DictConfig, command: Command) -> None:
         argv = vllm_server.command(model, name, (asked.host, asked.port), asked.vllm)
         if asked.vllm:
             vllm.check_flags(argv[1:], f"vllm={asked.vllm}")
-        console.print(f"{shlex.join(argv)}\nThe bare model, without the crisis gate of launch.chat.", markup=False)
+        console.print(f"{shlex.join(argv)}\nThe bare model, without the crisis gate of launch.chat.")
         secret = {"VLLM_API_KEY": key} if key else {}
         os.execve(argv[0], argv, {**vllm_server.environment(model), **os.environ, **secret})
     listener = bind(asked.host, asked.port)  # before the model loads: an occupied port costs no minute

@@ -72,7 +72,7 @@ def run(config: DictConfig, command: Command) -> None:
     notes += checks.cut_rows(lengths, config.cutoff_len, [where for where, _ in rows], "cutoff_len")
     notes += template_notes(config, command)
     for note in notes + checkpoints.prepare_sft(output, Path(base)):
-        console.print(f"  {note}", markup=False)
+        console.print(f"  {note}")
     write_settings(file, config, base)
     held = (opened.lock.fileno(),)
     with checkpoints.recording_sft(output):

@@ -254,9 +254,9 @@ def show(where: str, parting: Parting, tokenizer) -> None:
         return f"{tokenizer.decode(ids)!r}..." if ids else "(the answer begins)"
 
     console.print(f"first: {where}, counselor turn {parting.turn}, token {at}")
-    console.print(f"  both:      ...{tokenizer.decode(parting.trained[max(0, at - AROUND) : at])!r}", markup=False)
-    console.print(f"  training:  {text(parting.trained[at : at + AROUND])}", markup=False)
-    console.print(f"  inference: {text(parting.inferred[at : at + AROUND])}", markup=False)
+    console.print(f"  both:      ...{tokenizer.decode(parting.trained[max(0, at - AROUND) : at])!r}")
+    console.print(f"  training:  {text(parting.trained[at : at + AROUND])}")
+    console.print(f"  inference: {text(parting.inferred[at : at + AROUND])}")
 
 
 if __name__ == "__main__":

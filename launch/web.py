@@ -53,7 +53,7 @@ def serve(argv: list[str]) -> int:
     port = listener.getsockname()[1]
     door = Door(token, host, port)
     address = door.address_of(f"/runs/{run}" if run else "/")
-    console.print(f"open {address}", markup=False)
+    console.print(f"open {address}")
     if not is_loopback(host):
         console.print("others reach it by this machine's name or address; what they read goes over the net unencrypted")
     if words.get("open", "true") == "true" and (

@@ -237,7 +237,7 @@ def serve(model: str, name: str, listener: socket.socket, key: str) -> None:
 
     application = app(local.load(model, "model"), name, key)
     host, port = listener.getsockname()[:2]
-    console.print(f"serving {name} at http://{f'[{host}]' if ':' in host else host}:{port}/v1", markup=False)
+    console.print(f"serving {name} at http://{f'[{host}]' if ':' in host else host}:{port}/v1")
     console.print("The bare model, without the crisis gate of launch.chat. One answer at a time; many at once are the")
     console.print("business of vLLM: engine=vllm (bash launch/install.sh cpu vllm). Ctrl-C ends it.")
     settings = uvicorn.Config(application, http=Patient, log_level="warning", timeout_graceful_shutdown=3)

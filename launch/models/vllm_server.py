@@ -103,7 +103,7 @@ def serving(model: str, name: str, given: Mapping[str, Any], log: Path) -> Itera
         free.bind((HOST, 0))
         port = free.getsockname()[1]
     argv = command(model, name, (HOST, port), given)
-    console.print(f"  vLLM loads {model}; log: {log}", markup=False)
+    console.print(f"  vLLM loads {model}; log: {log}")
     with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
         start = file.seek(0, os.SEEK_END)
         process = subprocess.Popen(

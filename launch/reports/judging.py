@@ -35,7 +35,7 @@ def agreement(command: Command) -> None:
         raise BadInput("agreement of which files? python -m launch.eval agreement SCORES.csv JUDGEMENTS.jsonl")
     read = ratings.of_rows(_rows(command.positional))
     for note in comparison.check(read):
-        console.print(f"  {note}", markup=False)
+        console.print(f"  {note}")
     for table in comparison.compared(read):
         print_table(table.caption, table.head, table.rows)
 
@@ -87,7 +87,7 @@ def compare(command: Command) -> None:
     head = ("set", "score", "items", name_a, name_b, "difference", "95 % interval", "")
     print_table(f"{name_b} against {name_a}", head, lines)
     for note in notes:
-        console.print(f"  {note}", markup=False)
+        console.print(f"  {note}")
 
 
 def rank(command: Command) -> None:
@@ -126,7 +126,7 @@ def rank(command: Command) -> None:
 
 def _show(folder: Path, title: str, notes: list[str], tables: list[Table]) -> None:
     for note in notes:
-        console.print(f"  {note}", markup=False)
+        console.print(f"  {note}")
     for table in tables:
         print_table(table.caption, table.head, table.rows)
     report.write(folder, report.Page(title, [report.Section("pairs", notes, tables)]))

@@ -251,8 +251,12 @@ def sha256(path: Path) -> str | None:
         return hashlib.sha256("\n".join(inner).encode()).hexdigest()
     if not path.is_file():
         return None  # a model's ID on the hub
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
+
+
+def file_sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _files(folder: Path) -> list[Path]:

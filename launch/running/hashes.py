@@ -3,7 +3,6 @@
 A trainer writes no hash, and loads altered weights without a word. A thread here takes them while it trains.
 """
 
-import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data_pipeline.records import write_text
+from launch.running.folder import file_sha256
 
 FILE = "checkpoints.json"
 LOOK = 2.0  # seconds between two looks for a new checkpoint; ours
@@ -65,13 +65,8 @@ def of(folder: Path) -> dict[str, str]:
     """Returns {file: sha256} of a checkpoint, its files read side by side."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     with ThreadPoolExecutor(8) as threads:
-        digests = threads.map(_sha256, files)
+        digests = threads.map(file_sha256, files)
         return {str(file.relative_to(folder)): digest for file, digest in zip(files, digests, strict=True)}
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def changed(stage: Path, folder: Path) -> str | None:
