@@ -1,6 +1,8 @@
 """An agent behind an OpenAI-compatible address, evaluated like a model. Put your own into `reply`.
 
 AGENT_BASE_URL=http://127.0.0.1:8000/v1 AGENT_MODEL=NAME .venv/bin/uvicorn --app-dir docs agent:app --port 8100
+
+AGENT_BASE_URL is the server of the model that the agent asks, by default the one that `python -m launch.serve` starts.
 """
 
 # ruff: noqa: INP001 - a script, no package
@@ -12,7 +14,9 @@ from fastapi import FastAPI
 
 app = FastAPI()
 model = openai.AsyncOpenAI(
-    base_url=os.environ["AGENT_BASE_URL"], api_key=os.environ.get("AGENT_API_KEY", "none"), max_retries=0
+    base_url=os.environ.get("AGENT_BASE_URL", "http://127.0.0.1:8000/v1"),
+    api_key=os.environ.get("AGENT_API_KEY", "none"),
+    max_retries=0,
 )
 
 
