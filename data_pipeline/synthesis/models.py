@@ -79,7 +79,7 @@ class Models:
         return replies
 
     def concurrency(self, name: str, step: Step) -> int:
-        return sum(server.concurrency for server in self.servers(name, step).values() if server)
+        return sum(server.at_most for server in self.servers(name, step).values() if server)
 
     def described(self, name: str, step: Step) -> object:
         """Returns who is asked, for a step's key: another model or prompt parameter makes its output another."""
