@@ -1,14 +1,14 @@
 """One server, or several of the same model, behind one line: a request goes to the one with the fewest in flight.
 
 Each server has a limit of its own (limiter.py). One of several that fails three times in a row is left out, for 0.1 s
-at first, then twice as long each time up to 2 s, and comes back with one request. Before the first request of several
+at first, then half as long again each time up to 1 s, and comes back with one request. Before the first request of several
 servers each is asked which models it has: a dead one, or one with another model, ends the run before it pays.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
@@ -21,7 +21,7 @@ from data_pipeline.llm.server import Server
 from data_pipeline.llm.transport import Connection, Failed
 
 FAILURES = 3  # in a row, after which a server of several is left out; ours
-PAUSES = (0.1, 2.0)  # seconds, first and longest; ours
+PAUSES = (0.1, 1.0)  # seconds, first and longest; ours
 _checked: set[tuple[str, ...]] = set()  # addresses and model that have been checked in this process
 
 
@@ -32,7 +32,8 @@ class Member:
     connection: Connection
     limit: Limit
     failures: int = 0  # in a row
-    back_at: float = 0.0  # time.monotonic()
+    left_out_at: float = 0.0  # time.monotonic()
+    back_at: float = 0.0
     answers: int = 0
     begun: float = field(default_factory=time.monotonic)
 
@@ -50,12 +51,17 @@ class Pool:
     server: Server
     members: list[Member]
     limits: list[tuple[Any, bool]]  # as Connection.limits, of all servers together
+    backlog: Callable[[], bool] = lambda: False  # whether more requests would be sent, had they a slot
     waiting: deque["asyncio.Future[Member]"] = field(default_factory=deque)
     timer: asyncio.TimerHandle | None = None
 
     @property
     def reached(self) -> bool:
         return len(self.members) > 1 or self.members[0].connection.reached  # several have been asked before
+
+    @property
+    def in_flight(self) -> int:
+        return sum(member.limit.in_flight for member in self.members)
 
     @asynccontextmanager
     async def turn(self, body: dict) -> AsyncIterator[Connection]:
@@ -67,12 +73,13 @@ class Pool:
     @asynccontextmanager
     async def using(self, member: Member) -> AsyncIterator[Connection]:
         """Gives the connection of a slot's server, learns from what becomes of the request, and frees the slot."""
-        sent = time.monotonic()
+        sent, among = time.monotonic(), member.limit.in_flight
         try:
             yield member.connection
             member.failures = 0
             member.answers += 1
-            member.limit.answered()
+            wanted = bool(self.waiting or self.backlog()) and self.in_flight < self.server.at_most
+            member.limit.answered(sent, among, wanted)
         except Failed as failure:
             if failure.again:
                 self._failed(member, failure, sent)
@@ -86,11 +93,13 @@ class Pool:
         if len(self.members) == 1:
             return  # there is no other to go to
         failure.after = None  # another need not wait
+        if sent < member.left_out_at:
+            return  # it was on its way with those that have told already
         member.failures += 1
         if member.failures >= FAILURES:
             first, longest = PAUSES
-            pause = min(longest, first * 2 ** min(member.failures - FAILURES, 10))
-            member.back_at = max(member.back_at, time.monotonic() + pause)
+            member.left_out_at = time.monotonic()
+            member.back_at = member.left_out_at + min(longest, first * 1.5 ** min(member.failures - FAILURES, 10))
 
     async def slot(self) -> Member:
         """Returns a server one of whose slots is the caller's from now on, to be used or released."""
@@ -107,15 +116,10 @@ class Pool:
             raise
 
     def free_slot(self) -> Member | None:
-        """Returns as `slot`, None where none is free; which a server that is full takes for a wish for more."""
-        if sum(member.limit.in_flight for member in self.members) >= self.server.at_most:
-            return None
+        """Returns as `slot`, None where none is free."""
         now = time.monotonic()
-        there = [member for member in self.members if member.opens_at() <= now]
-        free = [member for member in there if member.free()]
-        for member in () if free else there:
-            member.limit.full = True
-        if not free:
+        free = [member for member in self.members if member.free() and member.opens_at() <= now]
+        if not free or self.in_flight >= self.server.at_most:
             return None
         member = min(free, key=lambda one: one.limit.in_flight)
         member.limit.in_flight += 1

@@ -193,6 +193,7 @@ async def dispatching(server: Server, ledger: Ledger, tracker: BudgetTracker) ->
     served = Served(server, ledger)
     async with balancer.connect(server) as pool:
         dispatcher = Dispatcher(server, ledger, pool, tracker, served)
+        pool.backlog = lambda: bool(dispatcher.queue)
         running = asyncio.create_task(dispatcher.run())
         try:
             yield dispatcher

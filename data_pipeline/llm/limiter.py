@@ -1,55 +1,56 @@
 """How many requests a server is asked at once: found by trying, as TCP finds its window (AIMD), so nobody guesses.
 
-Up while that brings more: twice as many at first, one more from the first sign of too many on. Down to 0.8 when the
-server says so (429, 503), and to half when twice as many brought hardly more, which is when latency grows: the requests
-wait for each other then. Every number here is ours, measured by tests/benchmarks/many_servers.py.
+Up by one with every answer at first, by one with every round of answers from the first sign of too many on. Down to 0.9
+when the server says so (429, 503), once for all that were on their way; and to half when latency has grown so much that
+twice as many at once bring hardly more answers: the requests wait for each other then. Every number here is ours, tried
+by tests/benchmarks/many_servers.py.
 """
 
 import time
 
 START = 8
-LEAST = 8  # answers that a rate is taken from
-SHARE = 0.8  # of what was too many for the server's own word
-GAIN = 0.25  # more answers a second that twice as many at once have to bring
+LEAST = 8  # answers that a latency is taken from; of more than 32 in flight a quarter
+SHARE = 0.9  # of what was too many by the server's own word
+GAIN = 0.15  # more answers a second that twice as many at once have to bring
 
 
 class Limit:
     """The requests in flight at one server, and how many there may be: `most` at the end of all growth."""
 
     def __init__(self, most: int, start: int = START) -> None:
-        self.most, self.size, self.in_flight = most, min(start, most), 0
-        self.full = False  # somebody waited for a slot in this window
+        self.most, self.size, self.in_flight = most, float(min(start, most)), 0
         self._doubles, self._cut_at = True, 0.0
-        self._rates: dict[int, float] = {}  # answers a second with so many in flight
-        self._open_window()
+        self._latency: dict[int, float] = {}  # seconds for an answer with so many in flight, as last seen
+        self._window: list[tuple[int, float]] = []
 
     @property
     def free(self) -> bool:
-        return self.in_flight < self.size
+        return self.in_flight < int(self.size)
 
-    def answered(self) -> None:
-        """Takes an answer; after as many as are asked at once it decides how many that is."""
-        self._answers += 1
-        if self._answers < max(LEAST, self.size):
+    def answered(self, sent: float, among: int, wanted: bool) -> None:
+        """Takes the answer to a request that was sent (monotonic) as one of `among`; `wanted`: requests wait for a slot,
+        else it says nothing of how many there could be.
+        """
+        if wanted and 2 * self.in_flight >= self.size:
+            self.size = min(self.most, self.size + (1 if self._doubles else 1 / self.size))
+        if sent < self._cut_at:
             return
-        if self.full:  # else nobody wanted more, and the rate says nothing of the server
-            rate = self._answers / max(time.monotonic() - self._begun, 1e-9)
-            self._rates[self.size] = rate
-            fewer = max((size for size in self._rates if 2 * size <= self.size), default=0)
-            if fewer and rate < self._rates[fewer] * (1 + GAIN * (self.size / fewer - 1)):
-                self._cut(self.size // 2)  # where the rate is taken anew, should it have been of other requests
-            else:
-                self.size = min(self.most, 2 * self.size if self._doubles else self.size + 1)
-        self._open_window()
+        self._window.append((among, time.monotonic() - sent))
+        if len(self._window) < max(LEAST, self.size / 4):
+            return
+        many, took = (sum(column) / len(self._window) for column in zip(*self._window, strict=True))
+        self._window.clear()
+        fewer = max((number for number in self._latency if 2 * number <= many), default=0)
+        self._latency[int(many)] = took
+        # With n in flight, n / latency are answered a second
+        if fewer and many / took < (1 + GAIN * (many / fewer - 1)) * fewer / self._latency[fewer]:
+            self._cut(many / 2)  # where latency is taken anew, should it have been of other requests
 
     def refused(self, sent: float) -> None:
         """Takes the server's word that there are too many, but of one that was sent (monotonic) before the last cut."""
         if sent >= self._cut_at:
-            self._cut(int(self.size * SHARE))
-            self._open_window()
+            self._cut(SHARE * self.size)
 
-    def _cut(self, size: int) -> None:
-        self.size, self._doubles, self._cut_at = max(1, size), False, time.monotonic()
-
-    def _open_window(self) -> None:
-        self._answers, self._begun, self.full = 0, time.monotonic(), False
+    def _cut(self, size: float) -> None:
+        self.size, self._doubles, self._cut_at = max(1.0, size), False, time.monotonic()
+        self._window.clear()
