@@ -1,8 +1,8 @@
 """One server, or several of the same model, behind one line: a request goes to the one with the fewest in flight.
 
 Each server has a limit of its own (limiter.py). One of several that fails three times in a row is left out, for 0.1 s
-at first, then half as long again each time up to 1 s, and comes back with one request. Before the first request of several
-servers each is asked which models it has: a dead one, or one with another model, ends the run before it pays.
+at first, then half as long again each time up to 1 s, and comes back with one request. Before the first request each of
+several servers is asked which models it has: a dead one, or one with another model, ends the run before it pays.
 """
 
 import asyncio
@@ -184,7 +184,7 @@ async def _of_one(connection: Connection) -> dict[str, str] | None | BadInput:
 
 @asynccontextmanager
 async def connect(server: Server) -> AsyncIterator[Pool]:
-    """Gives the servers of `server.addresses`; raises BadInput when the key's variable is not set. Asks them nothing."""
+    """Gives the servers of `server.addresses`, which it asks nothing; raises BadInput when the key is not set."""
     start = server.concurrency or START
     async with AsyncExitStack() as stack:
         members = []

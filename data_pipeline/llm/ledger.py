@@ -13,6 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from typing import Any, TypeVar
 from data_pipeline.errors import BadInput, storage_fault
 from data_pipeline.llm.calls import Call, checksum
 from data_pipeline.llm.postgres_store import PREFIXES, PostgresStore
-from data_pipeline.llm.sqlite_store import VERSION, SqliteStore
+from data_pipeline.llm.sqlite_store import SqliteStore
 from data_pipeline.records import Response
 
 _PATIENCE = 60.0  # seconds to wait for another process that writes
@@ -83,7 +84,7 @@ class Ledger:
     def replies(self, keys: Iterable[str]) -> Iterator[tuple[str, Response]]:
         """Yields (key, response) of the keys whose call is finished."""
         for chunk in _chunks(keys):
-            yield from self._query(lambda: self._replies(chunk)).items()
+            yield from self._query(partial(self._replies, chunk)).items()
 
     async def reply(self, key: str) -> Response | None:
         """Returns the response of a finished call. Waits for other processes without holding up the event loop."""

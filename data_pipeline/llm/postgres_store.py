@@ -19,7 +19,7 @@ from data_pipeline.safety.credentials import could_be_key, hide_keys
 
 PREFIXES = ("postgresql://", "postgres://")
 _TYPES = {str: "TEXT NOT NULL", int: "BIGINT NOT NULL", float: "FLOAT8 NOT NULL", float | None: "FLOAT8"}
-_WRITERS = 5059079  # the advisory lock of who writes; ours
+WRITERS = 5059079  # the advisory lock of who writes; ours
 _CONNECT = 10  # seconds; ours
 # Postgres' text holds no NUL: it and the sign that stands for it are written as two signs
 _MARK = "\U0010fffe"
@@ -95,18 +95,21 @@ class PostgresStore:
                 )
 
     def execute(self, query: str, values: Sequence = ()) -> list[tuple]:
-        cursor = self._db.execute(query.replace("?", "%s"), [_out(value) for value in values])  # pyright: ignore
+        cursor = self._db.execute(self._sql(query), [_out(value) for value in values])
         return [tuple(map(_in, row)) for row in cursor] if cursor.description else []
 
     def insert(self, query: str, rows: Iterable[Sequence]) -> None:
         with self._db.cursor() as cursor:
-            cursor.executemany(query.replace("?", "%s"), [[_out(value) for value in row] for row in rows])  # pyright: ignore
+            cursor.executemany(self._sql(query), [[_out(value) for value in row] for row in rows])
+
+    def _sql(self, query: str) -> Any:
+        return query.replace("?", "%s")
 
     @contextmanager
     def transaction(self, durable: bool = True) -> Iterator[None]:
         """Holds the one lock for writing; `durable`: what it writes outlives a power cut."""
         with self._db.transaction():
-            self._db.execute(f"SELECT pg_advisory_xact_lock({_WRITERS}, 0)")
+            self._db.execute(f"SELECT pg_advisory_xact_lock({WRITERS}, 0)")
             if not durable:
                 self._db.execute("SET LOCAL synchronous_commit = off")
             yield
@@ -154,7 +157,8 @@ class PostgresStore:
             told = " ".join(hide_keys(str(error)).split())
             cure = "see that Postgres runs there, takes this user, and has the database (createdb NAME)"
             if isinstance(error, psycopg.errors.LockNotAvailable):
-                told, cure = "locked", f"another process has kept it for {self.patience:g} s; run again when that one has ended"
+                told = "locked"
+                cure = f"another process has kept it for {self.patience:g} s; run again when that one has ended"
             elif isinstance(error, psycopg.DataError):
                 cure = "name another database"
             raise BadInput(f"ledger {self.path}: {told}; {cure}") from None

@@ -118,9 +118,7 @@ async def pass_limits(limits: list[tuple[Any, bool]], body: dict) -> None:
         await limiter.acquire(min(weight, limiter.max_rate))
 
 
-async def ask(
-    line: Line, body: dict, first: AbstractAsyncContextManager[Connection] | None = None
-) -> Outcome:
+async def ask(line: Line, body: dict, first: AbstractAsyncContextManager[Connection] | None = None) -> Outcome:
     """Returns what became of one request; raises BadInput when no other request would fare better. `first` is a turn
     that it has already.
     """

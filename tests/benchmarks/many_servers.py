@@ -4,8 +4,9 @@
     python -m tests.benchmarks.many_servers clients [ROUNDS] [postgresql://...]
 
 Servers of 8 slots each with 20, 100, 200 and 400 ms for an answer (tests/slot_server.py): the second is down for 20 s,
-the first says 429 for one second of every eight. The ideal is the sum of slots over latency while a server is up; the
-bar is 0.85 of it. SLOWER=4 takes four times the latencies, for a machine that has no processor to spare. Beside it in the same round: a fixed number in flight in all, as it was before (32 was the default).
+the first says 429 for one second of every eight. The ideal is the sum of slots over latency while a server is up, and
+says no 429; the bar is 0.85 of it. SLOWER=4 takes four times the latencies, for a machine that has no processor to
+spare. Beside it in the same round: a fixed number in flight in all, as it was before (32 was the default).
 
 Clients: three processes with the same requests and one ledger. Bars: each call once by the servers' count; together 0.9
 of the rate of one, and twice the rate of one where each may make 20 calls a second; of three of which one is killed the
@@ -37,6 +38,8 @@ DOWN = (8.0, 20.0)  # from, seconds
 BUSY = (8.0, 1.0)  # every, seconds
 FIXED = (8, 32, 256)
 ROWS, HELD = 3000, 20  # of the clients' run; calls a second
+WAYS = (("one", 1, 0, False), ("three", 3, 0, False), ("one, held", 1, HELD, False), ("three, held", 3, HELD, False),
+        ("three, one killed", 3, 0, True))  # fmt: skip
 CLIENT = """
 import sys
 from tests.benchmarks.many_servers import asked
@@ -78,8 +81,8 @@ def asked(urls: list[str], count: int, ledger: str, **settings) -> float:
 
 
 def ideal(seconds: float, slower: float) -> float:
-    """Returns how many answers the servers could give; a burst of 429 counts as time in which the server is up."""
-    up = [seconds, seconds - max(0.0, min(seconds - DOWN[0], DOWN[1])), seconds, seconds]
+    """Returns how many answers the servers could give."""
+    up = [seconds - seconds // BUSY[0] * BUSY[1], seconds - max(0.0, min(seconds - DOWN[0], DOWN[1])), seconds, seconds]
     return sum(SLOTS / (slower * latency) * one for latency, one in zip(LATENCIES, up, strict=True))
 
 
@@ -103,8 +106,8 @@ def servers(seconds: float = 45, rounds: float = 3, slower: float = 1) -> None:
                 share = count / ideal(took, slower)
                 told.setdefault(name, []).append(share)
                 figures = [{k: v for k, v in stats(url).items() if k != "texts"} for url in urls]
-                print(f"{name}: {share:.2f} of the ideal, {count / took:.0f}/s for {took:.0f} s, this process {cpu:.0f} s "
-                      f"of processor, load {os.getloadavg()[0]:.1f}", *figures, sep="\n  ", flush=True)  # fmt: skip
+                print(f"{name}: {share:.2f} of the ideal, {count / took:.0f}/s for {took:.0f} s, {cpu / count * 1e3:.2f} "
+                      f"ms of processor each, load {os.getloadavg()[0]:.1f}", *figures, sep="\n  ", flush=True)  # fmt: skip
     for name, shares in told.items():
         print(f"{name}: {statistics.median(shares):.2f} of the ideal (bar 0.85)")
 
@@ -126,8 +129,7 @@ def together(urls: list[str], count: int, ledger: str, clients: int, held: float
 def clients(rounds: int, database: str) -> None:
     told: dict[str, list[float]] = {}
     for n in range(rounds):
-        for name, number, held, kill in (("one", 1, 0, False), ("three", 3, 0, False), ("one, held", 1, HELD, False),
-                                         ("three, held", 3, HELD, False), ("three, one killed", 3, 0, True)):  # fmt: skip
+        for name, number, held, kill in WAYS:
             with serving(*((latency, "") for latency in LATENCIES)) as urls, tempfile.TemporaryDirectory() as folder:
                 count = ROWS // 5 if held else ROWS
                 ledger = f"{folder}/ledger.sqlite"
