@@ -13,6 +13,7 @@ reason), sft.jsonl and dataset_info.json for LLaMA-Factory, grpo.jsonl, grpo_dia
 verl, heldout.jsonl and grpo_validation.parquet for evaluation, datacard.md and datacard.html.
 """
 
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Collection
@@ -27,6 +28,7 @@ from data_pipeline.errors import BadInput
 from data_pipeline.export import exportable_dialogues, selection
 from data_pipeline.export.selection import Selection
 from data_pipeline.export.training_files import Export
+from data_pipeline.llm import ledger
 from data_pipeline.prompts import prompt_text
 from data_pipeline.records import Dialogue, Reject, read_lines, read_records, write_jsonl
 from data_pipeline.synthesis import cost_plan, splits
@@ -40,7 +42,7 @@ from launch.cli.configuration import as_dict
 from launch.cli.entry import StageFailed, console, run_stage, show_plan
 from launch.reports import datacard
 from launch.reports.provenance import About, Origin
-from launch.running.folder import StageFolder, finished_manifest, open_stage, read_manifest
+from launch.running.folder import StageFolder, finished_manifest, ledger_of, open_stage, read_manifest
 
 Begin = Callable[[dict[str, Path], Collection[str]], StageFolder]  # inputs, and keys that may change within a run
 
@@ -60,6 +62,8 @@ def run(config: DictConfig, command: Command) -> None:
         if config.dry_run:
             notes = cost_plan.notes(making, asked) if making else plan_of_questions(asked)
             show_plan(given, in_earnest(DATA, command), {}, notes)
+        elif making and making.join:
+            join(making, asked.run)
         elif making:
             synthesise(making, asked, begin)
         else:
@@ -69,6 +73,8 @@ def run(config: DictConfig, command: Command) -> None:
 def check(asked: Selection, making: Configuration | None) -> None:
     """Raises BadInput for what is wrong whatever the files hold, before anything is read or paid."""
     prompt_text(asked.system, "system")
+    if making:
+        making.ledger_at(Path())
     if asked.split.grpo_dialogues and not (making and (making.posts or making.dialogues)):
         raise BadInput(
             f"split.grpo_dialogues={asked.split.grpo_dialogues}: there is no dialogue without source=synthesis "
@@ -124,9 +130,10 @@ def synthesise(making: Configuration, asked: Selection, begin: Begin) -> None:
     """Makes questions and dialogues from passages and posts, then exports them; runs what is not done yet."""
     started = time.monotonic()
     paths, people = raw_texts(making), making.files_of_people()
-    models = find_models(making, Path("runs") / asked.run / "data" / "ledger.sqlite")
+    models = find_models(making, making.ledger_at(Path("runs") / asked.run / "data"))
     if read_manifest(asked.run, "data") is None:  # before there is a folder
         models.check_keys(making.wanted())
+    ledger.claim(making.ledger, asked.run)
     compared = selection.read_benchmarks(asked)
     sheets = {f"{key}.{n}": Path(file) for key, files in people.items() for n, file in enumerate(files)}
     folder = begin(paths | sheets, ("limit", *people))  # what is done stays: steps see for themselves what has changed
@@ -163,6 +170,28 @@ def synthesise(making: Configuration, asked: Selection, begin: Begin) -> None:
         raise with_rejects(error, folder.path) from None
     export.check(asked.train_on_benchmark, asked.open_questions)
     finish(folder, export, export.counts(len(rows)).model_copy(update={"steps": made.counts}), asked, making, started)
+
+
+def join(making: Configuration, run: str) -> None:
+    """Makes calls of a run that another process has started: the same steps in a folder that is thrown away, each call
+    leased in the run's ledger. Raises BadInput for a run without a ledger, with a budget, and with recorded replies.
+    """
+    raw_texts(making)
+    where = making.ledger_at(Path("runs") / run / "data")
+    if making.budget is not None:
+        raise BadInput("join=true: a budget is counted by the process that started the run; say budget=null")
+    if "replies" in (base_settings(making) or {}):
+        raise BadInput("join=true: recorded replies are no calls; there is nothing to join")
+    if not ledger.is_there(where):
+        raise BadInput(f"join=true: there is no {where}; start the run first, or say ledger=postgresql://HOST/DATABASE")
+    ledger.claim(making.ledger, run)
+    find_models(making, where).check_keys(making.wanted())
+    with tempfile.TemporaryDirectory() as scratch:
+        making = making.model_copy(update={"ledger": str(where)})
+        made = synthesis.run(making, Path(scratch), lambda text: console.print(f"  {text}"))
+    if failed := sum(made.failed.values()):
+        raise StageFailed(f"{failed} requests brought no reply; the run's own command asks them again")
+    console.print(f"joined run={run}: every call that is to be made has been made")
 
 
 def raw_texts(making: Configuration) -> dict[str, Path]:
@@ -228,7 +257,7 @@ def finish(
     files = export.write(folder.path, asked.train_on_benchmark, asked.thoughts, system)
     sft_rows, seconds = sum(1 for _ in read_lines(files["sft.jsonl"])), round(time.monotonic() - started, 2)
     counts = counts.model_copy(update={"sft_rows": sft_rows, "steps": counts.steps, "seconds": seconds})
-    costs = llm.totals(folder.path / "ledger.sqlite")
+    costs = llm.totals(ledger_of(folder.path))
     files |= datacard.write(folder.path, about(folder.manifest, asked, making), counts, costs)
     folder.finish(files, counts.as_json(), calls=costs, cost=sum(c["cost"] or 0 for c in costs) or None)
     show_status(asked.run)

@@ -156,11 +156,12 @@ class Pool:
         found = await asyncio.gather(*(_of_one(member.connection) for member in self.members))
         if dead := [error for error in found if isinstance(error, BadInput)]:
             raise BadInput(f"{'; '.join(map(str, dead))}; or take it out of the list")
-        models = dict(zip(server.addresses, found, strict=True))
-        lines = [f"{address} has {', '.join(map(str, models[address])) or 'none'}" for address in models]
-        if any(listed is not None and server.model not in listed for listed in models.values()):
-            raise BadInput(f"base_url: not every server has model {server.model!r}: {'; '.join(lines)}; take those out")
-        behind = {address: one for address, listed in models.items() if listed and (one := listed[server.model])}
+        models = {address: one for address, one in zip(server.addresses, found, strict=True) if isinstance(one, dict)}
+        if without := [address for address, listed in models.items() if server.model not in listed]:
+            lines = [f"{address} has {', '.join(listed)}" for address, listed in models.items()]
+            cure = f"take {', '.join(without)} out of the list, or say the model that all have"
+            raise BadInput(f"base_url: not every server has model {server.model!r}: {'; '.join(lines)}; {cure}")
+        behind = {address: one for address, listed in models.items() if (one := listed[server.model])}
         if len(set(behind.values())) > 1:
             told = ", ".join(f"{address} serves {one}" for address, one in behind.items())
             raise BadInput(f"base_url: behind the name {server.model!r} are different models: {told}; take one out")

@@ -103,8 +103,9 @@ async def complete_all(
 async def connected(server: Server, ledger_path: Where, watch: Watch = lambda _: None) -> AsyncIterator[AskOne]:
     """Gives the function by which the tasks of this event loop ask one request each, through one dispatcher.
 
-    As `complete_all`: slots, limits per minute, replies of the ledger, equal requests at the same time asked once. Raises
-    BadInput when key or ledger cannot be used; the function, when a request shows that model, key or address cannot.
+    As `complete_all`: slots, limits per minute, replies of the ledger, equal requests at the same time asked once.
+    Raises BadInput when key or ledger cannot be used; the function, when a request shows that model, key or address
+    cannot.
     """
     asked: dict[str, asyncio.Task[Response]] = {}
 

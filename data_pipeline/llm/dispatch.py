@@ -5,7 +5,7 @@ Who finds a call leased by another waits for its reply, or takes it over when th
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -53,7 +53,7 @@ class Dispatcher:
     others: dict[str, _Item] = field(default_factory=dict)
     asking: set[asyncio.Task] = field(default_factory=set)
     woken: asyncio.Event = field(default_factory=asyncio.Event)
-    seconds: Counter[str] = field(default_factory=Counter)  # of waiting for answers, by step
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # waited for answers, by step
     ended: BaseException | None = None
 
     async def ask(self, key: str, request: Request) -> Answer:

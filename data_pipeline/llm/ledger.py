@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from data_pipeline.errors import BadInput, storage_fault
 from data_pipeline.llm.calls import Call, checksum
-from data_pipeline.llm.postgres_store import PREFIXES, PostgresStore
+from data_pipeline.llm.postgres_store import PREFIXES, PostgresStore, check_address
 from data_pipeline.llm.sqlite_store import SqliteStore
 from data_pipeline.records import Response
 
@@ -45,6 +45,19 @@ _TOTALS = """SELECT step, model,
 def is_database(where: Where) -> bool:
     """Returns whether a ledger's place is the address of a database."""
     return isinstance(where, str) and where.startswith(PREFIXES)
+
+
+def place(given: str | None, folder: Path) -> Where:
+    """Returns where the ledger of a stage's folder is kept: as `ledger=` says, else in the folder. Raises BadInput,
+    which does not show it, for a password in an address.
+    """
+    if not given:
+        return folder / "ledger.sqlite"
+    if "://" not in given:
+        return Path(given)
+    if not is_database(given):
+        raise BadInput(f"ledger={given}: takes a file, or postgresql://USER@HOST/DATABASE")
+    return check_address(given)
 
 
 def is_there(where: Where) -> bool:
@@ -134,10 +147,10 @@ class Ledger:
 
     def claim(self, run: str) -> None:
         """Says whose ledger it is, where that is not said yet; raises BadInput for the ledger of another run."""
-        with_name = "INSERT INTO about (name, value) VALUES ('run', ?) ON CONFLICT (name) DO NOTHING"
+        name = "INSERT INTO about (name, value) VALUES ('run', ?) ON CONFLICT (name) DO NOTHING"
 
         def named() -> str:
-            self._store.execute(with_name, (run,))
+            self._store.execute(name, (run,))
             return self._store.execute("SELECT value FROM about WHERE name = 'run'")[0][0]
 
         if (of := self._safe(named)) != run:
@@ -259,6 +272,13 @@ def _chunks(keys: Iterable[str]) -> Iterator[tuple[str, ...]]:
     rest = iter(keys)
     while chunk := tuple(islice(rest, _CHUNK)):
         yield chunk
+
+
+def claim(given: str | None, run: str) -> None:
+    """Raises BadInput unless the ledger that `ledger=` names can be opened, and is that of the run, or new."""
+    if given:
+        with Ledger(place(given, Path())) as ledger:
+            ledger.claim(run)
 
 
 def totals(where: Where) -> list[dict]:

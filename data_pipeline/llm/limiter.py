@@ -28,8 +28,8 @@ class Limit:
         return self.in_flight < int(self.size)
 
     def answered(self, sent: float, among: int, wanted: bool) -> None:
-        """Takes the answer to a request that was sent (monotonic) as one of `among`. `wanted`: requests wait for a slot;
-        else it says nothing of how many there could be.
+        """Takes the answer to a request that was sent (monotonic) as one of `among`. `wanted`: requests wait for a
+        slot; else it says nothing of how many there could be.
         """
         if wanted and 2 * self.in_flight >= self.size:
             self.size = min(self.most, self.size + (1 if self._doubles else 1 / self.size))

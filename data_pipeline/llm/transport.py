@@ -95,7 +95,7 @@ async def connect(server: Server) -> AsyncIterator[Connection]:
     limits = await limits_of(server)
     patience = openai.Timeout(None, connect=_CONNECT)
     async with openai.AsyncOpenAI(
-        base_url=server.base_url, api_key=key or "none", max_retries=0, timeout=patience, http_client=transport
+        base_url=str(server.base_url), api_key=key or "none", max_retries=0, timeout=patience, http_client=transport
     ) as client:
         yield Connection(server, client, key, limits)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from data_pipeline import llm
 from data_pipeline.errors import BadInput
 from data_pipeline.llm import recorded
+from data_pipeline.llm.ledger import Where
 from data_pipeline.llm.server import api_key
 from data_pipeline.records import Ask, Request, Response
 from data_pipeline.steps import Step, find_step
@@ -27,7 +28,7 @@ class Models:
     selectors: Mapping[str, llm.Server | None]
     own: Mapping[str, llm.Server]  # of steps that ask another model
     recorded: AskAll | None
-    ledger: Path
+    ledger: Where
     budget: float | None
     replies: str = ""  # hash of the recorded ones
     failed: Counter[str] = field(default_factory=Counter)  # requests of each step that failed, and may yet be answered
@@ -112,7 +113,7 @@ def base_settings(config: Configuration) -> dict | None:
     return base
 
 
-def find_models(config: Configuration, ledger: Path) -> Models:
+def find_models(config: Configuration, ledger: Where) -> Models:
     """Returns whom the wanted steps ask; raises BadInput for wrong settings of a server, and for a step that asks while
     nobody is named. The settings of a selector, and of a step under `models`, stand over those of `llm`.
     """

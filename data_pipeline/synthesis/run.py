@@ -70,7 +70,7 @@ def run(
 
     Raises BadInput for settings and sources, BudgetSpent when the budget is spent, and what `before_asking` raises.
     """
-    models = find_models(config, folder / "ledger.sqlite")
+    models = find_models(config, config.ledger_at(folder))
     for name in config.wanted():
         code_hash(f"data_pipeline.steps.{name}")  # as it is now: people edit files while this runs
     result, found = Synthesised(finished=config.steps is None), config.sources()

@@ -106,8 +106,9 @@ def servers(seconds: float = 45, rounds: float = 3, slower: float = 1) -> None:
                 share = count / ideal(took, slower)
                 told.setdefault(name, []).append(share)
                 figures = [{k: v for k, v in stats(url).items() if k != "texts"} for url in urls]
-                print(f"{name}: {share:.2f} of the ideal, {count / took:.0f}/s for {took:.0f} s, {cpu / count * 1e3:.2f} "
-                      f"ms of processor each, load {os.getloadavg()[0]:.1f}", *figures, sep="\n  ", flush=True)  # fmt: skip
+                print(f"{name}: {share:.2f} of the ideal, {count / took:.0f}/s for {took:.0f} s,",
+                      f"{cpu / count * 1e3:.2f} ms of processor each, load {os.getloadavg()[0]:.1f}")  # fmt: skip
+                print(*figures, sep="\n", flush=True)
     for name, shares in told.items():
         print(f"{name}: {statistics.median(shares):.2f} of the ideal (bar 0.85)")
 
