@@ -64,6 +64,8 @@ def test_a_header_in_row_3_is_taken_and_the_rows_above_it_are_told(tmp_path):
         ('stem,answer\n"问"题,A\n答,B\n', 2, "quotes that are not closed, or text behind them: lines 2 to 2"),
         ("{}\n[1]\n", 2, "not an object: list"),
         ('{}\n{"a": \n', 2, "broken JSON: line 1, column 6"),
+        ('{"a": "x: y"}\n{"a": 1, "b": [{"c": 1, "d": ":", "c": 2}]}\n', 2, "a key stands twice in one object: c"),
+        ('[{"a": "x: y", "b": {"a": 1}}, {"a": 1, "a": 2}]', 2, "a key stands twice in one object: a"),
     ],
 )
 def test_a_row_that_cannot_be_read_is_told_and_the_others_are_read(text, number, reason, tmp_path):
