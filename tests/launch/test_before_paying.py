@@ -72,7 +72,7 @@ def test_no_post_is_left_and_the_step_that_rejected_them_says_why(run, posts):
 
 def test_every_source_is_read_before_the_first_call(run, tmp_path):
     other = tmp_path / "other.jsonl"
-    other.write_text('{"题": "睡不着", "正文": "怎么办"}\n', encoding="utf-8")
+    other.write_text('{"题": "睡不着", "文": "怎么办"}\n', encoding="utf-8")
     wrong = {
         f"posts={other}": str(other),
         "pipelines.posts=[filter_quality]": "pipelines.posts: filter_quality takes questions, not posts",

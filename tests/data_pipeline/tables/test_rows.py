@@ -1,6 +1,7 @@
 """Files are opened by their content; what cannot be taken whole is told with file and row."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -154,7 +155,7 @@ def test_a_file_that_is_too_large_says_how_to_go_on_and_that_way_keeps_every_cel
     monkeypatch.setattr(opening, "LARGEST", 50)
     with pytest.raises(BadInput, match="more than is read of one file") as error:
         opened(path)
-    command = str(error.value).split("give parts: ", 1)[1].replace(".venv/bin/python", sys.executable)
+    command = str(error.value).split("give parts: ", 1)[1].replace(".venv/bin/python", shlex.quote(sys.executable))
     subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
     monkeypatch.undo()
     assert [values for _, values in opened(tmp_path / "parts")] == whole and len(whole) == len(CELLS)
