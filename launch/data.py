@@ -20,10 +20,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.table import Table
 
 from data_pipeline import llm, sources
-from data_pipeline.counts import DataCounts, StepCounts
+from data_pipeline.counts import DataCounts
 from data_pipeline.errors import BadInput
 from data_pipeline.export import exportable_dialogues, selection
 from data_pipeline.export.selection import Selection
@@ -34,15 +33,15 @@ from data_pipeline.records import Dialogue, Reject, read_lines, read_records, wr
 from data_pipeline.synthesis import cost_plan, splits
 from data_pipeline.synthesis import run as synthesis
 from data_pipeline.synthesis.configuration import READS, Configuration, configuration
-from data_pipeline.synthesis.files import told_by_steps
 from data_pipeline.synthesis.models import base_settings, find_models
 from launch.cli import recipe_files
 from launch.cli.arguments import DATA, Command, in_earnest
 from launch.cli.configuration import as_dict
 from launch.cli.entry import StageFailed, console, run_stage, show_plan
 from launch.reports import datacard
+from launch.reports.data_status import show_status, show_steps
 from launch.reports.provenance import About, Origin
-from launch.running.folder import StageFolder, finished_manifest, ledger_of, open_stage, read_manifest
+from launch.running.folder import StageFolder, ledger_of, open_stage, read_manifest
 
 Begin = Callable[[dict[str, Path], Collection[str]], StageFolder]  # inputs, and keys that may change within a run
 
@@ -289,46 +288,6 @@ def status(command: Command) -> None:
     if "run" not in command.words:
         raise BadInput("status of which run? `python -m launch.data status run=NAME`")
     show_status(command.words["run"])
-
-
-def show_status(name: str) -> None:
-    """Prints where the rows went; of a synthesis that is not finished, what is done."""
-    manifest = read_manifest(name, "data")
-    steps = synthesis.done_steps(Path("runs") / name / "data" / "steps")
-    if manifest and manifest["status"] != "finished" and steps:
-        return show_steps(name, steps)
-    manifest = finished_manifest(name, "data", f"python -m launch.data run={name}")
-    counts = DataCounts.model_validate(manifest["counts"])
-    if counts.steps:
-        show_steps(name, counts.steps)
-    table = Table("rows", "", title=f"run {name}: data", title_justify="left")
-    table.add_row(str(counts.into), "in")
-    table.add_row(str(counts.rejected), "rejected")
-    table.add_row(str(counts.out), "out")
-    table.add_row(str(counts.sft), "  of these SFT")
-    if counts.dialogues:
-        table.add_row(str(counts.dialogues), "    of these dialogues")
-    table.add_row(str(counts.grpo), "  GRPO prompts")
-    if counts.grpo_dialogues:
-        table.add_row(str(counts.grpo_dialogues), "    of these dialogues, for a judge")
-    table.add_row(str(counts.heldout), "  held out")
-    if why := counts.decontaminated.not_decontaminated:
-        table.caption = f'not decontaminated: {why} (decontaminate.against="[{{source: pceb, path: DIR}}]")'
-    for reason, number in counts.reasons.items():
-        table.add_row(str(number), f"rejected: {reason}")
-    console.print(table)
-
-
-def show_steps(name: str, steps: dict[str, StepCounts]) -> None:
-    """Prints the funnel of a synthesis."""
-    table = Table("step", "in", "out", "rejected", "merged", "s", title=f"run {name}: synthesis", title_justify="left")
-    for step, counts in steps.items():
-        seconds = "" if counts.seconds is None else counts.seconds
-        cells = (counts.into, counts.out, counts.rejected, counts.merged, seconds)
-        table.add_row(step, *map(str, cells))
-    console.print(table)
-    for step, told in told_by_steps(Path("runs") / name / "data" / "steps").items():
-        console.print(f"  {step}: {told}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -56,11 +57,8 @@ def running() -> Iterator[str]:
                 time.sleep(0.1)
             yield address
         finally:
-            server.terminate()  # waits for its clients
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                server.wait(2)
-            server.send_signal(2)  # throws them out
-            server.wait(30)
+            server.send_signal(signal.SIGINT)  # which throws its clients out
+            server.wait(60)
             os.environ.pop("PGPASSWORD")
             if before is not None:
                 os.environ["PGPASSWORD"] = before

@@ -8,7 +8,7 @@ several servers is asked which models it has: a dead one, or one with another mo
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
@@ -35,7 +35,6 @@ class Member:
     left_out_at: float = 0.0  # time.monotonic()
     back_at: float = 0.0
     answers: int = 0
-    begun: float = field(default_factory=time.monotonic)
 
     def opens_at(self) -> float:
         return max(self.back_at, self.connection.closed_until)
@@ -121,7 +120,8 @@ class Pool:
         free = [member for member in self.members if member.free() and member.opens_at() <= now]
         if not free or self.in_flight >= self.server.at_most:
             return None
-        member = min(free, key=lambda one: one.limit.in_flight)
+        few = not (self.waiting or self.backlog())  # the last requests of a run: none of them tries one on trial
+        member = min(free, key=lambda one: (few and one.failures >= FAILURES, one.limit.in_flight))
         member.limit.in_flight += 1
         return member
 
@@ -166,12 +166,6 @@ class Pool:
             told = ", ".join(f"{address} serves {one}" for address, one in behind.items())
             raise BadInput(f"base_url: behind the name {server.model!r} are different models: {told}; take one out")
         _checked.add(asked)
-
-    def rates(self) -> Iterator[tuple[str, float, int]]:
-        """Yields (address, answers a second since the beginning, requests in flight) of each server."""
-        for member in self.members:
-            seconds = max(time.monotonic() - member.begun, 1e-9)
-            yield str(member.connection.server.base_url), member.answers / seconds, member.limit.in_flight
 
 
 async def _of_one(connection: Connection) -> dict[str, str] | None | BadInput:

@@ -16,6 +16,7 @@ from data_pipeline.llm.budget import BudgetSpent, BudgetTracker, Estimate
 from data_pipeline.llm.completions import count_tokens, request_body
 from data_pipeline.llm.dispatch import Dispatcher, dispatching
 from data_pipeline.llm.ledger import Ledger, Where, is_there
+from data_pipeline.llm.rates import Rates, told
 from data_pipeline.llm.server import Server
 from data_pipeline.records import Request, Response
 from data_pipeline.safety.shown import shown, text_column
@@ -146,23 +147,23 @@ def run_all(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = text_column("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    failed = tokens = asked = 0
-    paid, begun = 0.0, time.monotonic()
+    failed = tokens = 0
+    rates, shown_at = Rates(), 0.0
     with Progress(*columns, text_column("{task.fields[state]}"), transient=True) as progress:
         task = progress.add_task(shown(title), total=len(requests), state="")
 
         def show(request: Request, response: Response, cost: float | None) -> None:
-            nonlocal failed, tokens, asked, paid
+            nonlocal failed, tokens, shown_at
             failed, tokens = failed + (response.finish == "failed"), tokens + response.tokens
-            asked, paid = asked + 1, paid + (cost or 0)
-            state = f"{asked / (time.monotonic() - begun):.1f}/s, {failed} failed, {tokens:,} tokens"
-            if server.input_price is not None:
-                state += f", cost {paid:.4f}"
-            progress.update(task, advance=1, state=state)
+            progress.update(task, advance=1)
+            if time.monotonic() - shown_at >= 1:
+                state = f"{failed} failed, {tokens:,} tokens, {told(rates.servers(), '', rates.cost())}"
+                progress.update(task, state=state)
+                shown_at = time.monotonic()
             if on_reply:
                 on_reply(request, response, cost)
 
-        return asyncio.run(complete_all(server, requests, ledger_path, title, show, budget))
+        return asyncio.run(complete_all(server, requests, ledger_path, title, show, budget, rates.watch))
 
 
 def asker(

@@ -54,6 +54,7 @@ class Dispatcher:
     asking: set[asyncio.Task] = field(default_factory=set)
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # waited for answers, by step
+    paid: float = 0.0
     ended: BaseException | None = None
 
     async def ask(self, key: str, request: Request) -> Answer:
@@ -141,6 +142,7 @@ class Dispatcher:
             outcome = await ask(self.pool, request_body(self.server, item.request), self.pool.using(member))
             self.tracker.settle(self._price(item), outcome.cost)
             self.seconds[item.request.step] += outcome.latency
+            self.paid += outcome.cost or 0.0
             recorded = True  # or kept to be, when the ledger is closed
             await self.ledger.record(call_of(item.key, self.server, item.request, outcome))
             self.served.tell(outcome.served)

@@ -13,6 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -128,6 +129,27 @@ class Ledger:
         """Returns the names under which servers answered for a model, in the order in which they first came."""
         query = "SELECT served FROM calls WHERE model = ? AND served != '' GROUP BY served ORDER BY MIN(id)"
         return [name for (name,) in self._query(lambda: self._store.execute(query, (model,)))]
+
+    def servers(self) -> list[tuple[str, int, int, float]]:
+        """Returns (address, calls, failures, calls a second in the last minute in which any server answered), by
+        address.
+        """
+        ((first, last),) = self._query(lambda: self._store.execute('SELECT MIN("at"), MAX("at") FROM calls'))
+        if not last:
+            return []
+        end = datetime.fromisoformat(last)
+        begin = max(end - timedelta(minutes=1), datetime.fromisoformat(first))
+        since, seconds = begin.isoformat(timespec="milliseconds"), max((end - begin).total_seconds(), 1)
+        query = """SELECT base_url, SUM(CASE WHEN finish != 'failed' THEN 1 ELSE 0 END),
+            SUM(CASE WHEN finish = 'failed' THEN 1 ELSE 0 END),
+            SUM(CASE WHEN finish != 'failed' AND "at" >= ? THEN 1 ELSE 0 END) FROM calls GROUP BY 1 ORDER BY 1"""
+        rows = self._query(lambda: self._store.execute(query, (since,)))
+        return [(address, calls, failures, recent / seconds) for address, calls, failures, recent in rows]
+
+    def slowest(self) -> str:
+        """Returns the step for whose answers was waited the longest, "" without calls."""
+        query = "SELECT step FROM calls GROUP BY step ORDER BY SUM(latency) DESC LIMIT 1"
+        return next((step for (step,) in self._query(lambda: self._store.execute(query))), "")
 
     def spent(self) -> float:
         """Returns what all calls cost together, those without a price 0."""

@@ -323,7 +323,7 @@ def _refusal(connection: Connection, error: Any, listing: bool) -> Exception:
         what = f"{key}; correct it" if listing else f"model {server.model!r} with {key}; correct one of them"
         return BadInput(f"{server.base_url} refuses {what}: {told}")
     if status == 400 and error.code in _FILTERED:
-        return _Failed(Response("", REFUSED, 0, error=told), again=False)  # what it was asked, not how: never answered
+        return Failed(Response("", REFUSED, 0, error=told), again=False)  # what it was asked, not how: never answered
     if status < 500 and status not in (408, 409, 425, 429):
         return Failed(told, again=False, why="refused")
     after = _retry_after(error.response.headers.get("retry-after"))

@@ -12,6 +12,7 @@ from pathlib import Path
 from data_pipeline import llm
 from data_pipeline.errors import BadInput
 from data_pipeline.llm import recorded
+from data_pipeline.llm.client import Watch
 from data_pipeline.llm.ledger import Where
 from data_pipeline.llm.server import api_key
 from data_pipeline.records import Ask, Request, Response
@@ -61,8 +62,12 @@ class Models:
                 for server in filter(None, self.servers(name, step).values()):
                     api_key(server)
 
-    async def connected(self, stack: AsyncExitStack, chain: Sequence[Bound]) -> list[Ask | dict[str, Ask]]:
-        """Returns whom each of the steps asks under `apply.on_its_way`; a server of several is connected once."""
+    async def connected(
+        self, stack: AsyncExitStack, chain: Sequence[Bound], watch: Watch
+    ) -> list[Ask | dict[str, Ask]]:
+        """Returns whom each of the steps asks under `apply.on_its_way`; a server of several is connected once, and
+        `watch` is given what asks it.
+        """
         whom, known = [], {}
         for bound in chain:
             asks = {}
@@ -70,7 +75,7 @@ class Models:
                 assert server is not None  # rows go on their way only where no reply is recorded
                 key = repr(server)
                 if key not in known:
-                    known[key] = await stack.enter_async_context(llm.connected(server, self.ledger))
+                    known[key] = await stack.enter_async_context(llm.connected(server, self.ledger, watch))
                 asks[title] = _several(known[key], partial(self.counted, bound.name))
             whom.append(asks if bound.step.asks == "selectors" else asks[""])
         return whom
