@@ -14,8 +14,8 @@ from data_pipeline.errors import BadInput
 HIDDEN = "***"
 CURE = (
     "what could be a key is taken from the environment alone, and shown and written nowhere: put it into a variable, "
-    "and name that one (api_key_env=NAME); that of a tracker, hub or database is read as it is (WANDB_API_KEY, HF_TOKEN, "
-    "PGPASSWORD)"
+    "and name that one (api_key_env=NAME); that of a tracker, hub or database is read as it is (WANDB_API_KEY, "
+    "HF_TOKEN, PGPASSWORD)"
 )
 _LEAST = 8  # characters of a key in the environment; a shorter one may be a word
 # A name that says "key" where names stand: api_key=..., {hub_token: ...}. Not api_key_env, max_tokens, nor eos_token.
