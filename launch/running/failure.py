@@ -73,7 +73,8 @@ KNOWN = (
         words=r"[Rr]aylet",
     ),
     Known(f"the disk is full (`df -h .`): free it, or keep fewer checkpoints; {AGAIN}", numbers=(ENOSPC,),
-          words="No space left on device|file write failed"),
+          # the last two are what torch says when a checkpoint cannot be written to its end
+          words=r"No space left on device|file write failed|basic_ios::clear: iostream error|\bunexpected pos \d+ vs"),
     Known(
         f"it cannot be written: make its folder writable, or move away what has its name; {AGAIN}",
         types=("PermissionError", "FileExistsError", "NotADirectoryError", "IsADirectoryError"),
