@@ -87,7 +87,7 @@ class Pool:
             self.release(member)
 
     def _failed(self, member: Member, failure: Failed, sent: float) -> None:
-        if failure.why == "busy":
+        if failure.why == "busy" and member.failures < FAILURES:
             member.limit.refused(sent)
         if len(self.members) == 1:
             return  # there is no other to go to

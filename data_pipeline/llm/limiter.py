@@ -1,7 +1,7 @@
 """How many requests a server is asked at once: found by trying, as TCP finds its window (AIMD), so nobody guesses.
 
 Up by one with every answer at first, by one with every round of answers from the first sign of too many on. Down to 0.9
-when the server says so (429, 503), once for all that were on their way; and to half when latency has grown so much that
+when the server says so (429, 503), once for all that were on their way; and to 0.75 when latency has grown so much that
 twice as many at once bring hardly more answers: the requests wait for each other then. Every number here is ours, tried
 by tests/benchmarks/many_servers.py.
 """
@@ -11,6 +11,7 @@ import time
 START = 8
 LEAST = 8  # answers that a latency is taken from; of more than 32 in flight a quarter
 SHARE = 0.9  # of what was too many by the server's own word
+WAITING = 0.75  # of what was too many by latency: some may wait at the server, so that no slot is empty for a moment
 GAIN = 0.15  # more answers a second that twice as many at once have to bring
 
 
@@ -44,7 +45,7 @@ class Limit:
         self._latency[int(many)] = took
         # With n in flight, n / latency are answered a second
         if fewer and many / took < (1 + GAIN * (many / fewer - 1)) * fewer / self._latency[fewer]:
-            self._cut(many / 2)  # where latency is taken anew, should it have been of other requests
+            self._cut(WAITING * min(many, self.size))
 
     def refused(self, sent: float) -> None:
         """Takes the server's word that there are too many, but of one that was sent (monotonic) before the last cut."""

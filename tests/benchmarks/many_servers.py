@@ -36,7 +36,7 @@ SLOTS = 8
 LATENCIES = (0.02, 0.1, 0.2, 0.4)
 DOWN = (8.0, 20.0)  # from, seconds
 BUSY = (8.0, 1.0)  # every, seconds
-FIXED = (8, 32, 256)
+FIXED = (32, 256)
 ROWS, HELD = 3000, 20  # of the clients' run; calls a second
 WAYS = (("one", 1, 0, False), ("three", 3, 0, False), ("one, held", 1, HELD, False), ("three, held", 3, HELD, False),
         ("three, one killed", 3, 0, True))  # fmt: skip
