@@ -21,7 +21,7 @@ class Slots:
 
     def __init__(self, latency: float, slots: int, down: tuple[float, float], busy: tuple[float, float]) -> None:
         self.latency, self.slots, self.down, self.busy = latency, slots, down, busy
-        self.begun = 0.0
+        self.begun = self.last = 0.0  # the first request, the last answer; monotonic
         self.queue: deque[Connection] = deque()
         self.answered, self.asked, self.refused, self.most = Counter[str](), 0, 0, 0
         self.open: set[Connection] = set()
@@ -49,6 +49,7 @@ class Slots:
 
     def done(self, connection: "Connection") -> None:
         self.slots += 1
+        self.last = time.monotonic()
         if connection in self.open:
             self.answered[connection.text] += 1
             message = {"role": "assistant", "content": f"reply to {connection.text}"}
@@ -88,6 +89,7 @@ class Connection(asyncio.Protocol):
             s = self.shared
             twice = sum(count > 1 for count in s.answered.values())
             figures = {"asked": s.asked, "refused": s.refused, "answered": s.answered.total(), "longest_queue": s.most}
+            figures |= {"begun": s.begun, "last": s.last}
             self.answer(200, {**figures, "twice": twice, "texts": sorted(s.answered)})
         else:
             self.shared.serve(self, json.loads(body[:length])["messages"][-1]["content"])

@@ -22,6 +22,7 @@ from data_pipeline.llm.transport import Connection, Failed
 
 FAILURES = 3  # in a row, after which a server of several is left out; ours
 PAUSES = (0.1, 1.0)  # seconds, first and longest; ours
+BUSY = 0.25  # the longest of one that answers, but that it is busy
 _checked: set[tuple[str, ...]] = set()  # addresses and model that have been checked in this process
 
 
@@ -96,7 +97,7 @@ class Pool:
             return  # it was on its way with those that have told already
         member.failures += 1
         if member.failures >= FAILURES:
-            first, longest = PAUSES
+            first, longest = PAUSES[0], BUSY if failure.why == "busy" else PAUSES[1]
             member.left_out_at = time.monotonic()
             member.back_at = member.left_out_at + min(longest, first * 1.5 ** min(member.failures - FAILURES, 10))
 

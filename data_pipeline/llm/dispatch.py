@@ -24,6 +24,7 @@ from data_pipeline.llm.server import Server
 from data_pipeline.llm.transport import Outcome, ask, pass_limits
 from data_pipeline.records import Request, Response
 
+_CANDIDATES = 64  # requests that are looked at for a free slot; ours
 _LOOK = 0.2  # seconds between two looks at what others ask; ours
 
 
@@ -94,17 +95,23 @@ class Dispatcher:
             slots = [await self.pool.slot()]
             while not self.pool.limits and len(slots) < len(self.queue) and (more := self.pool.free_slot()):
                 slots.append(more)
-            items = [self.queue.popleft() for _ in slots if self.queue and self._afford(self.queue[0])]
-            states = await self.ledger.lease([item.key for item in items]) if items else {}
+            # Where others ask too, more than there are slots: what they have done or are doing is found out at once
+            wanted = len(slots) if not self.others else max(len(slots), _CANDIDATES)
+            items = []
+            while self.queue and len(items) < wanted and self._afford(self.queue[0]):
+                items.append(self.queue.popleft())
+            states = await self.ledger.lease([item.key for item in items], len(slots)) if items else {}
             passed = not any(state is True for state in states.values())
+            self.queue.extendleft(item for item in reversed(items) if item.key not in states)
             for item in items:
-                if (state := states[item.key]) is True:
+                state = states.get(item.key)
+                if state is True:
                     task = asyncio.create_task(self._call(item, slots.pop()))
                     self.asking.add(task)
                     task.add_done_callback(self._done)
                 elif state is False:
                     self.others[item.key] = item
-                else:
+                elif state is not None:
                     self._answer(item, Answer(state, None))
                 if state is not True:
                     self.tracker.settle(self._price(item), None)

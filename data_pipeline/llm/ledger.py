@@ -183,11 +183,12 @@ class Ledger:
 
     # --- leases -------------------------------------------------------------------------------------------------------
 
-    async def lease(self, keys: Sequence[str]) -> dict[str, Response | bool]:
+    async def lease(self, keys: Sequence[str], most: int = 1000) -> dict[str, Response | bool]:
         """Returns of each key its response if its call is finished, True if it is ours to make now, and False if
-        another process makes it. A lease is free again when the call is recorded, or dropped.
+        another process makes it; nothing of the keys behind the last of `most` that are ours. A lease is free again
+        when the call is recorded, or dropped.
         """
-        return await self._in_thread(lambda: self._commit(keys))
+        return await self._in_thread(lambda: self._commit(keys, most))
 
     async def look(self, keys: Sequence[str]) -> dict[str, Response | bool]:
         """Returns as `lease`, and leases nothing."""
@@ -215,7 +216,7 @@ class Ledger:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _commit(self, wanted: Sequence[str] = ()) -> dict[str, Response | bool]:
+    def _commit(self, wanted: Sequence[str] = (), most: int = 0) -> dict[str, Response | bool]:
         """Writes what waits to be written, and leases what is wanted, in one transaction."""
         calls = [self._pending.popleft() for _ in range(len(self._pending))]
         free = [self._dropped.popleft() for _ in range(len(self._dropped))] + [call.key for call in calls]
@@ -235,7 +236,12 @@ class Ledger:
             if not wanted:
                 return {}
             self._store.live()
-            state = self._state(wanted)
+            state, left = {}, most
+            for key, one in self._state(wanted).items():
+                left -= one is True
+                if left < 0:
+                    break
+                state[key] = one
             ((now,),) = self._store.execute(f"SELECT {self._store.clock}")
             ours = [(key, self._store.owner, float(now) + LEASE) for key, one in state.items() if one is True]
             self._store.insert(_LEASE, ours)
