@@ -1,7 +1,7 @@
 """Takes requests to the servers: as slots become free, leased in the ledger, so that of several processes one asks.
 
-A slot comes first and the lease second: what a process has leased it is asking, and another one may take all the rest.
-Who finds a call leased by another waits for its reply, or takes it over when that process has ended.
+A process leases what it is about to ask, few requests ahead, and another one may take all the rest. Who finds a call
+leased by another waits for its reply, or takes it over when that process has ended.
 """
 
 import asyncio
@@ -24,7 +24,8 @@ from data_pipeline.llm.server import Server
 from data_pipeline.llm.transport import Outcome, ask, pass_limits
 from data_pipeline.records import Request, Response
 
-_CANDIDATES = 64  # requests that are looked at for a free slot; ours
+_FEW = 4  # requests that are leased ahead at least; no more under limits per minute; ours
+_CANDIDATES = 64  # requests that are looked at where others ask too; ours
 _LOOK = 0.2  # seconds between two looks at what others ask; ours
 
 
@@ -51,9 +52,12 @@ class Dispatcher:
     tracker: BudgetTracker
     served: Served
     queue: deque[_Item] = field(default_factory=deque)
+    leasing: list[_Item] = field(default_factory=list)
+    ready: deque[_Item] = field(default_factory=deque)  # leased, and waiting for a slot
     others: dict[str, _Item] = field(default_factory=dict)
     asking: set[asyncio.Task] = field(default_factory=set)
     woken: asyncio.Event = field(default_factory=asyncio.Event)
+    sendable: asyncio.Event = field(default_factory=asyncio.Event)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # waited for answers, by step
     paid: float = 0.0
     ended: BaseException | None = None
@@ -73,6 +77,7 @@ class Dispatcher:
         """Asks what comes into the queue, until it is cancelled; what ends it ends all who wait."""
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._lease())
                 group.create_task(self._send())
                 group.create_task(self._watch())
         except BaseException as error:
@@ -80,58 +85,67 @@ class Dispatcher:
             for task in self.asking:
                 task.cancel()
             await asyncio.gather(*self.asking, return_exceptions=True)
-            for item in (*self.queue, *self.others.values()):
+            for item in (*self.queue, *self.leasing, *self.ready, *self.others.values()):
                 self._fail(item, self.ended)
             if isinstance(error, asyncio.CancelledError):
                 raise
 
-    async def _send(self) -> None:
-        passed = False  # the limits per minute, by a request that then had no need to be sent
+    async def _lease(self) -> None:
+        """Keeps some requests leased: when a slot is free one is sent at once, and not when a commit has ended."""
         while True:
-            body = await self._next()
+            await self._next()
             await self.pool.check()
-            if not passed:
-                await pass_limits(self.pool.limits, body)
-            slots = [await self.pool.slot()]
-            while not self.pool.limits and len(slots) < len(self.queue) and (more := self.pool.free_slot()):
-                slots.append(more)
-            # Where others ask too, more than there are slots: what they have done or are doing is found out at once
-            wanted = len(slots) if not self.others else max(len(slots), _CANDIDATES)
+            room = (_FEW if self.pool.limits else max(_FEW, self.pool.in_flight)) - len(self.ready)
+            if room <= 0:
+                await self._woken()
+                continue
+            # Where others ask too, more than there is room for: what they have done or are doing is found out at once
+            wanted = room if not self.others else max(room, _CANDIDATES)
             items = []
             while self.queue and len(items) < wanted and self._afford(self.queue[0]):
                 items.append(self.queue.popleft())
-            states = await self.ledger.lease([item.key for item in items], len(slots)) if items else {}
-            passed = not any(state is True for state in states.values())
+            self.leasing = items
+            states = await self.ledger.lease([item.key for item in items], room) if items else {}
+            self.leasing = []
             self.queue.extendleft(item for item in reversed(items) if item.key not in states)
             for item in items:
                 state = states.get(item.key)
                 if state is True:
-                    task = asyncio.create_task(self._call(item, slots.pop()))
-                    self.asking.add(task)
-                    task.add_done_callback(self._done)
-                elif state is False:
+                    self.ready.append(item)
+                    self.sendable.set()
+                    continue
+                self.tracker.settle(self._price(item), None)
+                if state is False:
                     self.others[item.key] = item
                 elif state is not None:
                     self._answer(item, Answer(state, None))
-                if state is not True:
-                    self.tracker.settle(self._price(item), None)
-            for member in slots:
-                self.pool.release(member)
 
-    async def _next(self) -> dict:
-        """Returns the body of the first request in the queue, once there is one that may be paid for."""
+    async def _send(self) -> None:
         while True:
-            while not self.queue:
-                self.woken.clear()
-                await self.woken.wait()
-            if self.tracker.fits(self._price(self.queue[0])):
-                return request_body(self.server, self.queue[0].request)
-            if not self.asking:  # else a request in flight may yet cost less than it holds back
+            while not self.ready:
+                self.sendable.clear()
+                await self.sendable.wait()
+            if self.pool.limits:
+                await pass_limits(self.pool.limits, request_body(self.server, self.ready[0].request))
+            member = await self.pool.slot()
+            task = asyncio.create_task(self._call(self.ready.popleft(), member))
+            self.asking.add(task)
+            task.add_done_callback(self._done)
+            self.woken.set()
+
+    async def _woken(self) -> None:
+        self.woken.clear()
+        await self.woken.wait()
+
+    async def _next(self) -> None:
+        """Returns once there is a request in the queue that may be paid for."""
+        while True:
+            if self.queue and self.tracker.fits(self._price(self.queue[0])):
+                return
+            if not self.asking and not self.ready:  # else a request in flight may yet cost less than it holds back
                 while self.queue:
                     self._fail(self.queue.popleft(), BudgetSpent())
-                continue
-            self.woken.clear()
-            await self.woken.wait()
+            await self._woken()
 
     def _price(self, item: _Item) -> float:
         return self.tracker.price(request_body(self.server, item.request)) if self.tracker.budget else 0.0
@@ -171,7 +185,7 @@ class Dispatcher:
         while True:
             await asyncio.sleep(_LOOK)
             renewed += _LOOK
-            if self.asking and renewed >= ledgers.LEASE / 3:
+            if (self.asking or self.ready) and renewed >= ledgers.LEASE / 3:
                 await self.ledger.renew()
                 renewed = 0.0
             if not self.others:
@@ -202,7 +216,7 @@ async def dispatching(server: Server, ledger: Ledger, tracker: BudgetTracker) ->
     served = Served(server, ledger)
     async with balancer.connect(server) as pool:
         dispatcher = Dispatcher(server, ledger, pool, tracker, served)
-        pool.backlog = lambda: bool(dispatcher.queue)
+        pool.backlog = lambda: bool(dispatcher.ready or dispatcher.queue)
         running = asyncio.create_task(dispatcher.run())
         try:
             yield dispatcher

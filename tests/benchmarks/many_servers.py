@@ -144,7 +144,7 @@ def clients(rounds: int, database: str) -> None:
                     subprocess.run(["createdb", "--maintenance-db", f"{database}/postgres", ledger.rpartition("/")[2]])
                 together(urls, count, ledger, number, held, kill)
                 found = [stats(url) for url in urls]
-                took = max(one["last"] for one in found) - min(one["begun"] for one in found if one["begun"])  # without their start
+                took = max(one["last"] for one in found) - min(one["begun"] for one in found if one["begun"])
                 texts = {text for one in found for text in one["texts"]}
                 answered = sum(one["answered"] for one in found)
                 assert len(texts) == count, "an answer is lost"
