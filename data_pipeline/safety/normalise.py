@@ -14,40 +14,21 @@ from pathlib import Path
 import yaml
 
 from data_pipeline.errors import BadInput
-from data_pipeline.safety.screening import screen_hundreds
+from data_pipeline.safety.needed_words import alternatives, words_near
 
 HAN = "\u3400-\u9fff\U00020000-\U0003ffff"
 _NOTHING = frozenset("\u115f\u1160\u3164\uffa0\u2800")  # fillers: letters by their category, blank to the eye
 _DIGIT = str.maketrans("01345789@$!|", "oieasteqasil")
-_TOKEN = re.compile(r"\\.|\[\^?(?:\\.|[^\]\\])+\]|\(\?<?[=!]|.", re.DOTALL)
 _LATIN = re.compile(r"LATIN (?:SMALL |CAPITAL )?LETTER (?:SMALL CAPITAL )?([A-Z])(?: WITH|$)")
 _PUT = str | Callable[[re.Match], str]
 
 
-def screenable(pattern: str) -> str:
-    """Returns a pattern without its look-arounds, as RE2 takes it: it matches wherever the whole one does."""
-    pattern = re.sub(r"^\(\?<=", "(?:", pattern)  # what must stand before the whole may be taken along
-    kept, depth, around = [], 0, 0
-    for token in _TOKEN.findall(pattern):
-        depth += token.startswith("(")
-        around = around or (depth if token[-1] in "=!" and token.startswith("(?") else 0)
-        if not around:
-            kept.append(token)
-        around = 0 if token == ")" and around == depth else around
-        depth -= token == ")"
-    return "".join(kept)
-
-
 def compiled(pattern: str, where: str) -> re.Pattern:
-    """Returns the pattern; raises BadInput that names `where` unless `re`, and RE2 without look-arounds, take it."""
-    import re2
-
-    options = re2.Options()
-    options.log_errors = False
+    """Returns the pattern; raises BadInput that names `where` for one that is none, or that needs no word."""
     try:
-        re2.compile(screenable(pattern), options)
+        alternatives(pattern)
         return re.compile(pattern)
-    except (TypeError, re.error, re2.error) as error:
+    except (TypeError, ValueError, re.error) as error:
         raise BadInput(f"{where}: {error}; correct the pattern {str(pattern)[:80]!r}") from None
 
 
@@ -131,7 +112,7 @@ def _tables() -> tuple:
     data = read_yaml("crisis_words.yaml")
     characters = _Characters(data)
     words = [(each, word) for word, variants in data["words"].items() for each in variants]
-    near = screen_hundreds([screenable(pattern) for pattern, _ in words])
+    near = words_near([pattern for pattern, _ in words])
     disguises = _disguises(f"[{HAN}]", data["pinyin"])
     latin, every = ([(re.compile(p, re.DOTALL), put) for p, put in steps] for steps in disguises)
     words = [(compiled(pattern, f"crisis_words.yaml: {word}"), word) for pattern, word in words]
@@ -143,8 +124,11 @@ def _rewritten(text: str, places: list[int] | None) -> str:
     _, latin, every, words, near = _tables()
     for pattern, put in [*(latin if re.search("[a-z]", text) else ()), *every]:
         text = _step(text, places, pattern, put)
-    for place in near(text):
-        text = _step(text, places, *words[place])
+    left = near(text)
+    while left:
+        new = _step(text, places, *words[left[0]])
+        left = left[1:] if new == text else [place for place in near(new) if place > left[0]]
+        text = new
     return text
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from data_pipeline.errors import BadInput
 from data_pipeline.safety import crisis, crisis_model, normalise
 from data_pipeline.safety.crisis import crisis_flags, crisis_rules, find_crisis, names_means, tried
-from data_pipeline.safety.normalise import normalised, normalised_with_places, screenable
+from data_pipeline.safety.normalise import normalised, normalised_with_places
 from data_pipeline.safety.train_crisis_model import HARMLESS, read_texts
 from tests.conftest import real_data
 
@@ -111,13 +111,6 @@ def test_what_screens_the_rules_passes_over_no_match():
         for read in reads:
             found = {place for place, rule in enumerate(rules.rules) if rule.pattern.search(read)}
             assert found <= set(rules.near(read)), read
-
-
-@pytest.mark.parametrize(
-    ("pattern", "kept"), [("(?<!a(b(c)))x(?=y)", "x"), ("a(?:b|c(?!d))e", "a(?:b|c)e"), ("[(?=]x(?!y[)])z", "[(?=]xz")]
-)
-def test_look_arounds_are_taken_out_for_the_screen(pattern, kept):
-    assert screenable(pattern) == kept
 
 
 def test_a_pattern_is_one_line_of_160_characters():
