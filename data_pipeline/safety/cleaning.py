@@ -17,7 +17,7 @@ import yaml
 
 from data_pipeline.records import Fault
 from data_pipeline.safety.advertisements import LEAST, find_advertisements, signs_in
-from data_pipeline.safety.crisis import crisis_flags
+from data_pipeline.safety.crisis import crisis_flags, flags_of
 from data_pipeline.safety.page_furniture import find_page_furniture, furniture_needs
 from data_pipeline.safety.personal_data import contact_needs, find_contacts, placeholder
 from data_pipeline.safety.screening import screen
@@ -105,11 +105,17 @@ def clean_text(text: str, leave: Collection[str] = (), flags: bool = True) -> Cl
     What is of a kind in `leave` stays, with "writing" the punctuation of a text from which nothing is taken out, too;
     without `flags` no crisis is looked for.
     """
-    if not text:
-        return Cleaned(text)
-    leave, crisis = frozenset(leave), crisis_flags(text) if flags else None
-    cleaned = _clean(text, _screen(leave)(text), leave, crisis)
-    cleaned.crisis = crisis or []
+    return clean_many([text], leave, flags)[0]
+
+
+def clean_many(texts: list[str], leave: Collection[str] = (), flags: bool = True) -> list[Cleaned]:
+    """Returns as `clean_text` of each: together they take a fraction of the time."""
+    leave = frozenset(leave)
+    look, crisis = _screen(leave), flags_of(texts) if flags else [None] * len(texts)
+    pairs = zip(texts, crisis, strict=True)
+    cleaned = [_clean(text, look(text), leave, found) if text else Cleaned(text) for text, found in pairs]
+    for one, found in zip(cleaned, crisis, strict=True):
+        one.crisis = found or []
     return cleaned
 
 

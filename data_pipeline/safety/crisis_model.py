@@ -16,7 +16,7 @@ from data_pipeline.errors import BadInput
 
 VERSION, LONGEST, BITS = 3, 4, 22  # of the n-grams; units of one; bits of its place in the table, which a few share
 FILE = Path(__file__).parent / "crisis_model.npz"
-_WORDS = re.compile(r"[a-z']{2,}|[0-9]{2,}")
+_WORDS = re.compile(r"[a-z'0-9](?:(?<=[a-z'])[a-z']+|(?<=[0-9])[0-9]+)")  # two of a kind or more
 _ENDS, _END = ("。", "!", "?", ";"), 10  # a new line is what each of them counts as
 _PRIVATE, _MANY = 0xF0000, 0x1FFF0  # code points that stand for words, and how many
 _TEXT = 160  # characters of a text that is read as one, besides its sentences
@@ -65,15 +65,14 @@ def scores(texts: list[str], model: Model) -> tuple[np.ndarray, np.ndarray, np.n
     """Returns (the best score of each text in plain spelling: of its sentences, and of the whole if that is short; the
     scores of all sentences; the place of the first of each text among them).
     """
-    table, scale, bias, _ = model
+    table = model[0]
     numbers, grams, borders = ngrams(texts)
-    weights = np.zeros((LONGEST, len(numbers)), np.int32)
+    weights = np.zeros((LONGEST, len(numbers)), np.int16)
     for length, places in enumerate(grams):
         weights[length, : len(places)] = table[places]
     ends = np.flatnonzero(numbers == _END)
-    of_sentences = _sums(weights, ends) * scale / np.sqrt(_count(np.diff(ends))) + bias
-    whole = _sums(weights, borders) + weights[0, borders[1:]]
-    whole = whole * scale / np.sqrt(_count(np.diff(borders) + 1)) + bias
+    of_sentences = _score(_sums(weights, ends), np.diff(ends), model)
+    whole = _score(_sums(weights, borders) + weights[0, borders[1:]], np.diff(borders) + 1, model)
     first = np.searchsorted(ends, borders[:-1])
     whole[np.fromiter(map(len, texts), int) > _TEXT] = -np.inf
     return np.maximum(np.maximum.reduceat(of_sentences, first), whole), of_sentences, first
@@ -82,13 +81,13 @@ def scores(texts: list[str], model: Model) -> tuple[np.ndarray, np.ndarray, np.n
 def _sums(weights: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Returns the sum of weights between each two ends, the first of them included; n-grams reach up to the second."""
     left = np.repeat(ends[1:], np.diff(ends)) - np.arange(ends[-1])  # units up to that end
-    inside = [np.where(left < length, 0, row[: ends[-1]]) for length, row in enumerate(weights)]
-    return np.add.reduceat(sum(inside), ends[:-1])
+    inside = [np.where(left < length, 0, weights[length, : ends[-1]]) for length in range(2, LONGEST)]
+    return np.add.reduceat(sum(inside, weights[0, : ends[-1]] + weights[1, : ends[-1]]), ends[:-1], dtype=np.int64)
 
 
-def _count(sizes: np.ndarray) -> np.ndarray:
-    """Returns how many n-grams stand in so many units."""
-    return 2 * sizes + np.maximum(sizes - 1, 0) + np.maximum(sizes - 2, 0)
+def _score(total: np.ndarray, sizes: np.ndarray, model: Model) -> np.ndarray:
+    count = 2 * sizes + np.maximum(sizes - 1, 0) + np.maximum(sizes - 2, 0)  # of n-grams of so many units
+    return total * model[1] / np.sqrt(count) + model[2]
 
 
 def risky_sentences(texts: list[str]) -> list[list[tuple[int, int]]]:

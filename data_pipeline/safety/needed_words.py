@@ -1,8 +1,6 @@
-"""Which words a text must hold for a pattern to match it, so that hundreds of patterns cost one pass for their words.
+"""Hundreds of patterns sought in one text: one pass for the words that a match must hold tells which few may match.
 
-A pattern is read by Python's own parser and taken apart at its outermost alternatives. Each asks for one word of each
-of some sets. RE2's filter does so too, but it forgets the rare words that
-many patterns share (死), and its automaton grows with nearly every text.
+RE2's filter does so too, but it forgets rare words that many patterns share (死), and tries ten where one may match.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,40 +10,21 @@ from re import _parser as parser  # pyright: ignore[reportAttributeAccessIssue]
 
 Words = frozenset[str]
 MOST = 60  # words that neighbouring parts make together; above it they stay apart
-# The most frequent signs of SMILECHAT's turns in order: of the sets that a match needs, the rarest is looked for first,
-# and those that nearly every text holds are not asked for. This saves time and decides nothing.
-_FREQUENT = (
-    "，。的我你是不一和有自会这己到可能在以了对要感时很人个心好来得情也们但他解理？如想些为过么觉方持力法都找生问还试并更受题去相现意需关让信"
-    "助多实果没样帮常就建困说够中定下面谢出支同着而或望于经看地种重因起真议事应该通成什无做其学！道间难发友上后绪所给候活知变只别家那决大明系加"
-)
+# How rare a word is decides only which is looked for first: the most frequent signs of SMILECHAT's turns, in order.
+_FREQUENT = "，。的我你是不一和有自会这己到可能在以了对要感时很人个心好来得情也们但他解理？如想些为过么觉方持力法都找"
 _SHARE = {sign: 20 / (21 + rank) for rank, sign in enumerate(_FREQUENT)}  # of turns that hold it, about
-_OTHER, _TELLS_NOTHING = 0.02, 0.4
-
-
-@cache
-def alternatives(pattern: str) -> list[list[Words]]:
-    """Returns, for each outermost alternative of a pattern of `re`, sets of words of which a text in which it matches
-    holds one each, the rarest first; raises ValueError for an alternative that needs no word.
-    """
-    items = list(parser.parse(pattern))
-    branch = [place for place, (kind, _) in enumerate(items) if kind is sre.BRANCH]
-    at = branch[0] if branch else len(items)  # what all of them begin with stands before it
-    ways = [[*items[:at], *way, *items[at + 1 :]] for way in items[at][1][1]] if branch else [items]
-    needs = [sorted(set(map(_fewest, _sequence(way)[1])), key=_often) for way in ways]
-    if not all(needs):
-        raise ValueError(f"a text needs no word to match one of the alternatives of {pattern[:80]!r}")
-    return [[first, *(words for words in rest if _often(words) < _TELLS_NOTHING)] for first, *rest in needs]
+_OTHER, _TELLS_NOTHING = 0.03, 0.4
 
 
 def words_near(patterns: Iterable[str]) -> Callable[[str], list[int]]:
-    """Returns what gives, in order, the places of the patterns whose words a text holds: of those that may match."""
+    """Returns what gives, in order, the places of those patterns of `re` whose words a text holds: no other matches."""
     from ahocorasick_rs import BytesAhoCorasick, Implementation
 
     bits: dict[Words, int] = {}
     keyed: dict[str, list[tuple[int, int]]] = {}
     for place, pattern in enumerate(patterns):
-        for key, *others in alternatives(pattern):
-            mask = sum(bits.setdefault(words, 1 << len(bits)) for words in set(others))
+        for key, *others in needed_words(pattern):
+            mask = sum(bits.setdefault(words, 1 << len(bits)) for words in others)
             for word in key:
                 keyed.setdefault(word, []).append((place, mask))
     held = dict.fromkeys(keyed, 0)
@@ -63,8 +42,22 @@ def words_near(patterns: Iterable[str]) -> Callable[[str], list[int]]:
     return near
 
 
+@cache
+def needed_words(pattern: str) -> list[list[Words]]:
+    """Returns, for each outermost alternative of a pattern without flags, sets of words of which a text in which it
+    matches holds one each, the rarest first; raises ValueError for an alternative that needs no word.
+    """
+    items = list(parser.parse(pattern))
+    at = next((place for place, (kind, _) in enumerate(items) if kind is sre.BRANCH), len(items))
+    ways = [[*items[:at], *way, *items[at + 1 :]] for way in items[at][1][1]] if at < len(items) else [items]
+    needs = [sorted({_fewest(frozenset(words)) for words in _sequence(way)[1]}, key=_often) for way in ways]
+    if not all(needs):
+        raise ValueError("a text needs no word to match it, or one of its alternatives")
+    return [[first, *(words for words in rest if _often(words) < _TELLS_NOTHING)] for first, *rest in needs]
+
+
 def _sequence(items: Iterable) -> tuple[set[str] | None, list[set[str]]]:
-    """Returns (all texts that match, None where they are too many, the sets of words that a match must hold)."""
+    """Returns (all texts that match, None where they are too many, the sets of words of which a match holds one)."""
     run, needs, whole = {""}, [], True
     for exact, inner in (_item(*item) for item in items):
         needs += inner
@@ -78,10 +71,10 @@ def _sequence(items: Iterable) -> tuple[set[str] | None, list[set[str]]]:
 def _item(kind, value) -> tuple[set[str] | None, list[set[str]]]:  # noqa: ANN001 - the parser's own
     if kind is sre.LITERAL:
         return {chr(value)}, []
-    if kind in (sre.AT, sre.ASSERT, sre.ASSERT_NOT):
-        return {""}, _sequence(value[1])[1] if kind is sre.ASSERT else []
     if kind is sre.IN and all(inner is sre.LITERAL for inner, _ in value):
         return {chr(code) for _, code in value}, []
+    if kind in (sre.AT, sre.ASSERT, sre.ASSERT_NOT):
+        return {""}, _sequence(value[1])[1] if kind is sre.ASSERT else []
     if kind is sre.SUBPATTERN:
         return _sequence(value[3])
     if kind is sre.BRANCH:
@@ -92,16 +85,19 @@ def _item(kind, value) -> tuple[set[str] | None, list[set[str]]]:  # noqa: ANN00
         needs = [min(needs, key=_often) for _, needs in ways if needs]
         return None, [set().union(*needs)] if len(needs) == len(ways) else []
     if kind is sre.MAX_REPEAT:
-        least, most, inner = value
-        exact, needs = _sequence(inner)
-        return ({*exact, ""}, []) if (least, most) == (0, 1) and exact is not None else (None, needs if least else [])
+        exact, needs = _sequence(value[2])
+        return ({*exact, ""}, []) if value[:2] == (0, 1) and exact else (None, needs if value[0] else [])
     return None, []
 
 
-def _fewest(words: set[str]) -> Words:
+@cache
+def _fewest(words: Words) -> Words:
     """Returns the words without those that hold another."""
-    parts = {word: {word[a:b] for b in range(len(word) + 1) for a in range(b)} - {word} for word in words}
-    return frozenset(word for word in words if words.isdisjoint(parts[word]))
+    kept: list[str] = []
+    for word in sorted(words, key=len):
+        if not any([other in word for other in kept]):
+            kept.append(word)
+    return frozenset(kept)
 
 
 def _often(words: Iterable[str]) -> float:

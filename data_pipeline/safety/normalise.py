@@ -14,19 +14,20 @@ from pathlib import Path
 import yaml
 
 from data_pipeline.errors import BadInput
-from data_pipeline.safety.needed_words import alternatives, words_near
+from data_pipeline.safety.needed_words import needed_words, words_near
 
 HAN = "\u3400-\u9fff\U00020000-\U0003ffff"
 _NOTHING = frozenset("\u115f\u1160\u3164\uffa0\u2800")  # fillers: letters by their category, blank to the eye
 _DIGIT = str.maketrans("01345789@$!|", "oieasteqasil")
 _LATIN = re.compile(r"LATIN (?:SMALL |CAPITAL )?LETTER (?:SMALL CAPITAL )?([A-Z])(?: WITH|$)")
+_COMMAS, _AS_THEY_ARE = "，？！：；“”（）", " \n,.!?:;'\"()-~@#%*+=/<>[]{}。、《》【】「」"
 _PUT = str | Callable[[re.Match], str]
 
 
 def compiled(pattern: str, where: str) -> re.Pattern:
     """Returns the pattern; raises BadInput that names `where` for one that is none, or that needs no word."""
     try:
-        alternatives(pattern)
+        needed_words(pattern)
         return re.compile(pattern)
     except (TypeError, ValueError, re.error) as error:
         raise BadInput(f"{where}: {error}; correct the pattern {str(pattern)[:80]!r}") from None
@@ -49,6 +50,8 @@ class _Characters(dict):
         pairs = "".join(data["traditional"].split())
         self.same = dict(zip(pairs[::2], pairs[1::2], strict=True)) | dict(data["look_alike"])
         self.words = {sign: word for word, signs in data["emoji"].items() for sign in signs}
+        kept, folded = re.escape(_AS_THEY_ARE), re.escape("".join(self.same))
+        self.folds = re.compile(rf"[^{kept}a-z0-9\u4e00-\u9fff]|[{folded}]").search  # where a text surely stays, None
 
     def __missing__(self, code: int) -> str:
         self[code] = self.words.get(chr(code)) or self._folded(chr(code))
@@ -74,8 +77,12 @@ def _letters(match: re.Match) -> str:
     return f"i {joined[1:]}" if match[0].startswith("i ") else joined
 
 
-def _disguises(han: str, syllables: dict[str, str]) -> tuple[list[tuple[str, _PUT]], list[tuple[str, _PUT]]]:
-    """Returns what is done to a text with Latin letters, and then to any."""
+def _disguises(han: str, syllables: dict[str, str]) -> list[list[tuple[str, _PUT]]]:
+    """Returns what is done to a text with Latin letters, what to any, and what between Chinese characters, the first of
+    these where any of the others does something.
+
+    A pattern begins with a sign that it takes, and looks behind that: nearly all places of a text are passed over so.
+    """
     quotes = r"()《》<>\[\]{}'\"“”‘’「」『』【】"
     gap, wide, any_gap = rf"[^\w\s,;:!?。、{quotes}]", rf"[^\w,;:!?。、{quotes}]", rf"[^\w{quotes}]"
     one = "|".join(sorted(syllables, key=len, reverse=True))
@@ -85,44 +92,48 @@ def _disguises(han: str, syllables: dict[str, str]) -> tuple[list[tuple[str, _PU
         beside = match.string[match.start() - 1 : match.start()] + match.string[match.end() : match.end() + 1]
         return "".join(syllables[each] for each in said) if len(said) > 2 or re.search(han, beside) else match[0]
 
-    inside, ends = r"(?<=[a-z])[0-9@$!|]{1,9}(?=[a-z])", r"(?<=[a-z])[0-9]+(?![0-9a-z])|(?<!\w)[5$](?=[a-z]{3})"
+    inside, ends = r"[0-9@$!|]{0,8}(?=[a-z])", r"(?<=[0-9])[0-9]*(?![0-9a-z])"
     latin: list[tuple[str, _PUT]] = [
-        (rf"(?<![a-z0-9])[a-z](?:{gap}[a-z]){{2,40}}(?![a-z0-9])", _letters),  # k.m.s
-        (r"(?<![a-z0-9'])[a-z](?: [a-z]){2,60}(?![a-z0-9'])", _letters),  # k i l l
-        (r"(?<![a-z])[a-z]{1,3}(?:[-._*][a-z]{1,3}){2,20}(?![a-z])", _letters),  # su-i-ci-de
+        (rf"[a-z](?<![a-z0-9].)(?:{gap}[a-z]){{2,40}}(?![a-z0-9])", _letters),  # k.m.s
+        (r"[a-z](?<![a-z0-9'].)(?: [a-z]){2,60}(?![a-z0-9'])", _letters),  # k i l l
+        (r"[a-z](?<![a-z].)[a-z]{0,2}(?:[-._*][a-z]{1,3}){2,20}(?![a-z])", _letters),  # su-i-ci-de
         (rf"(?<={han})\s?[a-z](?:(?:{gap}| )[a-z]){{1,40}}(?![a-z0-9])", _letters),  # 想 s i
-        (f"{inside}|{ends}", lambda match: match[0].translate(_DIGIT)),  # k1ll
+        (
+            rf"[0-9@$!|](?:(?<=[a-z].)(?:{inside}|{ends})|(?<=[5$])(?<!\w.)(?=[a-z]{{3}}))",
+            lambda match: match[0].translate(_DIGIT),
+        ),  # k1ll
         (r"([a-z])\1{2,}", r"\1"),  # dieeee
         (r"(?<=[a-z,.;]) ?\n ?(?=[a-z])", " "),
-        (rf"(?<![a-z])(?:(?:{one})[ ']?){{0,30}}(?:{one})(?![a-z])", spoken),  # wo bu xiang huo le
+        (rf"(?=[a-z])(?<![a-z])(?:(?:{one})[ ']?){{0,30}}(?:{one})(?![a-z])", spoken),  # wo bu xiang huo le
     ]
-    return latin, [
-        (rf"[(<\[{{'\"“‘「『【]({han}{{1,2}}|[a-z0-9])[)>\]}}'\"”’」』】]", r"\1"),  # 想(死)
-        (rf"{wide}(?<={han}.){wide}{{0,3}}(?={han})", ""),  # 想*死, and 不想 at the end of a line, 活 in the next
-        (rf"{any_gap}(?<={han}.)(?<!{han}{han}.){any_gap}{{0,2}}(?={han})", ""),  # 我。想。死
-        (rf"{any_gap}(?<={han}.){any_gap}{{0,2}}(?={han}(?![{HAN}\w]))", ""),  # 想，死
-    ]
+    sparse = rf"(?<!{han}{han}.){any_gap}{{0,2}}(?={han})", rf"{any_gap}{{0,2}}(?={han}(?![{HAN}\w]))"
+    ways = rf"(?<={wide}){wide}{{0,3}}(?={han})", *sparse  # 想*死, and 不想 at the end of a line; 我。想。死; 想，死
+    before = rf"{any_gap}(?<={han}.)"
+    every: list[tuple[str, _PUT]] = [
+        (rf"[(<\[{{'\"“‘「『【]({han}{{1,2}}|[a-z0-9])[)>\]}}'\"”’」』】]", r"\1")
+    ]  # 想(死)
+    return [latin, every, [(rf"{before}(?:{'|'.join(ways)})", ""), *((before + way, "") for way in ways)]]
 
 
 @lru_cache(1)
 def _tables() -> tuple:
-    """Returns (characters, steps for Latin letters, steps for all, words and their variants, which of those a text may
-    hold).
-    """
+    """Returns (characters, steps as of `_disguises`, words and their variants, which of those a text may hold)."""
     data = read_yaml("crisis_words.yaml")
     characters = _Characters(data)
     words = [(each, word) for word, variants in data["words"].items() for each in variants]
     near = words_near([pattern for pattern, _ in words])
     disguises = _disguises(f"[{HAN}]", data["pinyin"])
-    latin, every = ([(re.compile(p, re.DOTALL), put) for p, put in steps] for steps in disguises)
+    steps = [[(re.compile(pattern, re.DOTALL), put) for pattern, put in of] for of in disguises]
     words = [(compiled(pattern, f"crisis_words.yaml: {word}"), word) for pattern, word in words]
-    return characters, latin, every, words, near
+    return characters, steps, words, near
 
 
 def _rewritten(text: str, places: list[int] | None) -> str:
     """Returns what all steps make of a text in folded characters; `places` follow where they are given."""
-    _, latin, every, words, near = _tables()
+    _, (latin, every, (between, *gaps)), words, near = _tables()
     for pattern, put in [*(latin if re.search("[a-z]", text) else ()), *every]:
+        text = _step(text, places, pattern, put)
+    for pattern, put in gaps if between[0].search(text) else ():
         text = _step(text, places, pattern, put)
     left = near(text)
     while left:
@@ -148,7 +159,10 @@ def _step(text: str, places: list[int] | None, pattern: re.Pattern, put: _PUT) -
 
 def normalised(text: str) -> str:
     """Returns `text` as the rules read it."""
-    return _rewritten(text.translate(_tables()[0]), None)
+    characters = _tables()[0]
+    for sign in _COMMAS:  # of nearly all texts nothing else is folded: faster than translate
+        text = text.replace(sign, characters[ord(sign)])
+    return _rewritten(text.translate(characters) if characters.folds(text) else text, None)
 
 
 def normalised_with_places(text: str) -> tuple[str, list[int]]:
