@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from data_pipeline.errors import BadInput
@@ -20,7 +21,8 @@ HAN = "\u3400-\u9fff\U00020000-\U0003ffff"
 _NOTHING = frozenset("\u115f\u1160\u3164\uffa0\u2800")  # fillers: letters by their category, blank to the eye
 _DIGIT = str.maketrans("01345789@$!|", "oieasteqasil")
 _LATIN = re.compile(r"LATIN (?:SMALL |CAPITAL )?LETTER (?:SMALL CAPITAL )?([A-Z])(?: WITH|$)")
-_COMMAS, _AS_THEY_ARE = "，？！：；“”（）", " \n,.!?:;'\"()-~@#%*+=/<>[]{}。、《》【】「」"
+_COMMAS = "，？！：；“”（）"
+_PLAIN, _HAN, _SIGN, _ODD = range(4)  # kinds of characters: those of the third may disguise, of the last are folded
 _PUT = str | Callable[[re.Match], str]
 
 
@@ -50,8 +52,6 @@ class _Characters(dict):
         pairs = "".join(data["traditional"].split())
         self.same = dict(zip(pairs[::2], pairs[1::2], strict=True)) | dict(data["look_alike"])
         self.words = {sign: word for word, signs in data["emoji"].items() for sign in signs}
-        kept, folded = re.escape(_AS_THEY_ARE), re.escape("".join(self.same))
-        self.folds = re.compile(rf"[^{kept}a-z0-9\u4e00-\u9fff]|[{folded}]").search  # where a text surely stays, None
 
     def __missing__(self, code: int) -> str:
         self[code] = self.words.get(chr(code)) or self._folded(chr(code))
@@ -117,24 +117,33 @@ def _disguises(han: str, syllables: dict[str, str]) -> list[list[tuple[str, _PUT
 
 @lru_cache(1)
 def _tables() -> tuple:
-    """Returns (characters, steps as of `_disguises`, words and their variants, which of those a text may hold)."""
+    """Returns (characters, the kind of each, steps as of `_disguises`, words, those that a text may hold)."""
     data = read_yaml("crisis_words.yaml")
     characters = _Characters(data)
     words = [(each, word) for word, variants in data["words"].items() for each in variants]
-    near = words_near([pattern for pattern, _ in words])
+    words = [(compiled(pattern, f"crisis_words.yaml: {word}"), word) for pattern, word in words]
     disguises = _disguises(f"[{HAN}]", data["pinyin"])
     steps = [[(re.compile(pattern, re.DOTALL), put) for pattern, put in of] for of in disguises]
-    words = [(compiled(pattern, f"crisis_words.yaml: {word}"), word) for pattern, word in words]
-    return characters, steps, words, near
+    kinds = np.full(0x110000, _ODD, np.uint8)
+    kinds[0x4E00:0xA000] = _HAN
+    kinds[[ord(sign) for sign in characters.same]] = _ODD
+    kinds[[ord(sign) for sign in "abcdefghijklmnopqrstuvwxyz .'\"()“”（）~-*/《》【】「」"]] = _SIGN
+    kinds[[ord(sign) for sign in "0123456789,;:!?。、\n，；：！？"]] = _PLAIN
+    return characters, kinds, steps, words, words_near([pattern.pattern for pattern, _ in words])
 
 
 def _rewritten(text: str, places: list[int] | None) -> str:
     """Returns what all steps make of a text in folded characters; `places` follow where they are given."""
-    _, (latin, every, (between, *gaps)), words, near = _tables()
+    latin, every, (between, *gaps) = _tables()[2]
     for pattern, put in [*(latin if re.search("[a-z]", text) else ()), *every]:
         text = _step(text, places, pattern, put)
     for pattern, put in gaps if between[0].search(text) else ():
         text = _step(text, places, pattern, put)
+    return _in_plain_words(text, places)
+
+
+def _in_plain_words(text: str, places: list[int] | None) -> str:
+    _, _, _, words, near = _tables()
     left = near(text)
     while left:
         new = _step(text, places, *words[left[0]])
@@ -159,10 +168,29 @@ def _step(text: str, places: list[int] | None, pattern: re.Pattern, put: _PUT) -
 
 def normalised(text: str) -> str:
     """Returns `text` as the rules read it."""
-    characters = _tables()[0]
-    for sign in _COMMAS:  # of nearly all texts nothing else is folded: faster than translate
-        text = text.replace(sign, characters[ord(sign)])
-    return _rewritten(text.translate(characters) if characters.folds(text) else text, None)
+    return all_normalised([text])[0]
+
+
+def all_normalised(texts: list[str]) -> list[str]:
+    """Returns each text as the rules read it. One look at all of them finds those in which no character is folded but
+    commas and the like, and those in which no step before that of words does something either.
+    """
+    if not texts:
+        return []
+    characters, kinds = _tables()[:2]
+    whole, ends = "\0".join(["", *texts, ""]), np.cumsum([len(text) + 1 for text in texts], dtype=np.intp)
+    kind = kinds[np.frombuffer(whole.encode("utf-32-le", "surrogatepass"), np.uint32)]
+    kind[ends], other = _PLAIN, kind != _HAN
+    kind[1:-1][other[:-2] & ~other[1:-1] & other[2:]] = _SIGN  # a Chinese character alone
+    starts = ends - [len(text) for text in texts]
+    worst = np.maximum.reduceat(kind, starts)
+    for sign in _COMMAS:
+        whole = whole.replace(sign, characters[ord(sign)])
+    reads = []
+    for text, what, start, end in zip(texts, worst.tolist(), starts.tolist(), ends.tolist(), strict=True):
+        read = text.translate(characters) if what == _ODD else whole[start:end]
+        reads.append((_rewritten if what >= _SIGN else _in_plain_words)(read, None))
+    return reads
 
 
 def normalised_with_places(text: str) -> tuple[str, list[int]]:
