@@ -47,7 +47,8 @@ def _automaton() -> tuple[Callable[..., list[tuple[int, int, int]]], list[int]]:
     words, sign_of = [], []
     for number, sign in enumerate(SIGNS.read_text(encoding="utf-8").splitlines()):
         parts = sign.split(" ")
-        spelled = [_joined([d if part == NUMBER else part for part in parts]) for d in f"{_DIGITS}0123456789"]
+        digits = f"{_DIGITS}0123456789" if NUMBER in parts else NUMBER
+        spelled = [_joined([digit if part == NUMBER else part for part in parts]) for digit in digits]
         words += dict.fromkeys(word.encode() for word in spelled)
         sign_of += [number] * (len(words) - len(sign_of))
     return BytesAhoCorasick(words, implementation=Implementation.DFA).find_matches_as_indexes, sign_of

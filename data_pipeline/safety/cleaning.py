@@ -131,7 +131,11 @@ def clean_texts(texts: Iterable[str], leave: frozenset[str]) -> list[Cleaned] | 
     if not look(whole) and not sells:
         return None
     leave = leave if sells else leave | {"ad"}
-    return [Cleaned(text) if _PLAIN.fullmatch(text) else _clean(text, look(JOIN + text), leave) for text in texts]
+    cleaned = []
+    for text in texts:
+        needed = [] if _PLAIN.fullmatch(text) else look(JOIN + text)
+        cleaned.append(_clean(text, needed, leave) if needed or sells else Cleaned(text.strip().lstrip(_LONE)))
+    return cleaned
 
 
 def _clean(text: str, needed: list[int], leave: Collection[str], crisis: list[str] | None = None) -> Cleaned:
@@ -245,7 +249,7 @@ def _repeats(text: str) -> list[Removed]:
     after itself; a shorter one the third time in a row. Limits ours: shorter repetition is how people speak.
     """
     size = len(text)
-    if size > 15 and (period := (text + text).find(text, 1)) < size:
+    if size > 15 and text.find(text[:8], 1) > 0 and (period := (text + text).find(text, 1)) < size:
         return [Removed(period, size, "repeat", "pasted_twice", text[period:])]
     parts = text.replace("！", "。").replace("？", "。").replace("\n", "。").replace("!", "。").split("。")
     if len(set(parts)) == len(parts):

@@ -127,8 +127,8 @@ def _tables() -> tuple:
     kinds = np.full(0x110000, _ODD, np.uint8)
     kinds[0x4E00:0xA000] = _HAN
     kinds[[ord(sign) for sign in characters.same]] = _ODD
-    kinds[[ord(sign) for sign in "abcdefghijklmnopqrstuvwxyz .'\"()“”（）~-*/《》【】「」"]] = _SIGN
-    kinds[[ord(sign) for sign in "0123456789,;:!?。、\n，；：！？"]] = _PLAIN
+    kinds[[ord(sign) for sign in "abcdefghijklmnopqrstuvwxyz\n .'\"()“”（）~-*/《》【】「」"]] = _SIGN
+    kinds[[ord(sign) for sign in "0123456789,;:!?。、，；：！？"]] = _PLAIN
     return characters, kinds, steps, words, words_near([pattern.pattern for pattern, _ in words])
 
 
