@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from data_pipeline.errors import BadInput
 from data_pipeline.safety import crisis, crisis_model, normalise
-from data_pipeline.safety.crisis import crisis_flags, crisis_rules, find_crisis, names_means, tried
-from data_pipeline.safety.normalise import normalised, normalised_with_places
+from data_pipeline.safety.crisis import crisis_flags, crisis_rules, find_crisis, flags_of, names_means, tried
+from data_pipeline.safety.crisis_model import risky_sentences
+from data_pipeline.safety.needed_words import needed_words
+from data_pipeline.safety.normalise import all_normalised, normalised, normalised_with_places
 from data_pipeline.safety.train_crisis_model import HARMLESS, read_texts
 from tests.conftest import real_data
 
@@ -111,6 +113,46 @@ def test_what_screens_the_rules_passes_over_no_match():
         for read in reads:
             found = {place for place, rule in enumerate(rules.rules) if rule.pattern.search(read)}
             assert found <= set(rules.near(read)), read
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_text_in_which_a_pattern_matches_holds_its_words(data):
+    rules = data.draw(st.sampled_from([*crisis_rules().values()]))
+    place = data.draw(st.integers(0, len(rules.rules) - 1))
+    pattern = rules.rules[place].pattern
+    text = data.draw(st.from_regex(pattern, alphabet=st.characters(codec="utf-8")).filter(pattern.search))
+    assert place in rules.near(text)
+
+
+def test_a_pattern_needs_a_word_of_each_set_of_its_alternatives():
+    assert needed_words("(?:割|跳)(?=刀)|不想[^。]{0,3}活着?|x{2,3}") == [
+        [{"刀"}, {"割", "跳"}],
+        [{"活"}, {"不想"}],
+        [{"x"}],
+    ]
+    for pattern in (".*", "a?", "死|[^a]", "(?<!不)"):
+        with pytest.raises(ValueError, match="needs no word"):
+            needed_words(pattern)
+
+
+_SIGNS = "我不想活了死自杀殺12kms_ .,，。\n（）“”《》*-、！🔪😭\u200b\0ＫＭab\ud83d"
+
+
+@given(st.lists(st.text(alphabet=_SIGNS, max_size=30), max_size=6))
+@settings(max_examples=300, deadline=None)
+def test_texts_together_are_read_as_each_alone(texts):
+    characters = normalise._tables()[0]
+    every = [normalise._rewritten(text.translate(characters), None) for text in texts]
+    assert all_normalised(texts) == [normalised(text) for text in texts] == every
+    assert flags_of(texts) == [crisis_flags(text) for text in texts]
+    assert risky_sentences(every) == [risky_sentences([read])[0] for read in every]
+
+
+def test_a_character_of_a_plain_kind_is_read_as_it_stands():
+    characters, kinds = normalise._tables()[:2]
+    kept = [chr(code) for code in range(0x110000) if kinds[code] != normalise._ODD]
+    assert len(kept) > 19_000 and {sign for sign in kept if characters[ord(sign)] != sign} == set(normalise._COMMAS)
 
 
 def test_a_pattern_is_one_line_of_160_characters():
