@@ -8,7 +8,7 @@ go. Psyche-R1 gives these aims (figure 2: clean); the rules are ours and are dat
 
 import html
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -122,18 +122,20 @@ def clean_many(texts: list[str], leave: Collection[str] = (), flags: bool = True
     return cleaned
 
 
-def clean_texts(texts: Iterable[str], leave: frozenset[str]) -> list[Cleaned] | None:
+def clean_texts(texts: Sequence[str], leave: frozenset[str]) -> list[Cleaned] | None:
     """Returns each text as `clean_text(text, leave, flags=False)` does, None where all of them are clean: one look at
     the texts of a record together finds the rules that any of them may need. "repeat" is in `leave`.
     """
-    whole = JOIN + JOIN.join(texts)
+    plain = [_PLAIN.fullmatch(text) for text in texts]
+    whole = JOIN.join(["", *(text for text, short in zip(texts, plain, strict=True) if not short)])
     look, sells = _screen(leave), len(signs_in(whole)) >= LEAST
-    if not look(whole) and not sells:
+    found = look(whole)
+    if not found and not sells:
         return None
-    leave = leave if sells else leave | {"ad"}
+    leave, alone = leave if sells else leave | {"ad"}, plain.count(None) == 1
     cleaned = []
-    for text in texts:
-        needed = [] if _PLAIN.fullmatch(text) else look(JOIN + text)
+    for text, short in zip(texts, plain, strict=True):
+        needed = [] if short else found if alone else look(JOIN + text)
         cleaned.append(_clean(text, needed, leave) if needed or sells else Cleaned(text.strip().lstrip(_LONE)))
     return cleaned
 
