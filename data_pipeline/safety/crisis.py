@@ -33,9 +33,11 @@ class Rules:
     rules: list[Rule]
     near: Callable[[str], list[int]]  # the places of those whose words a text holds, in order
 
-    def match(self, read: str) -> bool:
-        """Whether one of them matches in a text in plain spelling."""
-        return any(self.rules[place].pattern.search(read) for place in self.near(read))
+    def match(self, reads: list[str]) -> list[bool]:
+        """Returns whether one of them matches in each text in plain spelling."""
+        near = list(map(self.near, reads))
+        found = zip(reads, near, strict=True)
+        return [any([self.rules[place].pattern.search(read) for place in places]) for read, places in found]
 
 
 @lru_cache(1)
@@ -99,7 +101,7 @@ def find_crisis(text: str) -> list[Span]:
     `kind` is the flag; the span points into `text` as it was given.
     """
     read, places = normalised_with_places(text)
-    if not (crisis_rules()["rules"].match(read) or risky_sentences([read])[0]):  # nearly always
+    if not (crisis_rules()["rules"].match([read])[0] or risky_sentences([read])[0]):  # nearly always
         return []
     found, read = tried(read)
     matches = [(start, end, rule.flag, rule.name) for start, end, rule in found]
@@ -116,16 +118,15 @@ def crisis_flags(text: str) -> list[str]:
 
 def flags_of(texts: list[str]) -> list[list[str]]:
     """Returns as `crisis_flags` of each text: the model reads many at once in a fraction of the time."""
-    reads, rules = all_normalised(texts), crisis_rules()["rules"]
-    risky, flags = risky_sentences(reads), []
-    for read, sentences in zip(reads, risky, strict=True):
-        found, left = tried(read) if sentences or rules.match(read) else ([], read)
+    reads, flags = all_normalised(texts), []
+    for read, ruled, risky in zip(reads, crisis_rules()["rules"].match(reads), risky_sentences(reads), strict=True):
+        found, left = tried(read) if ruled or risky else ([], read)
         flags.append(sorted({rule.flag for _, _, rule in found}))
-        if not found and (sentences if left == read else risky_sentences([left])[0]):
+        if not found and (risky if left == read else risky_sentences([left])[0]):
             flags[-1] = ["suicide"]
     return flags
 
 
 def names_means(text: str) -> bool:
     """Whether a reply names means of suicide, whatever it says of them."""
-    return crisis_rules()["means"].match(normalised(text))
+    return crisis_rules()["means"].match([normalised(text)])[0]

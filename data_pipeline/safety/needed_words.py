@@ -31,7 +31,7 @@ def words_near(patterns: Iterable[str]) -> Callable[[str], list[int]]:
     for words, bit in bits.items():
         held |= {word: held.get(word, 0) | bit for word in words}
     ways, holds = [keyed.get(word, ()) for word in held], list(held.values())
-    find = BytesAhoCorasick(map(str.encode, held), implementation=Implementation.DFA).find_matches_as_indexes
+    find = BytesAhoCorasick(map(str.encode, held), implementation=Implementation.ContiguousNFA).find_matches_as_indexes
 
     def near(text: str) -> list[int]:
         there, found = 0, {word for word, _, _ in find(text.encode("utf-8", "replace"), overlapping=True)}

@@ -134,17 +134,21 @@ def _tables() -> tuple:
 
 def _rewritten(text: str, places: list[int] | None) -> str:
     """Returns what all steps make of a text in folded characters; `places` follow where they are given."""
+    text = _undisguised(text, places)
+    return _in_plain_words(text, places, _tables()[-1](text))
+
+
+def _undisguised(text: str, places: list[int] | None) -> str:
     latin, every, (between, *gaps) = _tables()[2]
     for pattern, put in [*(latin if re.search("[a-z]", text) else ()), *every]:
         text = _step(text, places, pattern, put)
     for pattern, put in gaps if between[0].search(text) else ():
         text = _step(text, places, pattern, put)
-    return _in_plain_words(text, places)
+    return text
 
 
-def _in_plain_words(text: str, places: list[int] | None) -> str:
+def _in_plain_words(text: str, places: list[int] | None, left: list[int]) -> str:
     _, _, _, words, near = _tables()
-    left = near(text)
     while left:
         new = _step(text, places, *words[left[0]])
         left = left[1:] if new == text else [place for place in near(new) if place > left[0]]
@@ -189,8 +193,9 @@ def all_normalised(texts: list[str]) -> list[str]:
     reads = []
     for text, what, start, end in zip(texts, worst.tolist(), starts.tolist(), ends.tolist(), strict=True):
         read = text.translate(characters) if what == _ODD else whole[start:end]
-        reads.append((_rewritten if what >= _SIGN else _in_plain_words)(read, None))
-    return reads
+        reads.append(_undisguised(read, None) if what >= _SIGN else read)
+    near = list(map(_tables()[-1], reads))
+    return [_in_plain_words(read, None, left) if left else read for read, left in zip(reads, near, strict=True)]
 
 
 def normalised_with_places(text: str) -> tuple[str, list[int]]:
