@@ -29,9 +29,8 @@ def _sign(word: re.Match) -> str:
 
 
 def ngrams(texts: Iterable[str]) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
-    """Returns (a number for each unit of texts in plain spelling, 10 for an end of a sentence, one of which also stands
-    before and behind each text; for each length of n-grams the places of those that begin at each unit; where among the
-    units each text begins, and at last where they end).
+    """Returns (a number for each unit of texts in plain spelling, 10 for an end of a sentence and around each text; for
+    each length of n-grams the places of those that begin at each unit; where each text begins, and the last ends).
     """
     text = _WORDS.sub(_sign, "\0".join(["", *texts, ""])).replace(" ", "")
     for end in _ENDS:
@@ -62,14 +61,13 @@ def _weights() -> Model:
 
 
 def scores(texts: list[str], model: Model) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns (the best score of each text in plain spelling: of its sentences, and of the whole if that is short; the
-    scores of all sentences; the place of the first of each text among them).
+    """Returns (the best score of each text in plain spelling, its sentences' or, of a short one, its own; the scores of
+    all sentences; the place of the first of each text among them).
     """
-    table = model[0]
     numbers, grams, borders = ngrams(texts)
     weights = np.zeros((LONGEST, len(numbers)), np.int16)
     for length, places in enumerate(grams):
-        weights[length, : len(places)] = table[places]
+        weights[length, : len(places)] = model[0][places]
     ends = np.flatnonzero(numbers == _END)
     of_sentences = _score(_sums(weights, ends), np.diff(ends), model)
     whole = _score(_sums(weights, borders) + weights[0, borders[1:]], np.diff(borders) + 1, model)
@@ -93,11 +91,9 @@ def _score(total: np.ndarray, sizes: np.ndarray, model: Model) -> np.ndarray:
 def risky_sentences(texts: list[str]) -> list[list[tuple[int, int]]]:
     """Returns start and end of the sentences of each text in plain spelling that the model marks, or of the whole."""
     marked: list[list[tuple[int, int]]] = [[] for _ in texts]
-    if texts:
-        threshold = (model := _weights())[3]
-        best, of_sentences, first = scores(texts, model)
-        for place in np.flatnonzero(best >= threshold):
-            bounds = [match.span() for match in re.finditer(r"[^。!?;\n]*[。!?;\n]|[^。!?;\n]+$", texts[place])]
-            found = zip(bounds, of_sentences[first[place] :], strict=False)
-            marked[place] = [span for span, score in found if score >= threshold] or [(0, len(texts[place]))]
+    best, of_sentences, first = scores(texts, _weights()) if texts else ([], [], [])
+    for place in np.flatnonzero(np.asarray(best) >= _weights()[3]):
+        bounds = [match.span() for match in re.finditer(r"[^。!?;\n]*[。!?;\n]|[^。!?;\n]+$", texts[place])]
+        found = zip(bounds, of_sentences[first[place] :], strict=False)
+        marked[place] = [span for span, score in found if score >= _weights()[3]] or [(0, len(texts[place]))]
     return marked

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import yaml
 
 from data_pipeline.errors import BadInput
@@ -21,8 +20,7 @@ HAN = "\u3400-\u9fff\U00020000-\U0003ffff"
 _NOTHING = frozenset("\u115f\u1160\u3164\uffa0\u2800")  # fillers: letters by their category, blank to the eye
 _DIGIT = str.maketrans("01345789@$!|", "oieasteqasil")
 _LATIN = re.compile(r"LATIN (?:SMALL |CAPITAL )?LETTER (?:SMALL CAPITAL )?([A-Z])(?: WITH|$)")
-_COMMAS = "，？！：；“”（）"
-_PLAIN, _HAN, _SIGN, _ODD = range(4)  # kinds of characters: those of the third may disguise, of the last are folded
+_COMMAS = "，？！：；"
 _PUT = str | Callable[[re.Match], str]
 
 
@@ -77,12 +75,8 @@ def _letters(match: re.Match) -> str:
     return f"i {joined[1:]}" if match[0].startswith("i ") else joined
 
 
-def _disguises(han: str, syllables: dict[str, str]) -> list[list[tuple[str, _PUT]]]:
-    """Returns what is done to a text with Latin letters, what to any, and what between Chinese characters, the first of
-    these where any of the others does something.
-
-    A pattern begins with a sign that it takes, and looks behind that: nearly all places of a text are passed over so.
-    """
+def _disguises(han: str, syllables: dict[str, str]) -> tuple[list[tuple[str, _PUT]], list[tuple[str, _PUT]]]:
+    """Returns what is done to a text with Latin letters, and to any; it is fast where a pattern begins with a sign."""
     quotes = r"()《》<>\[\]{}'\"“”‘’「」『』【】"
     gap, wide, any_gap = rf"[^\w\s,;:!?。、{quotes}]", rf"[^\w,;:!?。、{quotes}]", rf"[^\w{quotes}]"
     one = "|".join(sorted(syllables, key=len, reverse=True))
@@ -93,62 +87,48 @@ def _disguises(han: str, syllables: dict[str, str]) -> list[list[tuple[str, _PUT
         return "".join(syllables[each] for each in said) if len(said) > 2 or re.search(han, beside) else match[0]
 
     inside, ends = r"[0-9@$!|]{0,8}(?=[a-z])", r"(?<=[0-9])[0-9]*(?![0-9a-z])"
+    leet = rf"[0-9@$!|](?:(?<=[a-z].)(?:{inside}|{ends})|(?<=[5$])(?<!\w.)(?=[a-z]{{3}}))"
     latin: list[tuple[str, _PUT]] = [
         (rf"[a-z](?<![a-z0-9].)(?:{gap}[a-z]){{2,40}}(?![a-z0-9])", _letters),  # k.m.s
         (r"[a-z](?<![a-z0-9'].)(?: [a-z]){2,60}(?![a-z0-9'])", _letters),  # k i l l
         (r"[a-z](?<![a-z].)[a-z]{0,2}(?:[-._*][a-z]{1,3}){2,20}(?![a-z])", _letters),  # su-i-ci-de
         (rf"(?<={han})\s?[a-z](?:(?:{gap}| )[a-z]){{1,40}}(?![a-z0-9])", _letters),  # 想 s i
-        (
-            rf"[0-9@$!|](?:(?<=[a-z].)(?:{inside}|{ends})|(?<=[5$])(?<!\w.)(?=[a-z]{{3}}))",
-            lambda match: match[0].translate(_DIGIT),
-        ),  # k1ll
+        (leet, lambda match: match[0].translate(_DIGIT)),  # k1ll
         (r"([a-z])\1{2,}", r"\1"),  # dieeee
         (r"(?<=[a-z,.;]) ?\n ?(?=[a-z])", " "),
         (rf"(?=[a-z])(?<![a-z])(?:(?:{one})[ ']?){{0,30}}(?:{one})(?![a-z])", spoken),  # wo bu xiang huo le
     ]
-    sparse = rf"(?<!{han}{han}.){any_gap}{{0,2}}(?={han})", rf"{any_gap}{{0,2}}(?={han}(?![{HAN}\w]))"
-    ways = rf"(?<={wide}){wide}{{0,3}}(?={han})", *sparse  # 想*死, and 不想 at the end of a line; 我。想。死; 想，死
-    before = rf"{any_gap}(?<={han}.)"
-    every: list[tuple[str, _PUT]] = [
-        (rf"[(<\[{{'\"“‘「『【]({han}{{1,2}}|[a-z0-9])[)>\]}}'\"”’」』】]", r"\1")
-    ]  # 想(死)
-    return [latin, every, [(rf"{before}(?:{'|'.join(ways)})", ""), *((before + way, "") for way in ways)]]
+    return latin, [
+        (rf"[(<\[{{'\"“‘「『【]({han}{{1,2}}|[a-z0-9])[)>\]}}'\"”’」』】]", r"\1"),  # 想(死)
+        (rf"{wide}(?<={han}.){wide}{{0,3}}(?={han})", ""),  # 想*死, and 不想 at the end of a line, 活 in the next
+        (rf"{any_gap}(?<={han}.)(?<!{han}{han}.){any_gap}{{0,2}}(?={han})", ""),  # 我。想。死
+        (rf"{any_gap}(?<={han}.){any_gap}{{0,2}}(?={han}(?![{HAN}\w]))", ""),  # 想，死
+    ]
 
 
 @lru_cache(1)
 def _tables() -> tuple:
-    """Returns (characters, the kind of each, steps as of `_disguises`, words, those that a text may hold)."""
+    """Returns (characters, steps for Latin letters, steps for all, words and their variants, which of those a text may
+    hold, what tells that only commas and words are to be read otherwise).
+    """
     data = read_yaml("crisis_words.yaml")
     characters = _Characters(data)
     words = [(each, word) for word, variants in data["words"].items() for each in variants]
     words = [(compiled(pattern, f"crisis_words.yaml: {word}"), word) for pattern, word in words]
     disguises = _disguises(f"[{HAN}]", data["pinyin"])
-    steps = [[(re.compile(pattern, re.DOTALL), put) for pattern, put in of] for of in disguises]
-    kinds = np.full(0x110000, _ODD, np.uint8)
-    kinds[0x4E00:0xA000] = _HAN
-    kinds[[ord(sign) for sign in characters.same]] = _ODD
-    kinds[[ord(sign) for sign in "abcdefghijklmnopqrstuvwxyz\n .'\"()“”（）~-*/《》【】「」"]] = _SIGN
-    kinds[[ord(sign) for sign in "0123456789,;:!?。、，；：！？"]] = _PLAIN
-    return characters, kinds, steps, words, words_near([pattern.pattern for pattern, _ in words])
+    latin, every = ([(re.compile(p, re.DOTALL), put) for p, put in steps] for steps in disguises)
+    han = "".join(chr(code) for code in range(0x4E00, 0xA000) if chr(code) not in characters.same)
+    signs = f"[0-9,;:!?。、{_COMMAS}]*+"
+    plain = re.compile(f"{signs}(?:[{han}]{{2,}}+{signs})*+").fullmatch  # with no Chinese character alone
+    return characters, latin, every, words, words_near([pattern.pattern for pattern, _ in words]), plain
 
 
-def _rewritten(text: str, places: list[int] | None) -> str:
-    """Returns what all steps make of a text in folded characters; `places` follow where they are given."""
-    text = _undisguised(text, places)
-    return _in_plain_words(text, places, _tables()[-1](text))
-
-
-def _undisguised(text: str, places: list[int] | None) -> str:
-    latin, every, (between, *gaps) = _tables()[2]
-    for pattern, put in [*(latin if re.search("[a-z]", text) else ()), *every]:
+def _rewritten(text: str, places: list[int] | None, plain: bool = False) -> str:
+    """Returns what all steps make of a text in folded characters, of a `plain` one that of words; `places` follow."""
+    _, latin, every, words, near, _ = _tables()
+    for pattern, put in () if plain else [*(latin if re.search("[a-z]", text) else ()), *every]:
         text = _step(text, places, pattern, put)
-    for pattern, put in gaps if between[0].search(text) else ():
-        text = _step(text, places, pattern, put)
-    return text
-
-
-def _in_plain_words(text: str, places: list[int] | None, left: list[int]) -> str:
-    _, _, _, words, near = _tables()
+    left = near(text)
     while left:
         new = _step(text, places, *words[left[0]])
         left = left[1:] if new == text else [place for place in near(new) if place > left[0]]
@@ -172,30 +152,12 @@ def _step(text: str, places: list[int] | None, pattern: re.Pattern, put: _PUT) -
 
 def normalised(text: str) -> str:
     """Returns `text` as the rules read it."""
-    return all_normalised([text])[0]
-
-
-def all_normalised(texts: list[str]) -> list[str]:
-    """Returns each text as the rules read it. One look at all of them finds those in which no character is folded but
-    commas and the like, and those in which no step before that of words does something either.
-    """
-    if not texts:
-        return []
-    characters, kinds = _tables()[:2]
-    whole, ends = "\0".join(["", *texts, ""]), np.cumsum([len(text) + 1 for text in texts], dtype=np.intp)
-    kind = kinds[np.frombuffer(whole.encode("utf-32-le", "surrogatepass"), np.uint32)]
-    kind[ends], other = _PLAIN, kind != _HAN
-    kind[1:-1][other[:-2] & ~other[1:-1] & other[2:]] = _SIGN  # a Chinese character alone
-    starts = ends - [len(text) for text in texts]
-    worst = np.maximum.reduceat(kind, starts)
-    for sign in _COMMAS:
-        whole = whole.replace(sign, characters[ord(sign)])
-    reads = []
-    for text, what, start, end in zip(texts, worst.tolist(), starts.tolist(), ends.tolist(), strict=True):
-        read = text.translate(characters) if what == _ODD else whole[start:end]
-        reads.append(_undisguised(read, None) if what >= _SIGN else read)
-    near = list(map(_tables()[-1], reads))
-    return [_in_plain_words(read, None, left) if left else read for read, left in zip(reads, near, strict=True)]
+    characters, *_, plain = _tables()
+    if not plain(text):
+        return _rewritten(text.translate(characters), None)
+    for sign in _COMMAS:  # faster than translate
+        text = text.replace(sign, characters[ord(sign)])
+    return _rewritten(text, None, plain=True)
 
 
 def normalised_with_places(text: str) -> tuple[str, list[int]]:
