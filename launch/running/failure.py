@@ -175,8 +175,8 @@ def cause(log: Path, start: int = 0, ended_by: int = 0) -> Cause:
     """Returns the exception that ended a trainer, and the lines around it, from the log's byte `start` on.
 
     That is the last one that has a message: wrappers, such as torchrun's, end without one. Warnings that name an
-    exception, and those of destructors ("Exception ignored in"), are none. Without any, the log's last lines. Where that
-    says nothing known and the log's own disk is full, the disk ended it: then the log lacks its end.
+    exception, and those of destructors ("Exception ignored in"), are none. Without any, the log's last lines. Where
+    that says nothing known and the log's own disk is full, the disk ended it: then the log lacks its end.
     """
     found = _last_exception(log, start, ended_by)
     if not found.cure and shutil.disk_usage(log.parent).free < FULL:
