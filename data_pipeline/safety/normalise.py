@@ -108,7 +108,7 @@ def _disguises(han: str, syllables: dict[str, str]) -> tuple[list[tuple[str, _PU
 
 @lru_cache(1)
 def _tables() -> tuple:
-    """Returns (characters, steps for Latin letters and for all, words, those that may be there, whether all is plain)."""
+    """Returns (characters, steps for Latin letters and for all, words, which may be there, whether all is plain)."""
     data = read_yaml("crisis_words.yaml")
     characters = _Characters(data)
     words = [(each, word) for word, variants in data["words"].items() for each in variants]
