@@ -114,12 +114,11 @@ def clean_many(texts: list[str], leave: Collection[str] = (), flags: bool = True
     """Returns as `clean_text` of each: together they take a fraction of the time."""
     leave = frozenset(leave)
     crisis: list[list[str] | None] = list(flags_of(texts)) if flags else [None] * len(texts)
-    needs = list(map(_screen(leave), texts))  # each automaton goes through all texts while it is at hand
-    sells = [len(signs_in(text)) >= LEAST for text in texts]
+    needs = map(_screen(leave), texts)
     cleaned = []
-    for text, found, needed, ad, repeats in zip(texts, crisis, needs, sells, _repeating(texts), strict=True):
+    for text, found, needed, repeats in zip(texts, crisis, needs, _repeating(texts), strict=True):
         needed = [*needed, REPEATS] if repeats else needed
-        cleaned.append(_clean(text, needed, leave if ad else leave | {"ad"}, found) if text else Cleaned(text))
+        cleaned.append(_clean(text, needed, leave, found) if text else Cleaned(text))
         cleaned[-1].crisis = found or []
     return cleaned
 
