@@ -100,7 +100,7 @@ class Parted:
     group, and what becomes of a row does not depend on rows of other groups.
     """
 
-    keys: Callable[[Sequence, Any], tuple[Sequence[int], Any]]  # (rows, settings) -> (places that have keys, their keys)
+    keys: Callable[[Sequence, Any], tuple[Sequence[int], Any]]  # (rows, settings) -> (places with keys, these)
     decide: Callable[[Sequence, Sequence[int], Any], dict]  # (rows of whole groups, their places, settings) -> JSON
     outcome: Callable[[Sequence, Iterable[dict], Any], SetOutcome]  # (all rows, what was decided, settings)
 
