@@ -16,6 +16,7 @@ verl, heldout.jsonl and grpo_validation.parquet for evaluation, datacard.md and 
 import time
 from collections import deque
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -31,6 +32,7 @@ from data_pipeline.prompts import prompt_text
 from data_pipeline.records import Dialogue, Reject, read_lines, read_records, write_jsonl
 from data_pipeline.synthesis import cost_plan, splits
 from data_pipeline.synthesis import run as synthesis
+from data_pipeline.synthesis.apply import Executor
 from data_pipeline.synthesis.configuration import READS, Configuration, configuration
 from data_pipeline.synthesis.files import told_by_steps
 from data_pipeline.synthesis.models import base_settings, find_models
@@ -56,7 +58,7 @@ def run(config: DictConfig, command: Command) -> None:
     with recipe_files.named(command, "data"):
         asked = selection.settings(given)
         making = configuration(given) if asked.source == "synthesis" else None
-        check(asked, making)
+        check(asked, making, config.executor, config.shared)
         if config.dry_run:
             notes = cost_plan.notes(making, asked) if making else plan_of_questions(asked)
             show_plan(given, in_earnest(DATA, command), {}, notes)
@@ -66,8 +68,12 @@ def run(config: DictConfig, command: Command) -> None:
             take(asked, begin)
 
 
-def check(asked: Selection, making: Configuration | None) -> None:
+def check(asked: Selection, making: Configuration | None, executor: str, shared: str | None) -> None:
     """Raises BadInput for what is wrong whatever the files hold, before anything is read or paid."""
+    if making is None and executor != "machine":
+        raise BadInput(f"executor={executor}: it takes the steps of source=synthesis; leave it out")
+    if shared and executor != "ray":
+        raise BadInput("shared=: only the nodes of executor=ray read it; say executor=ray, or leave it out")
     prompt_text(asked.system, "system")
     if asked.split.grpo_dialogues and not (making and (making.posts or making.dialogues)):
         raise BadInput(
@@ -122,7 +128,7 @@ def plan_of_questions(asked: Selection) -> list[str]:
 
 def synthesise(making: Configuration, asked: Selection, begin: Begin) -> None:
     """Makes questions and dialogues from passages and posts, then exports them; runs what is not done yet."""
-    started = time.monotonic()
+    started, making = time.monotonic(), here(making)
     paths, people = raw_texts(making), making.files_of_people()
     models = find_models(making, Path("runs") / asked.run / "data" / "ledger.sqlite")
     if read_manifest(asked.run, "data") is None:  # before there is a folder
@@ -141,7 +147,8 @@ def synthesise(making: Configuration, asked: Selection, begin: Begin) -> None:
             splits.check_reach(asked, cost_plan.reach(making, rows), rows.get("questions", 0))
 
     try:
-        made = synthesis.run(making, folder.path, lambda text: console.print(f"  {text}"), reaches)
+        with executor_of(making, folder.path) as executor:
+            made = synthesis.run(making, folder.path, lambda text: console.print(f"  {text}"), reaches, executor)
     except llm.BudgetSpent as error:
         raise StageFailed(str(error)) from None
     if made.failed and making.resume != "force":
@@ -163,6 +170,27 @@ def synthesise(making: Configuration, asked: Selection, begin: Begin) -> None:
         raise with_rejects(error, folder.path) from None
     export.check(asked.train_on_benchmark, asked.open_questions)
     finish(folder, export, export.counts(len(rows)).model_copy(update={"steps": made.counts}), asked, making, started)
+
+
+def here(making: Configuration) -> Configuration:
+    """Returns the configuration with sources at an address (s3://...) copied to this machine, where they changed."""
+    update = {}
+    for name, source in making.sources().items():
+        if "://" in source.path:
+            from launch.executors import storage  # pyarrow's file systems: nobody else needs them
+
+            copy = storage.copy_out(source.path, Path("runs") / making.run / "inputs" / READS[name])
+            update[READS[name]] = source.model_copy(update={"path": str(copy)}).model_dump()
+    return making.model_copy(update=update)
+
+
+def executor_of(making: Configuration, folder: Path) -> AbstractContextManager[Executor | None]:
+    """Returns where the steps that ask nobody are applied, None for the processes of this machine."""
+    if making.executor == "machine":
+        return nullcontext()
+    from launch.executors import ray  # which takes a second
+
+    return ray.connected(folder, making.shared)
 
 
 def raw_texts(making: Configuration) -> dict[str, Path]:

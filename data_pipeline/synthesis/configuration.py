@@ -1,7 +1,7 @@
 """The part of the data stage's configuration that synthesis reads, checked; and each step's settings out of it."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -31,6 +31,8 @@ class Configuration(BaseModel):
     posts: str | dict | None = None
     dialogues: dict | None = None
     pipelines: dict[str, list[str]]
+    executor: Literal["machine", "ray"] = "machine"
+    shared: str | None = None  # a place that all nodes see
     steps: list[str] | None = None
     resume: str = "auto"
     limit: int | None = None

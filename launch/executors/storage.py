@@ -4,6 +4,7 @@ What pyarrow reads besides (gs://, abfs://, hdfs://) goes the same way and was n
 environment of each node (AWS_ACCESS_KEY_ID...), or from its role; an address that holds them is refused.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,20 +44,41 @@ def _opened(place: str) -> tuple[fs.FileSystem, str]:
         raise BadInput(f"{shown(place)}: no place that can be read and written: {error}") from None
 
 
-def refusal(place: str, error: Exception) -> BadInput:
+def refusal(place: str, error: Exception, key: str = "shared=") -> BadInput:
     """Returns what is said of an error of the file system: a missing bucket, a missing permission, a full disk."""
     told = str(error).split(" (Request ID")[0]
     cure = "name another place, or see to it that it is there and that all nodes may list, read and write it"
-    return BadInput(f"shared={shown(place)}: {told}; {cure}")
+    return BadInput(f"{key}{shown(place)}: {told}; {cure}")
 
 
 @contextmanager
-def explained(place: str) -> Iterator[None]:
+def explained(place: str, key: str = "shared=") -> Iterator[None]:
     """Raises BadInput for what the file system refuses."""
     try:
         yield
     except (OSError, pyarrow.ArrowException) as error:
-        raise refusal(place, error) from None
+        raise refusal(place, error, key) from None
+
+
+def copy_out(place: str, folder: Path) -> Path:
+    """Returns where in a folder of this machine the file or folder at a place is now; what is there unchanged stays.
+
+    Raises BadInput for what is not there, or may not be read.
+    """
+    system, path = _opened(place)
+    with explained(place, ""):
+        about = system.get_file_info(path)
+        if about.type == fs.FileType.NotFound:
+            raise BadInput(f"{shown(place)}: no such file or folder")
+        files = [about] if about.is_file else system.get_file_info(fs.FileSelector(path, recursive=True))
+        target = folder / about.base_name
+        for file in filter(lambda one: one.is_file, files):
+            copy = target / os.path.relpath(file.path, path) if file is not about else target
+            there = copy.stat() if copy.is_file() else None
+            if there is None or there.st_size != file.size or there.st_mtime_ns < (file.mtime_ns or 0):
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                fs.copy_files(file.path, str(copy.absolute()), system, fs.LocalFileSystem())
+    return target
 
 
 @dataclass(frozen=True)
