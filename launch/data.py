@@ -16,7 +16,6 @@ verl, heldout.jsonl and grpo_validation.parquet for evaluation, datacard.md and 
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -32,7 +31,6 @@ from data_pipeline.prompts import prompt_text
 from data_pipeline.records import Dialogue, Reject, read_lines, read_records, write_jsonl
 from data_pipeline.synthesis import cost_plan, splits
 from data_pipeline.synthesis import run as synthesis
-from data_pipeline.synthesis.apply import Executor
 from data_pipeline.synthesis.configuration import READS, Configuration, configuration
 from data_pipeline.synthesis.files import told_by_steps
 from data_pipeline.synthesis.models import base_settings, find_models
@@ -40,6 +38,8 @@ from launch.cli import recipe_files
 from launch.cli.arguments import DATA, Command, in_earnest
 from launch.cli.configuration import as_dict
 from launch.cli.entry import StageFailed, console, run_stage, show_plan
+from launch.executors import chosen
+from launch.preflight import costs
 from launch.reports import datacard
 from launch.reports.provenance import About, Origin
 from launch.running.folder import StageFolder, finished_manifest, open_stage, read_manifest
@@ -60,7 +60,7 @@ def run(config: DictConfig, command: Command) -> None:
         making = configuration(given) if asked.source == "synthesis" else None
         check(asked, making, config.executor, config.shared)
         if config.dry_run:
-            notes = cost_plan.notes(making, asked) if making else plan_of_questions(asked)
+            notes = plan_of_synthesis(making, asked) if making else plan_of_questions(asked)
             show_plan(given, in_earnest(DATA, command), {}, notes)
         elif making:
             synthesise(making, asked, begin)
@@ -126,9 +126,14 @@ def plan_of_questions(asked: Selection) -> list[str]:
     return [*notes, f"{asked.source_path}: {total} rows: {parts}; {left_out}"]
 
 
+def plan_of_synthesis(making: Configuration, asked: Selection) -> list[str]:
+    """Returns what a dry run tells of a synthesis; raises BadInput as `cost_plan.notes` does."""
+    return cost_plan.notes(making, asked, costs.tokens_per_second(making.tokens_per_s))
+
+
 def synthesise(making: Configuration, asked: Selection, begin: Begin) -> None:
     """Makes questions and dialogues from passages and posts, then exports them; runs what is not done yet."""
-    started, making = time.monotonic(), here(making)
+    started, making = time.monotonic(), chosen.here(making)
     paths, people = raw_texts(making), making.files_of_people()
     models = find_models(making, Path("runs") / asked.run / "data" / "ledger.sqlite")
     if read_manifest(asked.run, "data") is None:  # before there is a folder
@@ -147,7 +152,7 @@ def synthesise(making: Configuration, asked: Selection, begin: Begin) -> None:
             splits.check_reach(asked, cost_plan.reach(making, rows), rows.get("questions", 0))
 
     try:
-        with executor_of(making, folder.path) as executor:
+        with chosen.executor(making, folder.path) as executor:
             made = synthesis.run(making, folder.path, lambda text: console.print(f"  {text}"), reaches, executor)
     except llm.BudgetSpent as error:
         raise StageFailed(str(error)) from None
@@ -170,27 +175,6 @@ def synthesise(making: Configuration, asked: Selection, begin: Begin) -> None:
         raise with_rejects(error, folder.path) from None
     export.check(asked.train_on_benchmark, asked.open_questions)
     finish(folder, export, export.counts(len(rows)).model_copy(update={"steps": made.counts}), asked, making, started)
-
-
-def here(making: Configuration) -> Configuration:
-    """Returns the configuration with sources at an address (s3://...) copied to this machine, where they changed."""
-    update = {}
-    for name, source in making.sources().items():
-        if "://" in source.path:
-            from launch.executors import storage  # pyarrow's file systems: nobody else needs them
-
-            copy = storage.copy_out(source.path, Path("runs") / making.run / "inputs" / READS[name])
-            update[READS[name]] = source.model_copy(update={"path": str(copy)}).model_dump()
-    return making.model_copy(update=update)
-
-
-def executor_of(making: Configuration, folder: Path) -> AbstractContextManager[Executor | None]:
-    """Returns where the steps that ask nobody are applied, None for the processes of this machine."""
-    if making.executor == "machine":
-        return nullcontext()
-    from launch.executors import ray  # which takes a second
-
-    return ray.connected(folder, making.shared)
 
 
 def raw_texts(making: Configuration) -> dict[str, Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120"}
 
 
 def free_port() -> int:
@@ -62,7 +62,14 @@ class Cluster:
 
     def _start(self, *words: str, **options) -> subprocess.Popen:
         ray = str(Path(sys.executable).with_name("ray"))
-        line = [sys.executable, ray, "start", "--block", "--node-ip-address=127.0.0.1", "--object-store-memory=80000000"]
+        line = [
+            sys.executable,
+            ray,
+            "start",
+            "--block",
+            "--node-ip-address=127.0.0.1",
+            "--object-store-memory=80000000",
+        ]
         options = {"cwd": self.folder, "env": {**os.environ, **ENVIRONMENT}} | options
         with open(self.folder / f"ray-{len(self.nodes)}.log", "ab") as log:
             return subprocess.Popen([*line, *words], stdout=log, stderr=log, **options)
@@ -85,9 +92,9 @@ def cluster(folder: Path, nodes: int = 2, **options):
     folder.mkdir(parents=True, exist_ok=True)
     made = Cluster(folder, **options)
     try:
-        for _ in range(nodes):
+        for number in range(nodes):
             made.add()
-        made.wait(1 + nodes)
+            made.wait(2 + number)
         yield made
     finally:
         for one in (*made.nodes, made.head):

@@ -1,4 +1,4 @@
-"""`executor=ray`: the files of one machine, whatever becomes of the nodes; what a cluster lacks is told in one message."""
+"""`executor=ray`: the files of one machine, whatever becomes of the nodes; one message for what a cluster lacks."""
 
 import json
 import os
@@ -15,12 +15,13 @@ from data_pipeline.errors import BadInput
 from data_pipeline.records import Post
 from data_pipeline.synthesis import run
 from data_pipeline.synthesis.configuration import configuration
-from launch.executors import pieces
+from launch.executors import pieces, storage
 from launch.executors import ray as executor
 from tests.benchmarks import synthesis
 from tests.conftest import REPOSITORY, launch, refused
 from tests.data_pipeline.synthesis.test_run import contents, write_posts
-from tests.launch.executors.cluster import cluster, kill
+from tests.launch.executors.cluster import cluster, free_port, kill
+from tests.object_store import object_store
 
 STEPS = ["clean", "deduplicate"]
 SMALL = 60_000  # bytes of a piece
@@ -66,7 +67,7 @@ def test_pieces_hold_every_line_once_and_components_are_whole(made):
         assert (one.end, one.first + one.rows) == (after.begin, after.first)
     import numpy
 
-    edges = [numpy.array(pairs).T for pairs in ([[5, 9], [1, 7]], [[7, 9], [2, 3]])]
+    edges = [list(numpy.array(pairs).T) for pairs in ([[5, 9], [1, 7]], [[7, 9], [2, 3]])]
     places, component = pieces.components(edges, 10)
     assert places.tolist() == [1, 2, 3, 5, 7, 9] and component.tolist() == [0, 1, 1, 0, 0, 0]
     assert pieces.grouped(component, 1).tolist() == [0, 4, 4, 0, 0, 0]
@@ -106,13 +107,15 @@ def test_a_cluster_of_this_machine_makes_the_same_files_and_goes_on_from_finishe
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
-def asked(run_name: str, *words: str, **env: str):
-    given = ("recipe=psyche_r1", f"run={run_name}", "posts=data_pipeline/samples/corpus/posts.jsonl", *words)
-    return launch("data", *given, "steps=[clean]", env={**os.environ, **env})
+def asked(run_name: str, *words: str, posts: str = "data_pipeline/samples/corpus/posts.jsonl", **env: str):
+    given = ("recipe=psyche_r1", f"run={run_name}", f"posts={posts}", "steps=[clean]", *words)
+    return launch("data", *given, env={**os.environ, **env})
 
 
 def test_what_no_cluster_can_do_is_told_at_once(run_name):
-    told = refused(asked(run_name, "executor=ray", RAY_ADDRESS="127.0.0.1:1"), "RAY_ADDRESS=127.0.0.1:1: no Ray cluster")
+    told = refused(
+        asked(run_name, "executor=ray", RAY_ADDRESS="127.0.0.1:1"), "RAY_ADDRESS=127.0.0.1:1: no Ray cluster"
+    )
     assert "unset RAY_ADDRESS" in told
     refused(asked(run_name, "executor=slurm"), "executor='slurm': Input should be 'machine' or 'ray'")
     refused(asked(run_name, "shared=/tmp"), "shared=: only the nodes of executor=ray read it")
@@ -161,7 +164,7 @@ def test_nodes_see_another_place_than_the_run(made, tmp_path, monkeypatch, nodes
 def test_what_only_the_driver_sees_is_told_before_anything_is_done(made, tmp_path, monkeypatch, nodes):
     monkeypatch.setenv("RAY_ADDRESS", nodes.address)
     monkeypatch.chdir(tmp_path)  # every process sees its own folder there
-    with pytest.raises(BadInput, match="node 127.0.0.1 does not see what the driver writes .*; say shared=, a folder"):
+    with pytest.raises(BadInput, match="node .* does not see what the driver writes .*; say shared=, a folder"):
         ran(made[0], Path("/proc/self/cwd/data"))
 
 
@@ -178,7 +181,7 @@ def test_a_node_without_this_version_is_told_before_anything_is_done(made, tmp_p
         step = there / "data_pipeline/steps/clean.py"
         step.write_text(step.read_text(encoding="utf-8").replace("EXCERPT = 80", "EXCERPT = 81"), encoding="utf-8")
     monkeypatch.setattr(executor, "REPOSITORY", there)
-    match = {"none": f"node 127.0.0.1 has no PsyForge at {there}", "another": "node 127.0.0.1 has another version"}
+    match = {"none": f"node .* has no PsyForge at {there}", "another": "node .* has another version"}
     with pytest.raises(BadInput, match=match[other]):
         ran(made[0], tmp_path / "data")
 
@@ -191,3 +194,30 @@ def test_a_cluster_with_too_little_memory_is_told(made, tmp_path, monkeypatch):
         monkeypatch.setenv("RAY_ADDRESS", small.address)
         with pytest.raises(BadInput, match=r"clean: a piece needs \d+ MiB, .* gives 95 MiB; start one with more"):
             ran(made[0], tmp_path / "data")
+
+
+@pytest.mark.slow
+def test_source_and_pieces_lie_in_an_object_store(made, tmp_path, monkeypatch, run_name):
+    file, files = made
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with object_store(free_port()) as env:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        assert ran(file, tmp_path / "run/data", "s3://open/work") == files
+        store = storage.Store("s3://open")
+        assert store.names("work/run") == set(), "no piece is left behind"
+        store.copy_in(file, "in/posts.jsonl")
+        made_here = asked(run_name, "executor=ray", "shared=s3://open/work", posts="s3://open/in/posts.jsonl")
+        assert made_here.returncode == 0, made_here.stdout + made_here.stderr
+        rows = Path("runs", run_name, "data/steps/posts/1_clean/rows.jsonl").read_bytes()
+        here = f"runs/{run_name}/inputs/posts/posts.jsonl"
+        assert rows.replace(here.encode(), str(file).encode()) == files["steps/posts/1_clean/rows.jsonl"]
+        assert "tests" not in json.dumps(json.loads(Path("runs", run_name, "data/manifest.json").read_text()))
+        other = f"{run_name}-other"
+        try:
+            refused(asked(other, "executor=ray", "shared=s3://closed/work"), "shared=s3://closed/work: ", "ACCESS_DENIED")
+            refused(asked(other, "executor=ray", "shared=s3://absent/work"), "shared=s3://absent/work: ", "not exist")
+            refused(asked(other, posts="s3://closed/posts.jsonl"), "s3://closed/posts.jsonl: ", "ACCESS_DENIED")
+            refused(asked(other, posts="s3://open/in/absent.jsonl"), "s3://open/in/absent.jsonl: no such file")
+        finally:
+            shutil.rmtree(Path("runs", other), ignore_errors=True)
