@@ -150,7 +150,7 @@ class RayExecutor:
     def _job(self, bound: Bound, kind: type, path: Path, key: str) -> Job:
         code = pieces.version(bound.name)
         how = hashlib.sha256(f"{code} {self.piece} {self.group}".encode()).hexdigest()  # other pieces, other names
-        folder, rows = f"{self.prefix}/{key}/{how[:16]}", (Store(str(path.parent)), path.name)
+        folder, rows = f"{self.prefix}/{key}/{how[:16]}", (Store(str(path.absolute().parent)), path.name)
         if not self.in_place:
             rows = self.store, f"{folder}/{path.name}"
             with explained(self.store.place):

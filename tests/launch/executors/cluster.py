@@ -77,13 +77,18 @@ class Cluster:
 
 def kill(node: subprocess.Popen) -> None:
     """Ends a node at once, its workers too, as a machine does that loses its power."""
-    process = psutil.Process(node.pid)
-    for one in (*process.children(recursive=True), process):
-        try:
-            one.kill()
-        except psutil.NoSuchProcess:
-            pass
+    kill_tree(node.pid)
     node.wait(30)
+
+
+def kill_tree(pid: int) -> None:
+    """Ends a process and its children, if they are still there."""
+    try:
+        process = psutil.Process(pid)
+        for one in (*process.children(recursive=True), process):
+            one.kill()
+    except psutil.NoSuchProcess:
+        pass
 
 
 @contextmanager

@@ -215,7 +215,8 @@ def test_source_and_pieces_lie_in_an_object_store(made, tmp_path, monkeypatch, r
         assert "tests" not in json.dumps(json.loads(Path("runs", run_name, "data/manifest.json").read_text()))
         other = f"{run_name}-other"
         try:
-            refused(asked(other, "executor=ray", "shared=s3://closed/work"), "shared=s3://closed/work: ", "ACCESS_DENIED")
+            told = refused(asked(other, "executor=ray", "shared=s3://closed/work"), "ACCESS_DENIED")
+            assert "shared=s3://closed/work: " in told and "all nodes may list, read and write it" in told
             refused(asked(other, "executor=ray", "shared=s3://absent/work"), "shared=s3://absent/work: ", "not exist")
             refused(asked(other, posts="s3://closed/posts.jsonl"), "s3://closed/posts.jsonl: ", "ACCESS_DENIED")
             refused(asked(other, posts="s3://open/in/absent.jsonl"), "s3://open/in/absent.jsonl: no such file")
