@@ -26,7 +26,7 @@ from data_pipeline.synthesis.splits import check_reach, count_reasons
 BYTES_PER_TOKEN = 4  # as budgets count a prompt before it is sent
 BYTES_PER_CHARACTER = 3  # of Chinese in UTF-8
 BYTES_PER_ROW = 120  # of a row beside its texts: ids, where it stood, its trail; measured on posts
-BYTES_PER_CALL = 500  # of a call in the ledger beside its reply; measured
+BYTES_PER_CALL = 500  # of a call in the ledger beside its reply; derived, of its columns
 
 
 @dataclass(frozen=True)
