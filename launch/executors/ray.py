@@ -40,11 +40,11 @@ from launch.executors.storage import Store, explained, refusal
 from launch.preflight.checks import check_ray
 
 PIECE = 8 << 20  # bytes of rows in a piece: a second or two of cleaning is lost with a worker; ours
-OF_SETS = 8  # times as much for a set step, whose pieces are each looked into once a column; ours
+OF_SETS = 4  # times as much for a set step, whose pieces are each looked into once a column; ours
 GROUP = 50_000  # rows that a set step decides about at once; ours
 LEAST_GROUPS = 16  # so that a few workers share what is little; ours
-PROCESS, HELD = 400 << 20, 12  # bytes of a worker, and times the bytes of its piece that it holds besides; measured
-OF_KEY = 64  # bytes of a row while its keys in one column are compared; measured
+PROCESS, HELD = 400 << 20, 16  # bytes of a worker, and times the bytes of its piece that it holds besides; measured
+OF_KEY = 80  # bytes of a row while its keys in one column are compared; measured
 RETRIES = 4  # of a piece whose worker was lost; ours
 STORE = 200 << 20  # bytes of Ray's own store where Ray is started here: next to nothing goes through it
 ADDRESS = "RAY_ADDRESS"
@@ -100,7 +100,7 @@ class RayExecutor:
             }
             asked = {node: look.options(**one).remote(node) for node, one in options.items()}
             for node, ref in asked.items():
-                if fault := ray.get(ref):
+                if fault := _got("executor=ray", self.store.place, ref):
                     raise BadInput(f"executor=ray: node {nodes[node]['NodeManagerAddress']} {fault}")
         finally:
             self.store.delete(folder)
@@ -112,7 +112,7 @@ class RayExecutor:
         work = [(piece.name("rows"), (piece, tables)) for piece in cut]
         made = self._made(job, pieces.apply, work, PROCESS + HELD * self.piece)
         for piece, name in zip(cut, made, strict=True):
-            yield piece.rows, pieces.outcome(job.read(name))
+            yield piece.rows, pieces.outcome(_read(job, name))
 
     def select(self, bound: Bound, rows: RecordFile, key: str) -> SetOutcome:
         """Returns as `apply.Executor.select`; a step that cannot be parted runs in this process."""
@@ -126,7 +126,8 @@ class RayExecutor:
 
     def finished(self, key: str) -> None:
         """Deletes the pieces of a step."""
-        self.store.delete(f"{self.prefix}/{key}")
+        with explained(self.store.place):
+            self.store.delete(f"{self.prefix}/{key}")
 
     def _decisions(self, job: Job, cut: list[Piece], columns: int) -> Iterator[dict]:
         """Yields what is decided of each group of rows that share a key."""
@@ -145,7 +146,7 @@ class RayExecutor:
         held = PROCESS + HELD * int(max(sizes, default=0)) * (cut[-1].end // rows if rows else 0)
         work = [(pieces.decision(group), (group, [*slices])) for group in numpy.flatnonzero(sizes).tolist()]
         for name in self._made(job, pieces.write_decision, work, held):
-            yield orjson.loads(job.read(name))
+            yield orjson.loads(_read(job, name))
 
     def _job(self, bound: Bound, kind: type, path: Path, key: str) -> Job:
         code = pieces.version(bound.name)
@@ -173,7 +174,7 @@ class RayExecutor:
             def done() -> str:
                 name, ref = pending.popleft()
                 if ref is not None:
-                    _wait(job, ref)
+                    _got(job.name, job.store.place, ref)
                 progress.update(shown, advance=1)
                 return name
 
@@ -191,6 +192,11 @@ class RayExecutor:
                 f"{step}: a piece needs {memory / 2**20:,.0f} MiB, and the largest node of the Ray cluster gives "
                 f"{most / 2**20:,.0f} MiB; start one with more (`ray start --memory=BYTES` is what it gives)"
             )
+
+
+def _read(job: Job, name: str) -> bytes:
+    with explained(job.store.place):
+        return job.read(name)
 
 
 def _nodes() -> dict[str, dict]:
@@ -221,22 +227,22 @@ def _look(place: str, folder: str, code: str) -> Callable[[str], str]:
     return look
 
 
-def _wait(job: Job, ref: ray.ObjectRef) -> None:
-    """Returns when a piece is done; raises BadInput for what a node lacks, StageFailed where its workers are lost."""
+def _got(step: str, place: str, ref: ray.ObjectRef) -> Any:
+    """Returns what a task gives; raises BadInput for what its node lacks, StageFailed where its workers are lost."""
     try:
         while not ray.wait([ref], timeout=30)[0]:
             _nodes()
-        ray.get(ref)
+        return ray.get(ref)
     except exceptions.RayTaskError as error:
         cause = error.cause if isinstance(error.cause, Exception) else error
         if isinstance(cause, OSError):
-            raise refusal(job.store.place, cause) from None
+            raise refusal(place, cause) from None
         if "import" in str(cause) and isinstance(cause, ImportError | RuntimeError):
-            raise BadInput(f"{job.name}: a node that joined later has no PsyForge at {REPOSITORY}: {cause}") from None
+            raise BadInput(f"{step}: a node that joined later has no PsyForge at {REPOSITORY}: {cause}") from None
         raise cause from None
     except exceptions.RayError as error:
         told = str(error).strip().splitlines()[0]
         raise StageFailed(
-            f"{job.name}: the workers of a piece were lost {RETRIES + 1} times in a row ({told}); see that nodes have "
+            f"{step}: the workers of a piece were lost {RETRIES + 1} times in a row ({told}); see that nodes have "
             "memory left and stay up: the same command goes on from the pieces that are finished"
         ) from None
