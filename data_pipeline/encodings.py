@@ -1,6 +1,7 @@
 """In which encoding people's files stand. Whoever reads a text or a table of theirs asks here."""
 
 import codecs
+import json
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.errors import BadInput
-from data_pipeline.records import Fault, json_or_fault
+from data_pipeline.records import BROKEN_JSON, Fault, json_or_fault
 
 MARKS = {  # first bytes, the longest first
     b"\xff\xfe\0\0": "utf-32",
@@ -115,12 +116,49 @@ def read_text(file: Path, encoding: str = "") -> str | Fault:
     return text if isinstance(text, Fault) else text[0]
 
 
+def whole_json(content: bytes) -> Any:
+    """Returns the JSON value of what others have written, or the Fault of what is no JSON.
+
+    An object in which a key stands twice, of whose values a parser keeps the last without a word, is a Fault, and so is
+    one that holds such an object; in a list each stands for itself.
+    """
+    value = json_or_fault(content)
+    if isinstance(value, Fault) or content.count(b":") == _pairs(value):  # more colons: within texts, or a key twice
+        return value
+    try:
+        told = json.loads(content, object_pairs_hook=_object)
+    except RecursionError:
+        return Fault(BROKEN_JSON, "nested too deeply")
+    return told if _fault_in(told) else value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict | Fault:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        return Fault("a key stands twice in one object", next(key for key in keys if keys.count(key) > 1))
+    return next((fault for value in made.values() if (fault := _fault_in(value))), made)
+
+
+def _fault_in(value: Any) -> Fault | None:
+    if isinstance(value, list):
+        return next((fault for one in value if (fault := _fault_in(one))), None)
+    return value if isinstance(value, Fault) else None
+
+
+def _pairs(value: object) -> int:
+    """Returns how many keys with a value there are in all."""
+    if isinstance(value, dict):
+        return len(value) + sum(map(_pairs, value.values()))
+    return sum(map(_pairs, value)) if isinstance(value, list) else 0
+
+
 def decode_json(content: bytes, encoding: str = "") -> object | Fault:
     """Returns the JSON value of a file's content, or the Fault of its encoding or of what is no JSON."""
-    if not encoding and not isinstance(value := json_or_fault(content), Fault):  # UTF-8, or it would be none
+    if not encoding and not isinstance(value := whole_json(content), Fault):  # UTF-8, or it would be none
         return value
     text = decode(content, encoding)
-    return text if isinstance(text, Fault) else json_or_fault(text[0].encode("utf-8", "surrogatepass"))
+    return text if isinstance(text, Fault) else whole_json(text[0].encode("utf-8", "surrogatepass"))
 
 
 def parse_json(where: object, content: bytes) -> Any:
@@ -128,7 +166,7 @@ def parse_json(where: object, content: bytes) -> Any:
     text = decode(content)
     if isinstance(text, Fault):
         raise BadInput(f"{where}: {text.reason}")
-    value = json_or_fault(text[0].encode("utf-8", "surrogatepass"))
+    value = whole_json(text[0].encode("utf-8", "surrogatepass"))
     if isinstance(value, Fault):
         raise BadInput(f"{where}: {value.code} at {value.detail}")
     return value

@@ -99,6 +99,7 @@ class Post:
     meta: dict = field(default_factory=dict)
 
 
+BROKEN_JSON = "broken JSON"  # the code of a Fault
 REFUSED, TOOL_CALLS = "refused", "tool_calls"
 NO_TEXT = {REFUSED: "the model refuses", TOOL_CALLS: "a call of a tool in place of a reply"}
 
@@ -202,7 +203,7 @@ def json_or_fault(content: bytes) -> object:
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        return Fault("broken JSON", f"line {error.lineno}, column {error.colno}: {error.msg}")
+        return Fault(BROKEN_JSON, f"line {error.lineno}, column {error.colno}: {error.msg}")
 
 
 def _dumps(row: dict) -> str:

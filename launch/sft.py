@@ -85,7 +85,8 @@ def run(config: DictConfig, command: Command) -> None:
     outputs = {p.name: p for p in sorted(model.iterdir()) if p.is_file() and not p.name.startswith("train")}
     opened.finish(outputs, counts, base_model=base, model=str(model))
     first, last = counts["loss_first"], counts["loss_last"]
-    console.print(f"sft: {counts['steps']} steps, loss {first} -> {last}; model in {model}")
+    loss = "no loss logged (logging_steps is larger)" if first is None else f"loss {first} -> {last}"
+    console.print(f"sft: {counts['steps']} steps, {loss}; model in {model}")
 
 
 def fold(base: str, trained: Path, model: Path, conversations: list[list[dict]]) -> dict:

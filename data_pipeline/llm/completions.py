@@ -69,7 +69,9 @@ def served_model(content: str) -> str:
 
 def judged(response: Response) -> tuple[Response, bool]:
     """Returns it, or in its place one with finish "failed" that keeps tokens and thought; and whether to ask again."""
-    error, again = "", True
+    error = ""
+    if response.finish == "content_filter" and not response.text.strip():
+        response.finish = REFUSED
     if response.finish in (REFUSED, TOOL_CALLS):
         return response, False  # an answer, too: asked again it would cost the same
     # Results too, which asked again would cost the same and end the same: nothing but thoughts, be it up to max_tokens
@@ -78,10 +80,10 @@ def judged(response: Response) -> tuple[Response, bool]:
     if response.finish in _BROKEN_OFF:
         error = f"broken off by the server: {response.finish}"
     elif not response.text.strip() and response.finish != "length" and not ended:
-        error, again = f"empty content, finish {response.finish}", response.finish != "content_filter"
+        error = f"empty content, finish {response.finish}"
     if not error:
         return response, False
-    return Response("", "failed", response.tokens, response.reasoning, response.prompt_tokens, error), again
+    return Response("", "failed", response.tokens, response.reasoning, response.prompt_tokens, error), True
 
 
 class Arriving:

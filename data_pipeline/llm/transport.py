@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from data_pipeline.errors import BadInput
 from data_pipeline.llm.completions import SHOWN, Arriving, Delta, count_tokens, hide, read_reply, served_model
 from data_pipeline.llm.server import Server, api_key, is_loopback
-from data_pipeline.records import Response
+from data_pipeline.records import REFUSED, Response
 
 # Soon at first, for most faults pass at once, then doubled: eight attempts wait 13 s together. Ours
 _WAITS = {"wait_initial": 0.1, "wait_max": 60, "wait_jitter": 0.2}
@@ -28,6 +28,7 @@ _LONGEST_WAIT = 600.0  # seconds; a server that asks for more (a daily quota) is
 _CONNECT = 10.0  # seconds; ours
 _REFUSES_US = (401, 402, 403)  # key, account, permission
 _USELESS = (*_REFUSES_US, 404)  # and model or path: every other request would get it as well
+_FILTERED = ("content_filter", "content_policy_violation", "data_inspection_failed")  # Azure, OpenAI, DashScope
 
 Got = TypeVar("Got")
 
@@ -282,6 +283,8 @@ def _refusal(connection: Connection, error: Any, listing: bool) -> Exception:
         key = f"the key in {server.api_key_env}" if connection.key else "no key (api_key_env)"
         what = f"{key}; correct it" if listing else f"model {server.model!r} with {key}; correct one of them"
         return BadInput(f"{server.base_url} refuses {what}: {told}")
+    if status == 400 and error.code in _FILTERED:
+        return _Failed(Response("", REFUSED, 0, error=told), again=False)  # what it was asked, not how: never answered
     if status < 500 and status not in (408, 409, 425, 429):
         return _Failed(told, again=False, why="refused")
     after = _retry_after(error.response.headers.get("retry-after"))

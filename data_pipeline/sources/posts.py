@@ -10,13 +10,11 @@ first by `reply_score` where given), or a list of columns. A CSV cell may hold a
 from collections.abc import Iterator
 from pathlib import Path
 
-import orjson
-
 from data_pipeline.encodings import lost_characters
 from data_pipeline.records import Fault, Post, Reject
 from data_pipeline.tables.columns import Fields
 from data_pipeline.tables.options import text_of
-from data_pipeline.tables.rows import Layout
+from data_pipeline.tables.rows import Layout, as_json
 
 USUAL = {
     "id": (),
@@ -78,12 +76,8 @@ def _replies(row: dict, mapping: dict) -> list[str] | Fault:
     column = mapping["replies"]
     value = [row.get(name) for name in column] if isinstance(column, list) else row.get(column)
     if isinstance(value, str):
-        if value.lstrip().startswith(("[", "{")):  # a CSV cell
-            try:
-                value = orjson.loads(value)
-            except orjson.JSONDecodeError:
-                pass
-        value = value if isinstance(value, list) else [value]
+        value = as_json(value)  # a CSV cell
+        value = value if isinstance(value, list | Fault) else [value]
     if text_of(value) == "":
         return []
     if isinstance(value, Fault):

@@ -38,11 +38,11 @@ def read_key(value: object, options: Options | Fault, index: int | None, hint: s
     """
     if isinstance(options, Fault):
         return options
-    if isinstance(value, Fault):
-        return value
     if isinstance(value, str):
         value = as_json(value)
         value = as_python(value) if isinstance(value, str) else value
+    if isinstance(value, Fault):
+        return value
     items = value if isinstance(value, list) else [value]
     if not items or all(item is None or item == "" for item in items):
         return Fault("no answer")

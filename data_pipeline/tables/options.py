@@ -44,11 +44,11 @@ def read_options(value: object) -> Options | Fault:
     bears the letter of its place. A Fault is what is no text, what bears letters of other places, and two options with
     one text.
     """
-    if isinstance(value, Fault):
-        return value
     if isinstance(value, str):
         value = as_json(value)
         value = as_python(value) if isinstance(value, str) else value
+    if isinstance(value, Fault):
+        return value
     labels: list[str] = []
     if isinstance(value, dict) and len(value) == 2 and all(isinstance(part, list) for part in value.values()):
         value = _pairs_of_lists(value)

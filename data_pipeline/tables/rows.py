@@ -12,12 +12,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, cast
 
-import orjson
-
 from data_pipeline import archives
-from data_pipeline.encodings import check_encoding, find_encoding, is_utf8, other_encoding
+from data_pipeline.encodings import check_encoding, find_encoding, is_utf8, other_encoding, whole_json
 from data_pipeline.errors import BadInput, did_you_mean
-from data_pipeline.records import Fault, json_or_fault
+from data_pipeline.records import BROKEN_JSON, Fault, json_or_fault
 from data_pipeline.tables.delimited import SEPARATORS, Fits, delimited_rows
 
 _SPLIT = re.compile(r"(?:^|[-_./])(train|validation|valid|val|dev|test)(?=[-_./])")
@@ -194,7 +192,7 @@ def _lines(path: Path, encoding: str) -> Iterator[tuple[int, dict | Fault]]:
             if other := other_encoding(line, encoding):
                 yield number, Fault("not in the encoding of the file", f"{encoding}; {other.strip()[:40]!r}")
             else:
-                yield number, _object(json_or_fault(line.strip().encode("utf-8")))
+                yield number, _object(whole_json(line.strip().encode("utf-8")))
 
 
 def _utf8_lines(path: Path) -> Iterator[tuple[int, dict | Fault]]:
@@ -203,7 +201,7 @@ def _utf8_lines(path: Path) -> Iterator[tuple[int, dict | Fault]]:
         for number, line in enumerate(file, 1):
             line = (line.removeprefix(BOM_UTF8) if number == 1 else line).strip()
             if line:
-                yield number, _object(json_or_fault(line))
+                yield number, _object(whole_json(line))
 
 
 def _json(path: Path, encoding: str, layout: Layout, fits: Fits) -> Iterator[tuple[int, dict | Fault]]:
@@ -214,7 +212,7 @@ def _json(path: Path, encoding: str, layout: Layout, fits: Fits) -> Iterator[tup
     except UnicodeEncodeError as error:
         line = text.count("\n", 0, error.start) + 1
         raise BadInput(f"{path} line {line}: not in the encoding of the rest, {encoding}; save the file anew") from None
-    value = json_or_fault(content)
+    value = whole_json(content)
     if isinstance(value, Fault):
         raise BadInput(f"{path}: {value.code} at {value.detail}")
     if isinstance(value, dict):
@@ -291,10 +289,8 @@ def _data_set(name: str, layout: Layout) -> Iterable[dict]:
 
 
 def as_json(cell: object) -> object:
-    """Returns what a cell that holds JSON says, any other cell as it is."""
+    """Returns what a cell that holds JSON says, or the Fault of a key that stands twice in it; any other as it is."""
     if isinstance(cell, str) and cell.lstrip().startswith(("[", "{")):
-        try:
-            return orjson.loads(cell)
-        except orjson.JSONDecodeError:
-            pass
+        value = whole_json(cell.encode("utf-8", "replace"))
+        return cell if isinstance(value, Fault) and value.code == BROKEN_JSON else value
     return cell

@@ -9,6 +9,7 @@ import importlib
 import importlib.machinery
 import json
 import sys
+import traceback
 import types
 from functools import cache
 from pathlib import Path
@@ -184,7 +185,13 @@ def _main(argv: list[str]) -> None:
         meet_on_the_cpu(Path(argv[0]))
     from llamafactory.train.tuner import run_exp
 
-    run_exp()
+    try:
+        run_exp()
+    except ValueError as error:
+        raised_in = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if any(module.startswith("llamafactory.hparams") for module in raised_in):
+            sys.exit(f"LLaMA-Factory takes these settings alone, not together: {error}")
+        raise
 
 
 if __name__ == "__main__":

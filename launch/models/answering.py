@@ -36,7 +36,8 @@ def answering(
 ) -> Iterator[Callable[[str], Generate]]:
     """Gives the function that says, for a set's name, what generates the responses to it; all of one checkpoint.
 
-    `model` is its ID, or its {path, sha256}. vLLM starts when it is first asked, and ends with the block.
+    `model` is its ID, or its {path, sha256}. It is loaded, or vLLM started, once, when it is first asked, and goes with
+    the block: the rounds of a session ask again and again.
     """
     path = model if isinstance(model, str) else model["path"]
     ledger = folder / "ledger.sqlite"
@@ -51,9 +52,13 @@ def answering(
             at_once = min(1000, asked.batch_size * vllm_server.cards())
             return llm.Server(address, name, concurrency=at_once, timeout_s=TIMEOUT)
 
+        @cache
+        def loaded() -> local.Loaded:
+            return local.load(path, "model")
+
         def generate(name: str) -> Generate:
             if engine == "transformers":
-                return in_process(asked, path, name)
+                return lambda *what: in_process(asked, loaded(), f"{path} on {name}")(*what)
             return lambda *what: from_server(asked, asked.endpoints.get(checkpoint) or started(), ledger, name)(*what)
 
         yield generate
@@ -76,12 +81,13 @@ def from_server(asked: EvalSettings, server: llm.Server, ledger: Path, name: str
     return ask
 
 
-def in_process(asked: EvalSettings, model: str, name: str) -> Generate:
+def in_process(asked: EvalSettings, loaded: local.Loaded, title: str) -> Generate:
     """Returns what generates them in this process."""
 
     def ask(conversations: list[list[dict]], ids: list[str], of: SetSettings) -> list[list[Response]]:
-        drawn, title = sampling(asked, of), f"{model} on {name}"
-        return local.generate(model, conversations, of.samples, drawn, asked.batch_size, asked.seed, title)
+        return local.generate(
+            loaded, conversations, of.samples, sampling(asked, of), asked.batch_size, asked.seed, title
+        )
 
     return ask
 

@@ -103,7 +103,7 @@ def prompt(loaded: Loaded, messages: list[dict], template: dict) -> str:
 
 
 def generate(
-    model: str,
+    loaded: Loaded,
     conversations: list[list[dict]],
     samples: int,
     sampling: Sampling,
@@ -111,13 +111,12 @@ def generate(
     seed: int,
     title: str = "generating",
 ) -> list[list[Response]]:
-    """Returns `samples` responses per conversation, in order. Temperature 0 is greedy. Raises BadInput as `load`.
+    """Returns `samples` responses per conversation, in order. Temperature 0 is greedy. Raises BadInput as `prompt`.
 
     Batches are sorted by length; the seed makes a run repeatable on the same machine with the same batch size.
     """
     import torch
 
-    loaded = load(model, "model")
     prompts = [prompt(loaded, messages, {}) for messages in conversations]
     order = sorted((len(text), item, sample) for item, text in enumerate(prompts) for sample in range(samples))
     responses: dict[tuple[int, int], Response] = {}

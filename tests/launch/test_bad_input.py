@@ -322,4 +322,7 @@ def test_what_is_refused_before_a_trainer_starts_protects_nothing(run_name, tmp_
     cure = message.split("say ")[1].strip()
     done = launch("sft", *words[:3], cure, "dataset_dir=/nowhere")  # the right length; stops at the next thing
     assert "exists with another configuration" not in done.stderr and done.returncode == 2
+    clash = launch("sft", *words[:3], cure, "mask_history=true", "train_on_prompt=true")
+    assert clash.returncode == 1 and "Traceback" not in clash.stdout + clash.stderr
+    assert "together: `mask_history` is incompatible with `train_on_prompt`" in clash.stderr
     shutil.rmtree(Path("runs", run_name))

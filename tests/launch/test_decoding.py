@@ -45,21 +45,21 @@ def greedy(loaded) -> list[str]:
     return texts
 
 
-def answers(model: Path, sampling: Sampling, seed: int, batch: int = 1) -> list[str]:
-    return [of_one[0].text for of_one in local.generate(str(model), TALK, 1, sampling, batch, seed)]
+def answers(loaded: local.Loaded, sampling: Sampling, seed: int, batch: int = 1) -> list[str]:
+    return [of_one[0].text for of_one in local.generate(loaded, TALK, 1, sampling, batch, seed)]
 
 
-def test_temperature_0_is_greedy_whatever_the_model_folder_says(model, greedy):
+def test_temperature_0_is_greedy_whatever_the_model_folder_says(loaded, greedy):
     for seed in (1, 2):
-        assert answers(model, Sampling(TOKENS, 0.0), seed) == greedy
+        assert answers(loaded, Sampling(TOKENS, 0.0), seed) == greedy
 
 
-def test_what_is_asked_counts_and_what_the_folder_says_does_not(model, greedy):
-    drawn = [answers(model, Sampling(TOKENS, 1.0, 1.0, 0, 1.0), seed) for seed in (1, 2)]
+def test_what_is_asked_counts_and_what_the_folder_says_does_not(loaded, greedy):
+    drawn = [answers(loaded, Sampling(TOKENS, 1.0, 1.0, 0, 1.0), seed) for seed in (1, 2)]
     assert drawn[0] != drawn[1]
-    assert answers(model, Sampling(TOKENS, 1.0, 1.0, 1, 1.0), 3) == greedy  # of one token
-    assert answers(model, Sampling(TOKENS, 0.0, 1.0, 0, 5.0), 1) != greedy
-    assert answers(model, Sampling(TOKENS, 1.0, 1.0), 1) == drawn[0]  # what is not said is the whole distribution
+    assert answers(loaded, Sampling(TOKENS, 1.0, 1.0, 1, 1.0), 3) == greedy  # of one token
+    assert answers(loaded, Sampling(TOKENS, 0.0, 1.0, 0, 5.0), 1) != greedy
+    assert answers(loaded, Sampling(TOKENS, 1.0, 1.0), 1) == drawn[0]  # what is not said is the whole distribution
 
 
 def test_a_stream_and_the_server_decode_as_asked(loaded, greedy):

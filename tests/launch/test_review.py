@@ -46,7 +46,7 @@ def test_verdicts_and_more_of_them_go_on_with_the_same_command(made, tmp_path):
     done = launch("data", *command[:2], f"synthesis.review.verdicts=[{li},{wang}]")
     assert done.returncode == 0, done.stderr
     told = "".join(done.stdout.split())
-    assert "".join(f"{wang} line 3: {rows[2]['id']}: the question has changed since".split()) in told
+    assert "".join(f"{wang} row 3: {rows[2]['id']}: the question has changed since".split()) in told
     assert report(run)["outcomes"] == {"accepted": 1, "rejected": 2}
     outdated = list(read_jsonl(REPOSITORY / "runs" / run / STEP / "outdated.jsonl"))
     assert [row["id"] for _, row in outdated] == [rows[2]["id"]]

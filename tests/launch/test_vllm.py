@@ -107,7 +107,7 @@ def asker(address: str, folder: Path, **settings: Any):
 
 def test_temperature_0_is_greedy_for_any_seed_and_a_reply_keeps_to_its_schema(server, model, tmp_path):
     """The model's generation_config.json asks for sampling and a penalty, as Qwen2.5's does."""
-    here = local.generate(str(model), [HELLO], 1, Sampling(24, 0.0), 1, seed=1)[0][0].text
+    here = local.generate(local.load(str(model), "model"), [HELLO], 1, Sampling(24, 0.0), 1, seed=1)[0][0].text
     assert {text(server, temperature=0, seed=seed) for seed in (1, 2)} == {here}
     drawn = [text(server, temperature=1.0, seed=seed) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]

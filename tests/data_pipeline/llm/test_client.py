@@ -90,7 +90,7 @@ def test_a_thought_without_a_reply_and_an_end_as_the_first_token_are_answers(ask
     assert [(r.text, r.reasoning, r.finish, r.error) for r in answers] == [
         ("", "想了又想", "stop", ""), ("", "想了又想", "length", ""), ("", "", "stop", "")
     ]  # fmt: skip
-    assert filtered.finish == "failed" and "content_filter" in filtered.error
+    assert (filtered.finish, filtered.reasoning) == ("refused", "想了又想")
 
 
 def test_no_answer_in_time_is_retried_then_counted(ask):
@@ -186,10 +186,16 @@ def test_an_address_without_a_server_is_an_error(ask):
         ask(f"http://127.0.0.1:{port}/v1", "row 0", attempts=1)
 
 
-def test_filtered_content_fails_without_another_try(ask):
-    with ModelServer(plan={"a": [Answer(completion("", "content_filter"))]}) as server:
-        (reply,) = ask(server, "a")
-    assert reply.finish == "failed" and "content_filter" in reply.error and len(server.calls) == 1
+def test_what_a_servers_filter_holds_back_is_a_refusal_and_never_asked_again(ask):
+    """As a failure it would be asked by every run, and a stage with one such item could never end."""
+    code = {"error": {"message": "filtered", "code": "content_filter"}}
+    plan = {"reply": [Answer(completion("", "content_filter"))], "prompt": [Answer(code, status=400)]}
+    with ModelServer(plan=plan) as server:
+        for _ in range(2):
+            replies = ask(server, *plan)
+            assert [reply.finish for reply in replies] == ["refused", "refused"]
+            assert not any(reply.passing for reply in replies)
+        assert set(server.counts().values()) == {1}
 
 
 def test_the_thought_stays_apart_and_a_cut_one_is_a_result(ask):

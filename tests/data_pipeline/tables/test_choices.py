@@ -93,6 +93,7 @@ def test_what_is_no_letter_of_its_own_stays(cell, texts):
         ("依恋\n分离", "options that are neither a list nor an object nor lettered lines"),
         (7, "options that are neither a list nor an object nor lettered lines: 7"),
         (["依恋", "依 恋。"], "two options are the same: 依恋 | 依 恋。"),
+        ('{"A": "依恋", "B": "分离", "B": "移情"}', "a key stands twice in one object: B"),
         ([str(n) for n in range(10_000)], "more than 26 options: 10000"),
         ("\n".join(f"{letter}. x{letter}" for letter in LETTERS) + "\nAA. y", "more than 26 options"),
     ],

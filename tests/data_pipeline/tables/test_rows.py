@@ -1,6 +1,7 @@
 """Files are opened by their content; what cannot be taken whole is told with file and row."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,8 @@ def test_a_header_in_row_3_is_taken_and_the_rows_above_it_are_told(tmp_path):
         ('stem,answer\n"问"题,A\n答,B\n', 2, "quotes that are not closed, or text behind them: lines 2 to 2"),
         ("{}\n[1]\n", 2, "not an object: list"),
         ('{}\n{"a": \n', 2, "broken JSON: line 1, column 6"),
+        ('{"a": "x: y"}\n{"a": 1, "b": [{"c": 1, "d": ":", "c": 2}]}\n', 2, "a key stands twice in one object: c"),
+        ('[{"a": "x: y", "b": {"a": 1}}, {"a": 1, "a": 2}]', 2, "a key stands twice in one object: a"),
     ],
 )
 def test_a_row_that_cannot_be_read_is_told_and_the_others_are_read(text, number, reason, tmp_path):
@@ -152,7 +155,7 @@ def test_a_file_that_is_too_large_says_how_to_go_on_and_that_way_keeps_every_cel
     monkeypatch.setattr(opening, "LARGEST", 50)
     with pytest.raises(BadInput, match="more than is read of one file") as error:
         opened(path)
-    command = str(error.value).split("give parts: ", 1)[1].replace(".venv/bin/python", sys.executable)
+    command = str(error.value).split("give parts: ", 1)[1].replace(".venv/bin/python", shlex.quote(sys.executable))
     subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
     monkeypatch.undo()
     assert [values for _, values in opened(tmp_path / "parts")] == whole and len(whole) == len(CELLS)

@@ -28,6 +28,12 @@ dimensions:
   advice: {asks: 有医疗建议吗, scale: [0, 1], anchors: {0: 没有, 1: 有}, best: low, unsure: true}
 """
 
+REFUSALS = (  # by the model, by the filter behind it, by the filter before it
+    Answer(completion("这个我不能评。", "content_filter")),
+    Answer(completion("", "content_filter")),
+    Answer({"error": {"message": "filtered", "code": "content_filter"}}, status=400),
+)
+
 
 def chance(*values: object) -> float:
     return int(hashlib.sha256(repr(values).encode()).hexdigest()[:8], 16) / 16**8
@@ -96,7 +102,7 @@ def test_two_judges_three_times_each_are_read_counted_and_asked_once_more(tmp_pa
             )
         if draw < 0.12:
             said[key] = "refused"
-            return Answer(completion("这个我不能评。", "content_filter"))
+            return REFUSALS[int(1000 * draw) % len(REFUSALS)]
         if draw < 0.17 and not healed:
             said[key] = "failed"
             return Answer(status=500)
