@@ -11,6 +11,7 @@ with the actor that holds it.
 """
 
 import hashlib
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -63,7 +64,7 @@ def connected(folder: Path, shared: str | None) -> Iterator["RayExecutor"]:
     own = address in (None, "", "local")
     ours = {"include_dashboard": False, "object_store_memory": STORE, "num_cpus": len(os.sched_getaffinity(0))}
     environment = {"env_vars": {"PYTHONPATH": str(REPOSITORY)}}
-    quiet = {"log_to_driver": False, "logging_level": "CRITICAL"}
+    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     try:
         context = ray.init("local" if own else address, runtime_env=environment, **quiet, **(ours if own else {}))
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -111,8 +112,9 @@ class RayExecutor:
         cut = list(pieces.cut(path, self.piece))
         work = [(piece.name("rows"), (piece, tables)) for piece in cut]
         made = self._made(job, pieces.apply, work, PROCESS + HELD * self.piece)
-        for piece, name in zip(cut, made, strict=True):
-            yield piece.rows, pieces.outcome(_read(job, name))
+        with explained(self.store.place):
+            for piece, name in zip(cut, made, strict=True):
+                yield piece.rows, pieces.outcome(job.read(name))
 
     def select(self, bound: Bound, rows: RecordFile, key: str) -> SetOutcome:
         """Returns as `apply.Executor.select`; a step that cannot be parted runs in this process."""
@@ -122,7 +124,9 @@ class RayExecutor:
         job = self._job(bound, rows.kind, rows.path, key)
         cut = list(pieces.cut(rows.path, OF_SETS * self.piece))
         columns = parted.keys([], bound.settings)[1].shape[1]
-        return parted.outcome(rows, self._decisions(job, cut, columns), bound.settings)
+        with explained(self.store.place):
+            decisions = list(self._decisions(job, cut, columns))
+        return parted.outcome(rows, decisions, bound.settings)
 
     def finished(self, key: str) -> None:
         """Deletes the pieces of a step."""
@@ -146,7 +150,7 @@ class RayExecutor:
         held = PROCESS + HELD * int(max(sizes, default=0)) * (cut[-1].end // rows if rows else 0)
         work = [(pieces.decision(group), (group, [*slices])) for group in numpy.flatnonzero(sizes).tolist()]
         for name in self._made(job, pieces.write_decision, work, held):
-            yield orjson.loads(_read(job, name))
+            yield orjson.loads(job.read(name))
 
     def _job(self, bound: Bound, kind: type, path: Path, key: str) -> Job:
         code = pieces.version(bound.name)
@@ -162,8 +166,7 @@ class RayExecutor:
         """Yields the names of `work` in order, each when its file is there; `function(job, *arguments)` writes it where
         it was not there before. Raises BadInput where no node has this much memory.
         """
-        with explained(self.store.place):
-            there = self.store.names(job.folder)
+        there = self.store.names(job.folder)
         self._check_memory(job.name, memory)
         task = ray.remote(function).options(num_cpus=1, memory=memory, max_retries=RETRIES)
         columns = text_column("  {task.description}"), MofNCompleteColumn(), TimeElapsedColumn()
@@ -192,11 +195,6 @@ class RayExecutor:
                 f"{step}: a piece needs {memory / 2**20:,.0f} MiB, and the largest node of the Ray cluster gives "
                 f"{most / 2**20:,.0f} MiB; start one with more (`ray start --memory=BYTES` is what it gives)"
             )
-
-
-def _read(job: Job, name: str) -> bytes:
-    with explained(job.store.place):
-        return job.read(name)
 
 
 def _nodes() -> dict[str, dict]:

@@ -1,5 +1,6 @@
 """A Ray cluster of several nodes on this machine, each started by `ray start` and ended by its own handle."""
 
+import logging
 import os
 import socket
 import subprocess
@@ -53,7 +54,7 @@ class Cluster:
         """Returns when so many nodes are there, the head among them."""
         import ray
 
-        with ray.init(self.address, log_to_driver=False, logging_level="ERROR"):
+        with ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR):
             for _ in range(240):
                 if sum(node["Alive"] for node in ray.nodes()) >= nodes:
                     return

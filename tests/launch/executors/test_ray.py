@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import sys
 import threading
@@ -9,15 +10,18 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy
 import pytest
 
 from data_pipeline.errors import BadInput
 from data_pipeline.records import Post
+from data_pipeline.steps import deduplicate
 from data_pipeline.synthesis import run
 from data_pipeline.synthesis.configuration import configuration
 from launch.executors import pieces, storage
 from launch.executors import ray as executor
 from tests.benchmarks import synthesis
+from tests.benchmarks.deduplicate import base_questions, near_copy
 from tests.conftest import REPOSITORY, launch, refused
 from tests.data_pipeline.synthesis.test_run import contents, write_posts
 from tests.launch.executors.cluster import cluster, free_port, kill
@@ -65,14 +69,42 @@ def test_pieces_hold_every_line_once_and_components_are_whole(made):
     assert len(cut) > 5 and cut[0].begin == 0 and cut[-1].end == made[0].stat().st_size
     for one, after in zip(cut, cut[1:], strict=False):
         assert (one.end, one.first + one.rows) == (after.begin, after.first)
-    import numpy
-
     edges = [list(numpy.array(pairs).T) for pairs in ([[5, 9], [1, 7]], [[7, 9], [2, 3]])]
     places, component = pieces.components(edges, 10)
     assert places.tolist() == [1, 2, 3, 5, 7, 9] and component.tolist() == [0, 1, 1, 0, 0, 0]
     assert pieces.grouped(component, 1).tolist() == [0, 4, 4, 0, 0, 0]
     empty = pieces.components([], 10)
     assert [len(one) for one in (*empty, pieces.grouped(empty[1], 5))] == [0, 0, 0]
+
+
+def test_what_groups_decide_is_what_all_rows_decide():
+    rng = random.Random(3)
+    rows = base_questions([], 60, rng)
+    rows += [near_copy(rng.choice(rows[:60]), rng.uniform(0.75, 1), rng) for _ in range(140)]
+    rows = [replace(row, id=f"q{n}", rationale="因" * rng.randrange(3)) for n, row in enumerate(rows)]
+    rows = [replace(row, answer=rng.choice("ABCD")) if rng.random() < 0.2 else row for row in rows]
+    rng.shuffle(rows)
+    settings = deduplicate.Settings()
+    there, keys = deduplicate.band_keys(rows, settings)
+    shared = {}
+    for n, row in enumerate(keys.tolist()):
+        for band, key in enumerate(row):
+            shared.setdefault((band, key), []).append(there[n])
+    edges = [[numpy.array([(at[0], other) for at in shared.values() for other in at[1:]])[:, n] for n in (0, 1)]]
+    places, component = pieces.components(edges, len(rows))
+    groups = pieces.grouped(component, 10)
+    decided = []
+    for group in set(groups.tolist()):
+        mine = places[groups == group].tolist()
+        decided.append(json.loads(json.dumps(deduplicate.decide([rows[i] for i in mine], mine, settings))))
+    assert len(decided) > 3
+    whole, parts = deduplicate.run(rows, settings), deduplicate.outcome(rows, decided, settings)
+    assert whole.report["merged"] > 50 and whole.report["conflicts"] > 5
+    assert parts.report == whole.report and parts.merged == whole.merged
+    assert list(parts.changed) == list(whole.changed)
+    assert {name: list(table) for name, table in parts.files.items()} == {
+        name: list(table) for name, table in whole.files.items()
+    }
 
 
 def test_a_cluster_of_this_machine_makes_the_same_files_and_goes_on_from_finished_pieces(made, tmp_path, monkeypatch):
