@@ -13,6 +13,8 @@ import psutil
 
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120"}
 
+WAIT = 240  # seconds: on a busy machine a node takes minutes to start
+
 
 def free_port() -> int:
     with socket.socket() as listener:
@@ -21,7 +23,7 @@ def free_port() -> int:
 
 
 def wait_for(port: int) -> None:
-    for _ in range(240):
+    for _ in range(WAIT * 4):
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
             return
@@ -55,7 +57,7 @@ class Cluster:
         import ray
 
         with ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR):
-            for _ in range(240):
+            for _ in range(WAIT * 4):
                 if sum(node["Alive"] for node in ray.nodes()) >= nodes:
                     return
                 time.sleep(0.25)
