@@ -133,7 +133,7 @@ def plan_of_synthesis(making: Configuration, asked: Selection) -> list[str]:
 
 def synthesise(making: Configuration, asked: Selection, begin: Begin) -> None:
     """Makes questions and dialogues from passages and posts, then exports them; runs what is not done yet."""
-    started, making = time.monotonic(), chosen.here(making)
+    started, given, making = time.monotonic(), making, chosen.here(making)
     paths, people = raw_texts(making), making.files_of_people()
     models = find_models(making, Path("runs") / asked.run / "data" / "ledger.sqlite")
     if read_manifest(asked.run, "data") is None:  # before there is a folder
@@ -174,7 +174,7 @@ def synthesise(making: Configuration, asked: Selection, begin: Begin) -> None:
     except splits.TooFew as error:
         raise with_rejects(error, folder.path) from None
     export.check(asked.train_on_benchmark, asked.open_questions)
-    finish(folder, export, export.counts(len(rows)).model_copy(update={"steps": made.counts}), asked, making, started)
+    finish(folder, export, export.counts(len(rows)).model_copy(update={"steps": made.counts}), asked, given, started)
 
 
 def raw_texts(making: Configuration) -> dict[str, Path]:
