@@ -188,10 +188,14 @@ def check_disk(folder: Path, needed: float, key: str, check: bool) -> str:
     free = shutil.disk_usage(folder).free
     if check and needed > free:
         raise BadInput(
-            f"{folder}: {free / GIB:.0f} GiB are free, and the checkpoints take about {needed / GIB:.0f} GiB; keep "
-            f"fewer ({key}), save more rarely, or free the disk"
+            f"{folder}: {_size(free)} are free, and the checkpoints take about {_size(needed)}; keep fewer ({key}), "
+            "save more rarely, or free the disk"
         )
-    return f"disk: checkpoints and model take about {needed / GIB:.1f} GiB, {free / GIB:.0f} GiB are free"
+    return f"disk: checkpoints and model take about {_size(needed)}, {_size(free)} are free"
+
+
+def _size(number: float) -> str:
+    return f"{number / GIB:.1f} GiB" if number >= GIB else f"{number / 2**20:.1f} MiB"
 
 
 def for_sft(config, model: str, steps: int | None, longest: int, check: bool) -> list[str]:

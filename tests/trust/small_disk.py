@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,28 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Callable[[int], None]]:
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True, capture_output=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def filled_when(there: Path, folder: Path, kilobytes: int) -> Iterator[None]:
+    """Leaves so much of the disk under `folder` as soon as `there` exists; all of it again at the end."""
+    filler, ended = folder / "filler", threading.Event()
+
+    def fill() -> None:
+        while not there.exists():
+            if ended.wait(0.05):
+                return
+        with filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(folder).free - 1024 * kilobytes)
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        filler.unlink(missing_ok=True)
 
 
 def used(folder: Path) -> int:

@@ -19,7 +19,7 @@ from tests.data_pipeline.synthesis.test_run import write_posts
 from tests.launch.test_faulty_server import CORPUS, posts
 from tests.launch.test_training import GRPO, SFT, metrics, prepare
 from tests.model_server import Answer, ModelServer, completion
-from tests.trust.small_disk import mount, small_disk, used
+from tests.trust.small_disk import filled_when, mount, small_disk, used
 
 ROOMY = 1 << 20  # kilobytes
 # What says when it was made, or how long it took
@@ -34,9 +34,11 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def ended_cleanly(done: subprocess.CompletedProcess) -> None:
-    assert "Traceback" not in done.stderr, done.stderr
-    assert done.returncode == 1 and "the disk is full" in done.stderr, (done.returncode, done.stderr)
-    assert "goes on from what is finished" in done.stderr or "the same command continues" in done.stderr
+    """What a trainer wrote stands above the message, with its traceback."""
+    _, _, told = done.stderr.rstrip().rpartition("\n\n")
+    assert "Traceback" not in told, done.stderr
+    assert done.returncode == 1 and "the disk is full" in told, (done.returncode, done.stderr)
+    assert "goes on from what is finished" in told or "the same command continues" in told
 
 
 @contextmanager
@@ -100,11 +102,11 @@ def test_a_full_disk_in_sft_at_three_moments(run_name):
         after, weights = used(Path("runs", whole)), Path("sft/model/model.safetensors")
         for share in (0.2, 0.5, 0.8):
             folder = Path("runs", f"{run_name}-{int(10 * share)}")
-            with small_disk(folder, int(before + share * (after - before))) as grow:
+            with small_disk(folder, ROOMY):
                 shutil.copytree(Path("runs", whole, "data"), folder / "data")
-                cut = launch("sft", *SFT, f"run={folder.name}", timeout=900)
+                with filled_when(folder / "sft/train.log", folder, int(share * (after - before))):
+                    cut = launch("sft", *SFT, f"run={folder.name}", timeout=900)
                 ended_cleanly(cut)
-                grow(ROOMY)
                 done = launch("sft", *SFT, f"run={folder.name}", timeout=900)
                 assert done.returncode == 0, done.stdout + done.stderr
                 assert json.loads((folder / "sft/manifest.json").read_text())["counts"]["steps"] == 6
@@ -125,14 +127,14 @@ def test_a_full_disk_in_grpo_at_three_moments(run_name):
         after = used(Path("runs", whole))
         for share in (0.25, 0.5, 0.75):
             folder = Path("runs", f"{run_name}-{int(100 * share)}")
-            with small_disk(folder, int(before + share * (after - before))) as grow:
+            with small_disk(folder, ROOMY):
                 for stage in ("data", "sft", "base"):
                     shutil.copytree(Path("runs", whole, stage), folder / stage)
                 for file in folder.rglob("manifest.json"):
                     moved(file, whole, folder.name)
-                cut = launch("grpo", *GRPO, f"run={folder.name}", timeout=1200)
+                with filled_when(folder / "grpo/train.log", folder, int(share * (after - before))):
+                    cut = launch("grpo", *GRPO, f"run={folder.name}", timeout=1200)
                 ended_cleanly(cut)
-                grow(ROOMY)
                 done = launch("grpo", *GRPO, f"run={folder.name}", timeout=1200)
                 assert done.returncode == 0, done.stdout + done.stderr
                 assert [step["step"] for step in metrics(folder.name)] == [1, 2, 3]

@@ -77,7 +77,7 @@ def test_a_gpu_that_cannot_hold_the_states_is_refused_and_a_tight_one_is_warned_
 
 def test_a_full_disk_is_refused_before_anything_is_written(tmp_path):
     assert "GiB are free" in memory.check_disk(tmp_path / "not" / "yet", 1, "save_total_limit=1", True)
-    with pytest.raises(BadInput, match="checkpoints take about 1073741824 GiB; keep fewer .save_total_limit=1"):
+    with pytest.raises(BadInput, match="checkpoints take about 1073741824.0 GiB; keep fewer .save_total_limit=1"):
         memory.check_disk(tmp_path, 2**60, "save_total_limit=1", True)
 
 
@@ -95,7 +95,7 @@ def test_paper_recipes_come_with_an_estimate(stage, key, of, monkeypatch):
     assert more[-2].startswith("disk: checkpoints and model take about ") and more[-1].startswith("memory of each mach")
     free = SimpleNamespace(free=10 * 2**30)
     monkeypatch.setattr(memory.shutil, "disk_usage", lambda folder: free)
-    with pytest.raises(BadInput, match="10 GiB are free"):
+    with pytest.raises(BadInput, match="10.0 GiB are free"):
         of(config, "Qwen/Qwen2.5-7B-Instruct", 100, 3072, check=True)
     assert of(config, "owner/unknown", 100, 3072, check=True) == []
 

@@ -143,6 +143,7 @@ def test_a_trainer_that_was_killed_says_by_which_signal(tmp_path):
         ("ModuleNotFoundError: No module named 'x'", "bash launch/install.sh"),
         ("torch.distributed.DistBackendError: NCCL error in: x.cpp", "NCCL_DEBUG=INFO"),
         ("OSError: [Errno 28] No space left on device", "the disk is full"),
+        ("RuntimeError: [enforce fail at inline_container.cc:672] . unexpected pos 128 vs 36", "the disk is full"),
         ("FileExistsError: [Errno 17] File exists: 'global_step_1'", "cannot be written"),
         ("FileNotFoundError: [Errno 2] No such file or directory: 'x'", "mend the path"),
         ("ray.exceptions.ActorDiedError: The actor died unexpectedly", "of Ray's was lost"),
