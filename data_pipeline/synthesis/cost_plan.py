@@ -57,7 +57,8 @@ class Incoming:
     @property
     def line(self) -> str:
         if self.size is None:
-            return f"{self.pipeline}: rows unknown, {self.path} is not there"
+            why = ": a dry run fetches nothing" if "://" in self.path else " is not there"
+            return f"{self.pipeline}: rows unknown, {self.path}{why}"
         told = ", ".join(f"{n} x {code}" for code, n in self.rejects.most_common(5))
         rejected = f", {self.rejects.total():,} rejected ({told}; the first is {self.first})" if told else ""
         return f"{self.pipeline}: {self.size.rows:,.0f} rows, {self.size.chars:,.0f} characters{rejected}"

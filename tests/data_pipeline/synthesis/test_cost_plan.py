@@ -267,6 +267,8 @@ def test_rows_are_unknown_where_data_is_missing(tmp_path):
     assert lines[0] == f"questions: rows unknown, {tmp_path}/nowhere is not there"
     assert lines[-2].startswith("all steps whose rows are known: expected 4 calls, at most 8")
     assert lines[-2].endswith("cost unknown without prices")
+    far = cost_plan.Incoming("posts", "s3://bucket/posts.jsonl")
+    assert far.line == "posts: rows unknown, s3://bucket/posts.jsonl: a dry run fetches nothing"
     nothing = missing.model_copy(update={"posts": str(tmp_path / "nothing")})
     assert [line[:12] for line in cost_plan.lines(cost_plan.plan(nothing))] == ["questions: r", "posts: rows "]
 
