@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from data_pipeline import llm
 from data_pipeline.errors import BadInput, did_you_mean, first_fault
-from data_pipeline.llm.ledger import place
+from data_pipeline.llm.places import place
 from data_pipeline.llm.recorded import Recorded
 from eval.contract import Benchmark, Loaded, Scoring, benchmark_of_files, find_benchmark, load_items
 from eval.judging.asking import Whom, whom

@@ -38,6 +38,8 @@ from launch.cli import recipe_files
 from launch.cli.arguments import DATA, Command, in_earnest
 from launch.cli.configuration import as_dict
 from launch.cli.entry import StageFailed, console, run_stage, show_plan
+from launch.executors import chosen
+from launch.preflight import costs
 from launch.reports import datacard
 from launch.reports.data_status import show_status, show_steps
 from launch.reports.provenance import About, Origin
@@ -57,9 +59,9 @@ def run(config: DictConfig, command: Command) -> None:
     with recipe_files.named(command, "data"):
         asked = selection.settings(given)
         making = configuration(given) if asked.source == "synthesis" else None
-        check(asked, making)
+        check(asked, making, config.executor, config.shared)
         if config.dry_run:
-            notes = cost_plan.notes(making, asked) if making else plan_of_questions(asked)
+            notes = plan_of_synthesis(making, asked) if making else plan_of_questions(asked)
             show_plan(given, in_earnest(DATA, command), {}, notes)
         elif making and making.join:
             join(making, asked.run)
@@ -69,8 +71,12 @@ def run(config: DictConfig, command: Command) -> None:
             take(asked, begin)
 
 
-def check(asked: Selection, making: Configuration | None) -> None:
+def check(asked: Selection, making: Configuration | None, executor: str, shared: str | None) -> None:
     """Raises BadInput for what is wrong whatever the files hold, before anything is read or paid."""
+    if making is None and executor != "machine":
+        raise BadInput(f"executor={executor}: it takes the steps of source=synthesis; leave it out")
+    if shared and executor != "ray":
+        raise BadInput("shared=: only the nodes of executor=ray read it; say executor=ray, or leave it out")
     prompt_text(asked.system, "system")
     if making:
         making.ledger_at(Path())
@@ -125,9 +131,14 @@ def plan_of_questions(asked: Selection) -> list[str]:
     return [*notes, f"{asked.source_path}: {total} rows: {parts}; {left_out}"]
 
 
+def plan_of_synthesis(making: Configuration, asked: Selection) -> list[str]:
+    """Returns what a dry run tells of a synthesis; raises BadInput as `cost_plan.notes` does."""
+    return cost_plan.notes(making, asked, costs.tokens_per_second(making.tokens_per_s))
+
+
 def synthesise(making: Configuration, asked: Selection, begin: Begin) -> None:
     """Makes questions and dialogues from passages and posts, then exports them; runs what is not done yet."""
-    started = time.monotonic()
+    started, given, making = time.monotonic(), making, chosen.here(making)
     paths, people = raw_texts(making), making.files_of_people()
     models = find_models(making, making.ledger_at(Path("runs") / asked.run / "data"))
     if read_manifest(asked.run, "data") is None:  # before there is a folder
@@ -147,7 +158,8 @@ def synthesise(making: Configuration, asked: Selection, begin: Begin) -> None:
             splits.check_reach(asked, cost_plan.reach(making, rows), rows.get("questions", 0))
 
     try:
-        made = synthesis.run(making, folder.path, lambda text: console.print(f"  {text}"), reaches)
+        with chosen.executor(making, folder.path) as executor:
+            made = synthesis.run(making, folder.path, lambda text: console.print(f"  {text}"), reaches, executor)
     except llm.BudgetSpent as error:
         raise StageFailed(str(error)) from None
     if made.failed and making.resume != "force":
@@ -168,7 +180,7 @@ def synthesise(making: Configuration, asked: Selection, begin: Begin) -> None:
     except splits.TooFew as error:
         raise with_rejects(error, folder.path) from None
     export.check(asked.train_on_benchmark, asked.open_questions)
-    finish(folder, export, export.counts(len(rows)).model_copy(update={"steps": made.counts}), asked, making, started)
+    finish(folder, export, export.counts(len(rows)).model_copy(update={"steps": made.counts}), asked, given, started)
 
 
 def join(making: Configuration, run: str) -> None:

@@ -24,7 +24,7 @@ import jinja2
 from pydantic import BaseModel
 
 from data_pipeline import llm
-from data_pipeline.llm.ledger import Where, place
+from data_pipeline.llm.places import Where, place
 from reward import psyche
 from reward.answer import MAX_ANSWER_CHARS
 from reward.thought import split_thought

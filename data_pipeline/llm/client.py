@@ -15,7 +15,8 @@ from data_pipeline.errors import BadInput
 from data_pipeline.llm.budget import BudgetSpent, BudgetTracker, Estimate
 from data_pipeline.llm.completions import count_tokens, request_body
 from data_pipeline.llm.dispatch import Dispatcher, dispatching
-from data_pipeline.llm.ledger import Ledger, Where, is_there
+from data_pipeline.llm.ledger import Ledger
+from data_pipeline.llm.places import Where, is_there
 from data_pipeline.llm.rates import Rates, told
 from data_pipeline.llm.server import Server
 from data_pipeline.records import Request, Response

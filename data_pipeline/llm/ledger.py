@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 
 from data_pipeline.errors import BadInput, storage_fault
 from data_pipeline.llm.calls import Call, checksum
-from data_pipeline.llm.postgres_store import PREFIXES, PostgresStore, check_address
+from data_pipeline.llm.places import Where, is_database, is_there, place
+from data_pipeline.llm.postgres_store import PostgresStore
 from data_pipeline.llm.sqlite_store import SqliteStore
 from data_pipeline.records import Response
 
@@ -29,7 +30,6 @@ _PATIENCE = 60.0  # seconds to wait for another process that writes
 LEASE = 60.0  # seconds after which a lease that its owner has not renewed is free; ours
 _CHUNK = 500  # keys of one query
 
-Where = Path | str  # a file, or the address of a database
 Got = TypeVar("Got")
 
 _FIELDS = ", ".join(f'"{name}"' for name in (*Call._fields, "checksum"))
@@ -41,29 +41,6 @@ _TOTALS = """SELECT step, model,
     SUM(CASE WHEN finish = 'failed' THEN 1 ELSE 0 END) AS failures,
     CAST(SUM(prompt_tokens) AS BIGINT) AS prompt_tokens, CAST(SUM(completion_tokens) AS BIGINT) AS completion_tokens,
     SUM(cost) AS cost FROM calls GROUP BY step, model ORDER BY MIN(id)"""
-
-
-def is_database(where: Where) -> bool:
-    """Returns whether a ledger's place is the address of a database."""
-    return isinstance(where, str) and where.startswith(PREFIXES)
-
-
-def place(given: str | None, folder: Path) -> Where:
-    """Returns where the ledger of a stage's folder is kept: as `ledger=` says, else in the folder. Raises BadInput,
-    which does not show it, for a password in an address.
-    """
-    if not given:
-        return folder / "ledger.sqlite"
-    if "://" not in given:
-        return Path(given)
-    if not is_database(given):
-        raise BadInput(f"ledger={given}: takes a file, or postgresql://USER@HOST/DATABASE")
-    return check_address(given)
-
-
-def is_there(where: Where) -> bool:
-    """Returns whether there may be a ledger: its file, or a database, which is not asked."""
-    return is_database(where) or Path(where).exists()
 
 
 class Ledger:

@@ -95,6 +95,17 @@ def passes_on(size: Size) -> "Calls":
 
 
 @dataclass(frozen=True)
+class Parted:
+    """How a set step may be done group by group, on a cluster: rows that share a key, directly or through others, are a
+    group, and what becomes of a row does not depend on rows of other groups.
+    """
+
+    keys: Callable[[Sequence, Any], tuple[Sequence[int], Any]]  # (rows, settings) -> (places with keys, these)
+    decide: Callable[[Sequence, Sequence[int], Any], dict]  # (rows of whole groups, their places, settings) -> JSON
+    outcome: Callable[[Sequence, Iterable[dict], Any], SetOutcome]  # (all rows, what was decided, settings)
+
+
+@dataclass(frozen=True)
 class Step:
     """What a step says of itself. Exactly one of `row` and `rows` is given.
 
@@ -107,6 +118,8 @@ class Step:
     settings: type[StepSettings]
     row: Callable[..., Any] | None = None
     rows: Callable[[Sequence, Any], SetOutcome] | None = None
+    many: Callable[[list, Any], list[Outcome]] | None = None  # as `row` of each record, where together takes less
+    parted: Parted | None = None  # of a set step that can be done group by group
     makes: type | None = None  # the kind of record that it gives; None: the kind that it took
     asks: Literal["", "model", "selectors"] = ""  # one model, or each of several under its name
     needs: tuple[str, ...] = ()

@@ -29,7 +29,7 @@ from pydantic import Field
 
 from data_pipeline.parallel import in_processes
 from data_pipeline.records import LETTERS, Dialogue, Passage, Post, Question, note
-from data_pipeline.steps import SetOutcome, Step, StepSettings, tidy
+from data_pipeline.steps import Parted, SetOutcome, Step, StepSettings, tidy
 
 NAME = "deduplicate"
 Record = Question | Post | Dialogue | Passage
@@ -73,10 +73,15 @@ def _whole(record: Record) -> str:
 def run(rows: Sequence, settings: Settings) -> SetOutcome:
     """Returns what is merged; a kept record's trail names those merged into it. `rows` may lie in a file: held are the
     keys of their bands, and of those that share one the places; texts are read again where they are compared.
+    """
+    return outcome(rows, [decide(rows, range(len(rows)), settings)], settings)
 
-    `report`: in, out, merged, merged_ids, clusters, sizes {members: clusters}, candidates (pairs checked), conflicts,
-    lsh_recall (chance that a pair at the threshold is found) and settings. `files`: "clusters", one row per merged
-    record, and "conflicts", one row per pair of near-duplicates with different right answers.
+
+def decide(rows: Sequence, places: Sequence[int], settings: Settings) -> dict:
+    """Returns what becomes of the rows, named by their `places`; those that share a band are all among `rows`.
+
+    {"merges": [[completeness, kept, merged, similarity], ...], "conflicts": [[first, second, similarity], ...],
+    "candidates": pairs that were checked}: as JSON has it, for it may come from another machine.
     """
     buckets = defaultdict(list)  # of each row that shares one
     for bucket in set(map(tuple, _buckets(map(_whole, rows), settings))):
@@ -85,7 +90,7 @@ def run(rows: Sequence, settings: Settings) -> SetOutcome:
     spelled = lru_cache(maxsize=4096)(lambda i: _spelled(rows[i]))
     grams = lru_cache(maxsize=4096)(partial(_grams, n=settings.n))  # the sets of all rows would take gigabytes
     rank = {i: (*(-value for value in completeness(rows[i])), i) for i in sorted(buckets)}
-    decided, kept_of, ids, conflicts, merges, candidates = set(), {}, {}, {}, [], 0
+    decided, kept_of, conflicts, merges, candidates = set(), {}, {}, [], 0
     for i in sorted(rank, key=rank.__getitem__):
         if i in decided:
             continue
@@ -95,16 +100,31 @@ def run(rows: Sequence, settings: Settings) -> SetOutcome:
             kind, similarity = _judge(spelled(i), spelled(j), grams, settings)
             if kind == "same":
                 decided.add(j)
-                kept_of[j], ids[j] = i, spelled(j).record.id
-                merges.append((i, j, similarity))
+                kept_of[j] = i
+                merges.append([rank[i][:-1], places[i], places[j], similarity])
             elif kind == "conflict":
                 conflicts[i, j] = similarity
-    into = defaultdict(list)
-    for j in sorted(kept_of):
-        into[kept_of[j]].append(ids[j])
     # a conflict with a merged record is one with the record that stands for it
     standing = {tuple(sorted((i, kept_of.get(j, j)))): similarity for (i, j), similarity in conflicts.items()}
-    disputed = [(i, j, standing[i, j]) for i, j in sorted(standing) if i != j]
+    disputed = [[places[i], places[j], standing[i, j]] for i, j in standing if i != j]
+    return {"merges": merges, "conflicts": disputed, "candidates": candidates}
+
+
+def outcome(rows: Sequence, decisions: Iterable[dict], settings: Settings) -> SetOutcome:
+    """Returns the outcome of all rows, of what `decide` said of groups that share no band with one another.
+
+    `report`: in, out, merged, merged_ids, clusters, sizes {members: clusters}, candidates (pairs checked), conflicts,
+    lsh_recall (chance that a pair at the threshold is found) and settings. `files`: "clusters", one row per merged
+    record, and "conflicts", one row per pair of near-duplicates with different right answers.
+    """
+    decisions = list(decisions)
+    merges = [tuple(pair[1:]) for pair in sorted(chain.from_iterable(one["merges"] for one in decisions))]
+    disputed = sorted(chain.from_iterable(one["conflicts"] for one in decisions))
+    kept_of = {j: i for i, j, _ in merges}
+    ids = {j: rows[j].id for j in sorted(kept_of)}
+    into = defaultdict(list)
+    for j in ids:
+        into[kept_of[j]].append(ids[j])
     opposed = defaultdict(list)
     for i, j, _ in disputed:
         opposed[i].append(j)
@@ -119,23 +139,29 @@ def run(rows: Sequence, settings: Settings) -> SetOutcome:
                 note(record, NAME, conflict=rows[j].id)
             yield i, record
 
-    def pairs(places: list[tuple[int, int, float]], names: tuple[str, str]) -> Iterator[dict]:
+    def pairs(places: Iterable, names: tuple[str, str]) -> Iterator[dict]:
         return (_pair(rows[i], rows[j], similarity, names) for i, j, similarity in places)
 
     report = {
         "in": len(rows),
         "out": len(rows) - len(kept_of),
         "merged": len(kept_of),
-        "merged_ids": [ids[j] for j in sorted(kept_of)],
+        "merged_ids": list(ids.values()),
         "clusters": len(into),
         "sizes": dict(sorted(Counter(len(merged) + 1 for merged in into.values()).items())),
-        "candidates": candidates,
+        "candidates": sum(one["candidates"] for one in decisions),
         "conflicts": len(disputed),
         "lsh_recall": round(1 - (1 - settings.threshold**settings.rows) ** settings.bands, 4),
         "settings": settings.model_dump(),
     }
     files = {"clusters": pairs(merges, ("kept", "merged")), "conflicts": pairs(disputed, ("first", "second"))}
     return SetOutcome(merged=kept_of, changed=changed(), report=report, files=files)
+
+
+def band_keys(rows: Sequence, settings: Settings):
+    """Returns (places of the rows that can be near to others, a number for each of their bands, (places, bands))."""
+    spelled = [_whole(row) for row in rows]
+    return [place for place, text in enumerate(spelled) if text.strip()], _band_keys(settings, spelled)
 
 
 def completeness(record) -> tuple[int, ...]:
@@ -320,4 +346,5 @@ def _pair(a, b, similarity: float, names: tuple[str, str]) -> dict:
     return row
 
 
-STEP = Step(takes=(Question, Post, Dialogue, Passage), settings=Settings, rows=run)
+PARTED = Parted(keys=band_keys, decide=decide, outcome=outcome)
+STEP = Step(takes=(Question, Post, Dialogue, Passage), settings=Settings, rows=run, parted=PARTED)

@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from data_pipeline.errors import BadInput
 from data_pipeline.parallel import in_processes
-from data_pipeline.records import Ask, Request, Response, line_of, parse_record, read_lines
+from data_pipeline.records import Ask, RecordFile, Request, Response, line_of, parse_record, read_lines
 from data_pipeline.steps import Outcome, Result, SetOutcome, Step, StepSettings, check_balance, find_step
 
 WINDOW = 4  # rows held for each that is on its way
@@ -37,6 +37,39 @@ class Bound:
         assert self.step.row is not None  # a row step
         given = (record, self.settings, ask) if self.step.asks else (record, self.settings)
         return self.step.row(*given, **self.tables)
+
+    def outcomes(self, records: list) -> list[Outcome]:
+        """Returns the Outcome of each row, of a step that asks nobody."""
+        return self.step.many(records, self.settings) if self.step.many else [self.outcome(one) for one in records]
+
+
+class Executor(Protocol):
+    """Where steps that ask nobody are applied; `key` is the step's own, by which finished pieces are found again."""
+
+    def lines(self, bound: Bound, kind: type, path: Path, key: str) -> Iterator[tuple[int, Outcome]]:
+        """Yields (number of rows, their outcome, its rows as lines) of pieces of a file of records, in order."""
+        ...
+
+    def select(self, bound: Bound, rows: RecordFile, key: str) -> SetOutcome:
+        """Returns what a set step makes of all rows."""
+        ...
+
+    def finished(self, key: str) -> None:
+        """Is told that what came of the step is written and its pieces are no longer needed."""
+
+
+class OneMachine:
+    """The processes of this machine."""
+
+    def lines(self, bound: Bound, kind: type, path: Path, key: str) -> Iterator[tuple[int, Outcome]]:
+        return lines_on_all_cores(bound, kind, path)
+
+    def select(self, bound: Bound, rows: RecordFile, key: str) -> SetOutcome:
+        assert bound.step.rows is not None  # a set step
+        return bound.step.rows(rows, bound.settings)
+
+    def finished(self, key: str) -> None:
+        pass
 
 
 def check(bound: Bound, record: Any, outcome: Outcome) -> Outcome:
@@ -111,7 +144,7 @@ def lines_on_all_cores(bound: Bound, kind: type, path: Path) -> Iterator[tuple[i
     The outcome's rows are lines: records are parsed and written where the step runs.
     """
     given = bound.name, bound.settings, dict(bound.tables), kind, path
-    for piece, outcome in in_processes(partial(_of_lines, *given), read_lines(path)):
+    for piece, outcome in in_processes(partial(of_lines, *given), read_lines(path)):
         outcome.rows = [piece[row][1] if type(row) is int else row for row in outcome.rows]
         yield len(piece), outcome
 
@@ -119,20 +152,20 @@ def lines_on_all_cores(bound: Bound, kind: type, path: Path) -> Iterator[tuple[i
 def _of_records(name: str, settings: StepSettings, tables: dict, records: list) -> Outcome:
     """Returns the outcome of a piece; a row that came out as it went in is its place in the piece, which is there."""
     bound = Bound(name, find_step(name, "step"), settings, tables)
-    parts = []
-    for place, record in enumerate(records):
-        parts.append(check(bound, record, bound.outcome(record)))
-        parts[-1].rows = [place if row == record else row for row in parts[-1].rows]
+    parts = bound.outcomes(records)
+    for place, (record, part) in enumerate(zip(records, parts, strict=True)):
+        check(bound, record, part).rows = [place if row == record else row for row in part.rows]
     return merged(parts)
 
 
-def _of_lines(name: str, settings: StepSettings, tables: dict, kind: type, path: Path, lines: list) -> Outcome:
+def of_lines(name: str, settings: StepSettings, tables: dict, kind: type, path: Path, lines: list) -> Outcome:
+    """Returns the outcome of some (number, line) of a file; of a row that came out as it went in its place in them."""
     bound = Bound(name, find_step(name, "step"), settings, tables)
-    parts = []
-    for place, (number, line) in enumerate(lines):
-        record = parse_record(kind, path, number, line)
-        parts.append(check(bound, record, bound.outcome(record)))
-        parts[-1].rows = [place if written == line else written for written in map(line_of, parts[-1].rows)]
+    records = [parse_record(kind, path, number, line) for number, line in lines]
+    parts = bound.outcomes(records)
+    for place, (record, part) in enumerate(zip(records, parts, strict=True)):
+        written = map(line_of, check(bound, record, part).rows)
+        part.rows = [place if line == lines[place][1] else line for line in written]
     return merged(parts)
 
 

@@ -1,12 +1,12 @@
 """The part of the data stage's configuration that synthesis reads, checked; and each step's settings out of it."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_pipeline.errors import BadInput, did_you_mean, first_fault
-from data_pipeline.llm.ledger import Where, place
+from data_pipeline.llm.places import Where, place
 from data_pipeline.steps import Step, StepSettings, find_step
 
 READS = {"questions": "passages", "posts": "posts", "dialogues": "dialogues"}  # a pipeline and the key of its source
@@ -32,7 +32,10 @@ class Configuration(BaseModel):
     posts: str | dict | None = None
     dialogues: dict | None = None
     pipelines: dict[str, list[str]]
+    executor: Literal["machine", "ray"] = "machine"
+    shared: str | None = None  # a place that all nodes see
     steps: list[str] | None = None
+    tokens_per_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     resume: str = "auto"
     limit: int | None = None
     budget: float | None = None

@@ -25,6 +25,8 @@ from data_pipeline.synthesis.splits import check_reach, count_reasons
 
 BYTES_PER_TOKEN = 4  # as budgets count a prompt before it is sent
 BYTES_PER_CHARACTER = 3  # of Chinese in UTF-8
+BYTES_PER_ROW = 120  # of a row beside its texts: ids, where it stood, its trail; measured on posts
+BYTES_PER_CALL = 500  # of a call in the ledger beside its reply; derived, of its columns
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class StepPlan:
     expected_tokens: float = 0  # prompts and replies
     most_tokens: float | None = 0  # None: a reply has no max_tokens
     cost: float | None = 0
+    written: float = 0  # bytes of its rows and calls, as a rule
 
 
 @dataclass(frozen=True)
@@ -54,15 +57,18 @@ class Incoming:
     @property
     def line(self) -> str:
         if self.size is None:
-            return f"{self.pipeline}: rows unknown, {self.path} is not there"
+            why = ": a dry run fetches nothing" if "://" in self.path else " is not there"
+            return f"{self.pipeline}: rows unknown, {self.path}{why}"
         told = ", ".join(f"{n} x {code}" for code, n in self.rejects.most_common(5))
         rejected = f", {self.rejects.total():,} rejected ({told}; the first is {self.first})" if told else ""
         return f"{self.pipeline}: {self.size.rows:,.0f} rows, {self.size.chars:,.0f} characters{rejected}"
 
 
-def notes(config: Configuration, asked: Selection) -> list[str]:
-    """Returns what a dry run tells; raises BadInput for sources and benchmarks that cannot be read, settings that
-    cannot be, and splits that cannot be reached.
+def notes(config: Configuration, asked: Selection, speed: tuple[float, str]) -> list[str]:
+    """Returns what a dry run tells, its hours at `speed`, (tokens a second, whence).
+
+    Raises BadInput for sources and benchmarks that cannot be read, settings that cannot be, and splits that cannot be
+    reached.
     """
     said, _ = benchmarks_there(asked)
     entries = list(plan(config))
@@ -72,7 +78,24 @@ def notes(config: Configuration, asked: Selection) -> list[str]:
     rows = {name: round(size.rows) for name, size in sizes.items() if size}
     if config.steps is None and len(rows) == len(sizes):
         check_reach(asked, reach(config, rows), rows.get("questions", 0))
-    return [*said, *lines(entries)]
+    return [*said, *lines(entries), *scale(entries, speed)]
+
+
+def scale(entries: Iterable[StepPlan | Incoming], speed: tuple[float, str]) -> list[str]:
+    """Returns what the whole takes of a machine: rows, calls, tokens, hours of a server at `speed`, disk; nothing where
+    no row is known.
+    """
+    sizes = [entry.size for entry in entries if isinstance(entry, Incoming) and entry.size]
+    steps, rate = [entry for entry in entries if isinstance(entry, StepPlan)], speed[0]
+    if not sizes:
+        return []
+    tokens, disk = sum(step.expected_tokens for step in steps), [_bytes(size) for size in sizes]
+    disk = (sum(disk) + sum(step.written for step in steps)) / 2**30
+    return [
+        f"scale: {sum(size.rows for size in sizes):,.0f} rows, {sum(step.expected for step in steps):,.0f} calls, "
+        f"{tokens:,.0f} tokens: {tokens / rate / 3600:,.1f} GPU hours at {rate:,.0f} tokens/s a server ({speed[1]}); "
+        f"{disk:,.2f} GiB of disk (docs/scale.md)"
+    ]
 
 
 def reach(config: Configuration, rows: Mapping[str, int]) -> dict[str, float]:
@@ -106,7 +129,7 @@ def plan(config: Configuration) -> Iterator[StepPlan | Incoming]:
             step = find_step(step_name, f"pipelines.{name}")
             settings = config.settings(step_name, step)
             if step.calls is None:  # it asks nobody, and lets at most pass what comes in
-                planned = StepPlan(name, step_name)
+                planned = StepPlan(name, step_name, written=_bytes(usual))
             else:
                 servers = _servers(models, step_name, step)
                 expected = step.calls(settings, usual, len(servers) or len(config.selectors))
@@ -174,7 +197,12 @@ def _planned(
     most = worst.most * (prompt(worst) + 2 * limit) if limit else None  # a repair is shown the reply that it repairs
     costs = [server.cost(round(asked / len(servers)), round(told / len(servers))) for server in servers]
     cost = None if None in costs or not costs else sum(cost for cost in costs if cost)
-    return StepPlan(pipeline, name, usual.expected, worst.most, asked + told, most, cost)
+    written = _bytes(usual.out) + usual.expected * BYTES_PER_CALL + told * BYTES_PER_TOKEN
+    return StepPlan(pipeline, name, usual.expected, worst.most, asked + told, most, cost, written)
+
+
+def _bytes(size: Size) -> float:
+    return size.chars * BYTES_PER_CHARACTER + size.rows * BYTES_PER_ROW
 
 
 def lines(plans: Iterable[StepPlan | Incoming]) -> list[str]:

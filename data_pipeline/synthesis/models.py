@@ -13,7 +13,7 @@ from data_pipeline import llm
 from data_pipeline.errors import BadInput
 from data_pipeline.llm import recorded
 from data_pipeline.llm.client import Watch
-from data_pipeline.llm.ledger import Where
+from data_pipeline.llm.places import Where
 from data_pipeline.llm.server import api_key
 from data_pipeline.records import Ask, Request, Response
 from data_pipeline.steps import Step, find_step

@@ -30,7 +30,15 @@ from data_pipeline.records import (
     read_records,
 )
 from data_pipeline.steps import Outcome, Step, find_step
-from data_pipeline.synthesis.apply import Bound, check_chain, in_rounds, lines_on_all_cores, on_its_way, what_became
+from data_pipeline.synthesis.apply import (
+    Bound,
+    Executor,
+    OneMachine,
+    check_chain,
+    in_rounds,
+    on_its_way,
+    what_became,
+)
 from data_pipeline.synthesis.configuration import READS, Configuration, Source
 from data_pipeline.synthesis.files import StepFiles, Writer, step_folders
 from data_pipeline.synthesis.keys import code_hash, step_key
@@ -62,9 +70,11 @@ def run(
     folder: Path,
     say: Callable[[str], None],
     before_asking: Callable[[dict[str, int]], None] = lambda rows: None,
+    executor: Executor | None = None,
 ) -> Synthesised:
     """Runs what is not done yet and tells `say` of each step; `before_asking` is given the number of rows of each
-    pipeline when all sources have been read, and nobody has been asked.
+    pipeline when all sources have been read, and nobody has been asked. `executor` applies the steps that ask nobody;
+    the others ask from this process, which alone writes the ledger.
 
     Raises BadInput for settings and sources, BudgetSpent when the budget is spent, and what `before_asking` raises.
     """
@@ -73,7 +83,7 @@ def run(
         code_hash(f"data_pipeline.steps.{name}")  # as it is now: people edit files while this runs
     result, found = Synthesised(finished=config.steps is None), config.sources()
     pipelines = [
-        _Pipeline(name, in_order, config, folder / "steps" / name, models, say)
+        _Pipeline(name, in_order, config, folder / "steps" / name, models, say, executor or OneMachine())
         for name, in_order in config.active().items()
     ]
     for pipeline in pipelines:
@@ -115,6 +125,7 @@ class _Pipeline:
     folder: Path
     models: Models
     say: Callable[[str], None]
+    executor: Executor
     counts: dict[str, StepCounts] = field(default_factory=dict)
     latest: dict[str, Path] = field(default_factory=dict)  # {"passages": file} of each kind that came so far
     kind: type | None = None  # of the source's records
@@ -135,7 +146,7 @@ class _Pipeline:
                     if any(later in wanted for later in self.in_order[number:]):
                         raise BadInput(f"steps: {self.name} need {name} before; add it to steps=")
                     return
-                ran = self.run_from(number, kind, rows)
+                ran = self.run_from(number, kind, rows, key)
             ran -= ran > 0
             kind, rows = self.step(number).makes or kind, files.rows
             self.latest[_plural(kind)] = rows
@@ -185,8 +196,8 @@ class _Pipeline:
             return {}
         return {row.id: row for row in read_records(self.latest[need], KINDS[need])}
 
-    def run_from(self, number: int, kind: type, rows: Path) -> int:
-        """Runs a step, and those behind it that each row can go ahead to by itself; returns how many."""
+    def run_from(self, number: int, kind: type, rows: Path, key: str) -> int:
+        """Runs a step of this key, and those behind it that each row can go ahead to by itself; returns how many."""
         chain = [self.bind(number)]
         ahead = chain[0].step.asks and self.models.recorded is None and self.config.budget is None
         for name in self.in_order[number:] if ahead else ():
@@ -200,22 +211,23 @@ class _Pipeline:
         started, failed = time.monotonic(), self.models.failed.copy()
         with ExitStack() as stack:
             outs = [stack.enter_context(one.writing(bound.step.files)) for one, bound in zip(files, chain, strict=True)]
-            reports = self.apply(chain, kind, rows, outs)
+            reports = self.apply(chain, kind, rows, outs, key)
         for n, (bound, one, out, report) in enumerate(zip(chain, files, outs, reports, strict=True)):
             if bound.step.sheets:
                 bound.step.sheets(one.place)
-            key, settings = self.key(number + n, rows), bound.settings.model_dump(mode="json")
+            key, settings = self.key(number + n, rows) if n else key, bound.settings.model_dump(mode="json")
             counts = out.counted(time.monotonic() - started, self.models.failed[bound.name] - failed[bound.name])
             one.finish(key, counts, report, settings)
+            self.executor.finished(key)
             self.say(f"{self.name}: {bound.name}: {_told(counts)}")
             rows = one.rows
         return len(chain)
 
-    def apply(self, chain: list[Bound], kind: type, rows: Path, outs: list[Writer]) -> list[dict]:
+    def apply(self, chain: list[Bound], kind: type, rows: Path, outs: list[Writer], key: str) -> list[dict]:
         """Applies the steps to the records of a file and writes what comes of them; returns the steps' reports."""
         first, step = chain[0], chain[0].step
         if step.rows is not None:
-            return [self.select(first, kind, rows, outs[0])]
+            return [self.select(first, kind, rows, outs[0], key)]
         records = read_records(rows, kind)
         if len(chain) > 1:
             asyncio.run(self.ahead(chain, records, outs))
@@ -226,7 +238,7 @@ class _Pipeline:
                 for outcome in in_rounds(first, piece, ask):
                     _write([outcome], outs)
         else:
-            for number, outcome in lines_on_all_cores(first, kind, rows):
+            for number, outcome in self.executor.lines(first, kind, rows, key):
                 outs[0].into += number
                 outs[0].outcome(outcome)
         return [
@@ -234,11 +246,10 @@ class _Pipeline:
             for bound, out in zip(chain, outs, strict=True)
         ]
 
-    def select(self, bound: Bound, kind: type, rows: Path, out: Writer) -> dict:
+    def select(self, bound: Bound, kind: type, rows: Path, out: Writer, key: str) -> dict:
         """Writes what a set step makes of a file's records, lines that it leaves as they were; returns its report."""
-        assert bound.step.rows is not None  # a set step
         with RecordFile(rows, kind) as records:
-            outcome = bound.step.rows(records, bound.settings)
+            outcome = self.executor.select(bound, records, key)
             out.into = len(records)
             became = what_became(bound.name, len(records), outcome)
             for (_, line), (what, new) in zip(read_lines(rows), became, strict=True):

@@ -7,7 +7,8 @@ from typing import Any
 from data_pipeline import llm
 from data_pipeline.errors import BadInput
 from data_pipeline.llm import recorded
-from data_pipeline.llm.ledger import Ledger, Where, is_there
+from data_pipeline.llm.ledger import Ledger
+from data_pipeline.llm.places import Where, is_there
 from data_pipeline.llm.recorded import Recorded
 from data_pipeline.records import Request, Response
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from data_pipeline import llm
 from data_pipeline.errors import BadInput
-from data_pipeline.llm.ledger import Where
+from data_pipeline.llm.places import Where
 from data_pipeline.records import REFUSED, Response
 from eval.contract import Answered, Benchmark, Item, Judge, Judgement, Scoring, Vote, judge_calls
 from eval.judging.asking import Whom, asker, known

@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from data_pipeline.llm.ledger import Where
+from data_pipeline.llm.places import Where
 from data_pipeline.llm.structured import parse
 from data_pipeline.prompts import render_file
 from data_pipeline.records import Dialogue, Response

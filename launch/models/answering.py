@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from data_pipeline import llm
-from data_pipeline.llm.ledger import Where
+from data_pipeline.llm.places import Where
 from data_pipeline.records import Response
 from eval.responses import Generate
 from eval.settings import EvalSettings, SetSettings

@@ -28,6 +28,7 @@ STEP_SECONDS = 15  # of a GRPO step beside arithmetic: weights to vLLM, its slee
 POLL_SECONDS = 2  # verl's, for each round of validation
 TRANSFORMERS_STEP = 0.025  # seconds of a decoded token in this process, whatever the model; ours
 BYTES_PER_TOKEN = 4  # of UTF-8; ours
+TOKENS_PER_S = 1000  # of a server of many requests, prompts and replies; ours
 REPLY = 0.5  # share of the longest response that the mean one has; ours
 
 
@@ -55,16 +56,31 @@ def machine(cards: int) -> Machine:
     known = yaml.safe_load((RECIPES / "published" / "cards.yaml").read_text(encoding="utf-8"))
     seen = gpu.ask_nvidia_smi("name")
     here = next((name for name in known if seen and re.search(rf"\b{re.escape(name)}\b", seen[0])), None)
-    name, measured = here or ASSUMED_CARD, {}
+    name = here or ASSUMED_CARD
     card = known[name]
     doubt = f" (assumed: of {seen[0]} we know no figures)" if seen else " (assumed: no card is here)"
-    if MEASURED.is_file():
-        try:
-            measured = json.loads(MEASURED.read_text(encoding="utf-8"))
-        except ValueError:
-            raise BadInput(f"{MEASURED}: not what check_gpu writes; delete it, or run check_gpu again") from None
-    mfu = (measured.get("sft") or {}).get("mfu") if here and here in str(measured.get("card")) else None
+    of_card = measured()
+    mfu = (of_card.get("sft") or {}).get("mfu") if here and here in str(of_card.get("card")) else None
     return Machine(cards, name, card["tflops"] * 1e12, card["gb_s"] * 1e9, "" if here else doubt, mfu)
+
+
+def measured() -> dict:
+    """Returns what check_gpu has measured here, {} where it has not run; raises BadInput for a broken file."""
+    if not MEASURED.is_file():
+        return {}
+    try:
+        return json.loads(MEASURED.read_text(encoding="utf-8"))
+    except ValueError:
+        raise BadInput(f"{MEASURED}: not what check_gpu writes; delete it, or run check_gpu again") from None
+
+
+def tokens_per_second(given: float | None) -> tuple[float, str]:
+    """Returns (tokens a second of one server, whence): what is given, else measured, else ours."""
+    if given:
+        return given, "tokens_per_s="
+    if found := (measured().get("eval") or {}).get("tokens_per_s"):
+        return found, f"{MEASURED}: ten at once, of a small model; tokens_per_s=N states yours"
+    return TOKENS_PER_S, "ours; python -m launch.check_gpu measures it, tokens_per_s=N states it"
 
 
 def seconds_of(operations: int, shape: Shape, tokens: float, of: Machine, mfu: float) -> float:

@@ -6,13 +6,15 @@ the type is one for everything, as what C++ throws.
 
 import os
 import re
+import shutil
 import signal
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from errno import EACCES, EADDRINUSE, EEXIST, EISDIR, ENOENT, ENOMEM, ENOSPC, ENOTDIR, EROFS
 from pathlib import Path
 
 SHOWN = 25  # lines of a log in a message
+FULL = 1 << 16  # bytes free: less is a full disk; ours
 TOLD = 200  # characters of the second line of an exception's message
 
 
@@ -132,9 +134,13 @@ class Cause:
     ended_by: int = 0  # the signal that ended the process, if one has
 
     @property
+    def cure(self) -> str:
+        return cure_of([line for line in (self.line, self.before) if line], self.ended_by)
+
+    @property
     def more(self) -> str:
         """Returns the exception before it, where it was raised and what helps, each on a line of its own."""
-        cure = cure_of([line for line in (self.line, self.before) if line], self.ended_by)
+        cure = self.cure
         lines = [f"before it: {self.before} ({self.times} times)"] if self.before else []
         lines += [f"raised in {self.place}" + ("" if cure else f": mend it there; {AGAIN}")] if self.place else []
         return "".join(f"\n{line}" for line in lines + [cure] * bool(cure))
@@ -169,8 +175,16 @@ def cause(log: Path, start: int = 0, ended_by: int = 0) -> Cause:
     """Returns the exception that ended a trainer, and the lines around it, from the log's byte `start` on.
 
     That is the last one that has a message: wrappers, such as torchrun's, end without one. Warnings that name an
-    exception, and those of destructors ("Exception ignored in"), are none. Without any, the log's last lines.
+    exception, and those of destructors ("Exception ignored in"), are none. Without any, the log's last lines. Where
+    that says nothing known and the log's own disk is full, the disk ended it: then the log lacks its end.
     """
+    found = _last_exception(log, start, ended_by)
+    if not found.cure and shutil.disk_usage(log.parent).free < FULL:
+        return replace(found, line=f"[Errno {ENOSPC}] {os.strerror(ENOSPC)}: {log.parent}", place="")
+    return found
+
+
+def _last_exception(log: Path, start: int, ended_by: int) -> Cause:
     with log.open("rb") as file:
         file.seek(start)
         text = file.read().decode("utf-8", "replace")

@@ -32,7 +32,8 @@ RUNS = Path("runs")
 PACKAGES = ("llamafactory", "verl", "torch", "transformers", "ray", "vllm", "deepspeed", "datasets", "pyarrow")
 LAYOUT = 2  # of run folders and their configuration; 1 had `lines` for `pipelines`
 _LEFT_OUT = re.compile(r"__pycache__|checkpoint-\d+(\.broken\d*)?")  # names of folders, in a folder's hash
-VOLATILE = ("dry_run", "resume", "steps", "budget")  # words that say how to start, not what to run
+# Words that say how to start, not what to run
+VOLATILE = ("dry_run", "resume", "steps", "budget", "executor", "shared", "tokens_per_s")
 
 
 @dataclass

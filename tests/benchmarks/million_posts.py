@@ -40,18 +40,18 @@ class Measured:
     merged: list[str]  # ids
 
 
-def posts(count: int) -> Iterator[dict]:
-    """Yields posts of LENGTH characters."""
+def posts(count: int, length: int = LENGTH) -> Iterator[dict]:
+    """Yields posts of so many characters, a multiple of PIECE."""
     draw = random.Random(random.SystemRandom().random())  # not seen before: automata grow with what they have seen
     text = "".join("".join(p.read_text(encoding="utf-8").split()) for p in sorted(CORPUS.rglob("*.*")))
     earlier = []
     for i in range(count):
         if i % 20 == 19:
             body = draw.choice(earlier)
-            at = draw.randrange(LENGTH - 1)
+            at = draw.randrange(length - 1)
             body = body[:at] + draw.choice(text) + body[at + 1 :]
         else:
-            pieces = (draw.randrange(len(text) - PIECE) for _ in range(LENGTH // PIECE))
+            pieces = (draw.randrange(len(text) - PIECE) for _ in range(length // PIECE))
             body = "".join(text[at : at + PIECE] for at in pieces)
             if i % 50 == 0:
                 body = body[:-14] + f"微信psy{draw.randrange(10**6):06d}哦😊。"

@@ -44,7 +44,7 @@ def test_the_skypilot_file_starts_what_it_names():
         assert done.returncode == 0, line + done.stdout[-2000:] + done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("file", ["sft.slurm", "grpo.slurm"])
+@pytest.mark.parametrize("file", ["sft.slurm", "grpo.slurm", "data.slurm"])
 def test_a_slurm_file_says_that_its_log_needs_a_folder(file):
     text = (REPOSITORY / "launch/cluster" / file).read_text(encoding="utf-8")
     assert "--output=runs/" in text and "mkdir -p runs" in text

@@ -15,7 +15,7 @@ import pytest
 
 from data_pipeline import llm
 from data_pipeline.llm import Server
-from data_pipeline.llm.ledger import Where
+from data_pipeline.llm.places import Where
 from data_pipeline.llm.postgres_store import WRITERS
 from data_pipeline.records import Request, Response
 from tests import postgres

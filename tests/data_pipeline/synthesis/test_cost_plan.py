@@ -13,7 +13,7 @@ import pytest
 from data_pipeline.errors import BadInput
 from data_pipeline.llm.completions import count_tokens
 from data_pipeline.records import write_jsonl
-from data_pipeline.steps import find_step
+from data_pipeline.steps import Size, find_step
 from data_pipeline.synthesis import cost_plan
 from data_pipeline.synthesis.configuration import Configuration, configuration
 from data_pipeline.synthesis.run import read_source, run
@@ -267,6 +267,8 @@ def test_rows_are_unknown_where_data_is_missing(tmp_path):
     assert lines[0] == f"questions: rows unknown, {tmp_path}/nowhere is not there"
     assert lines[-2].startswith("all steps whose rows are known: expected 4 calls, at most 8")
     assert lines[-2].endswith("cost unknown without prices")
+    far = cost_plan.Incoming("posts", "s3://bucket/posts.jsonl")
+    assert far.line == "posts: rows unknown, s3://bucket/posts.jsonl: a dry run fetches nothing"
     nothing = missing.model_copy(update={"posts": str(tmp_path / "nothing")})
     assert [line[:12] for line in cost_plan.lines(cost_plan.plan(nothing))] == ["questions: r", "posts: rows "]
 
@@ -332,3 +334,17 @@ def test_a_dry_run_without_data_takes_less_than_a_second_and_a_half():
         "recipe=psyche_r1 run=never-planned passages=/nowhere llm=vllm llm.model=m"
     )
     assert min(taken) < 1.5
+
+
+def test_the_scale_of_a_run_is_told_at_a_stated_rate(tmp_path):
+    entries = list(cost_plan.plan(psyche_r1(tmp_path, 2)))
+    steps = [entry for entry in entries if isinstance(entry, cost_plan.StepPlan)]
+    tokens = sum(step.expected_tokens for step in steps)
+    (line,) = cost_plan.scale(entries, (tokens / 7200, "stated"))
+    assert line.startswith(f"scale: 4 rows, 86 calls, {tokens:,.0f} tokens: 2.0 GPU hours at ")
+    assert line.endswith(" tokens/s a server (stated); 0.00 GiB of disk (docs/scale.md)")
+    many = cost_plan.Incoming("posts", "x", Size(1e7, 2.2e9))
+    clean = cost_plan.StepPlan("posts", "clean", written=7.8e9)
+    assert ", 0 tokens: 0.0 GPU hours" in cost_plan.scale([many, clean], (1000, "ours"))[0]
+    assert "; 14.53 GiB of disk" in cost_plan.scale([many, clean], (1000, "ours"))[0]
+    assert cost_plan.scale([cost_plan.Incoming("posts", "nowhere")], (1000, "ours")) == []

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from data_pipeline.errors import BadInput
 from launch.preflight import costs, gpu, memory
 from tests.conftest import launch
 
@@ -84,3 +85,15 @@ def test_a_dry_run_loads_no_framework(run_name):
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.stdout.rstrip().endswith("[]"), done.stdout + done.stderr
+
+
+def test_the_tokens_of_a_server_are_stated_measured_or_ours(here):
+    assert costs.tokens_per_second(None)[0] == costs.TOKENS_PER_S
+    costs.MEASURED.parent.mkdir(parents=True)
+    costs.MEASURED.write_text(json.dumps({"eval": {"tokens_per_s": 812.5, "items": 10}}))
+    rate, whence = costs.tokens_per_second(None)
+    assert rate == 812.5 and whence.startswith("runs/check_gpu/summary.json: ten at once")
+    assert costs.tokens_per_second(2000) == (2000, "tokens_per_s=")
+    costs.MEASURED.write_text("{")
+    with pytest.raises(BadInput, match="not what check_gpu writes"):
+        costs.tokens_per_second(None)
