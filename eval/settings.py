@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from data_pipeline import llm
 from data_pipeline.errors import BadInput, did_you_mean, first_fault
+from data_pipeline.llm.places import place
 from data_pipeline.llm.recorded import Recorded
 from eval.contract import Benchmark, Loaded, Scoring, benchmark_of_files, find_benchmark, load_items
 from eval.judging.asking import Whom, whom
@@ -68,6 +69,7 @@ class EvalSettings(BaseModel):
     sets: dict[str, SetSettings]
     endpoints: dict[str, llm.Server]  # by name, the one under `endpoint` by this word; {}: the models of the run
     checkpoints: list[str]  # RUN/CHECKPOINT of any run, beside them
+    ledger: str | None = None  # where calls are kept; None: in the stage's folder
     client: Whom | None  # who plays the clients of sessions
     judges: dict[str, Whom]  # by name; the one under `judge` by its model's
     judge_repeats: int = Field(default=1, ge=1, le=100)
@@ -91,6 +93,7 @@ def settings(given: Mapping[str, Any]) -> EvalSettings:
         raise BadInput(f"elastic_rule={given['elastic_rule']}: known are {', '.join(ELASTIC_RULES)}")
     sets = {name: _set(name, one) for name, one in (given["sets"] or {}).items() if one is not None}
     client = whom(given["client"], "client") if given.get("client") else None
+    place(given.get("ledger"), Path())
     made = {"endpoints": _endpoints(given), "judges": _judges(given), "client": client, "sets": sets}
     try:
         return EvalSettings.model_validate({"checkpoints": [], **given, **made})

@@ -13,26 +13,26 @@ reason), sft.jsonl and dataset_info.json for LLaMA-Factory, grpo.jsonl, grpo_dia
 verl, heldout.jsonl and grpo_validation.parquet for evaluation, datacard.md and datacard.html.
 """
 
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.table import Table
 
 from data_pipeline import llm, sources
-from data_pipeline.counts import DataCounts, StepCounts
+from data_pipeline.counts import DataCounts
 from data_pipeline.errors import BadInput
 from data_pipeline.export import exportable_dialogues, selection
 from data_pipeline.export.selection import Selection
 from data_pipeline.export.training_files import Export
+from data_pipeline.llm import ledger
 from data_pipeline.prompts import prompt_text
 from data_pipeline.records import Dialogue, Reject, read_lines, read_records, write_jsonl
 from data_pipeline.synthesis import cost_plan, splits
 from data_pipeline.synthesis import run as synthesis
 from data_pipeline.synthesis.configuration import READS, Configuration, configuration
-from data_pipeline.synthesis.files import told_by_steps
 from data_pipeline.synthesis.models import base_settings, find_models
 from launch.cli import recipe_files
 from launch.cli.arguments import DATA, Command, in_earnest
@@ -41,8 +41,9 @@ from launch.cli.entry import StageFailed, console, run_stage, show_plan
 from launch.executors import chosen
 from launch.preflight import costs
 from launch.reports import datacard
+from launch.reports.data_status import show_status, show_steps
 from launch.reports.provenance import About, Origin
-from launch.running.folder import StageFolder, finished_manifest, open_stage, read_manifest
+from launch.running.folder import StageFolder, ledger_of, open_stage, read_manifest
 
 Begin = Callable[[dict[str, Path], Collection[str]], StageFolder]  # inputs, and keys that may change within a run
 
@@ -62,6 +63,8 @@ def run(config: DictConfig, command: Command) -> None:
         if config.dry_run:
             notes = plan_of_synthesis(making, asked) if making else plan_of_questions(asked)
             show_plan(given, in_earnest(DATA, command), {}, notes)
+        elif making and making.join:
+            join(making, asked.run)
         elif making:
             synthesise(making, asked, begin)
         else:
@@ -75,6 +78,8 @@ def check(asked: Selection, making: Configuration | None, executor: str, shared:
     if shared and executor != "ray":
         raise BadInput("shared=: only the nodes of executor=ray read it; say executor=ray, or leave it out")
     prompt_text(asked.system, "system")
+    if making:
+        making.ledger_at(Path())
     if asked.split.grpo_dialogues and not (making and (making.posts or making.dialogues)):
         raise BadInput(
             f"split.grpo_dialogues={asked.split.grpo_dialogues}: there is no dialogue without source=synthesis "
@@ -135,9 +140,10 @@ def synthesise(making: Configuration, asked: Selection, begin: Begin) -> None:
     """Makes questions and dialogues from passages and posts, then exports them; runs what is not done yet."""
     started, given, making = time.monotonic(), making, chosen.here(making)
     paths, people = raw_texts(making), making.files_of_people()
-    models = find_models(making, Path("runs") / asked.run / "data" / "ledger.sqlite")
+    models = find_models(making, making.ledger_at(Path("runs") / asked.run / "data"))
     if read_manifest(asked.run, "data") is None:  # before there is a folder
         models.check_keys(making.wanted())
+    ledger.claim(making.ledger, asked.run)
     compared = selection.read_benchmarks(asked)
     sheets = {f"{key}.{n}": Path(file) for key, files in people.items() for n, file in enumerate(files)}
     folder = begin(paths | sheets, ("limit", *people))  # what is done stays: steps see for themselves what has changed
@@ -175,6 +181,28 @@ def synthesise(making: Configuration, asked: Selection, begin: Begin) -> None:
         raise with_rejects(error, folder.path) from None
     export.check(asked.train_on_benchmark, asked.open_questions)
     finish(folder, export, export.counts(len(rows)).model_copy(update={"steps": made.counts}), asked, given, started)
+
+
+def join(making: Configuration, run: str) -> None:
+    """Makes calls of a run that another process has started: the same steps in a folder that is thrown away, each call
+    leased in the run's ledger. Raises BadInput for a run without a ledger, with a budget, and with recorded replies.
+    """
+    raw_texts(making)
+    where = making.ledger_at(Path("runs") / run / "data")
+    if making.budget is not None:
+        raise BadInput("join=true: a budget is counted by the process that started the run; say budget=null")
+    if "replies" in (base_settings(making) or {}):
+        raise BadInput("join=true: recorded replies are no calls; there is nothing to join")
+    if not ledger.is_there(where):
+        raise BadInput(f"join=true: there is no {where}; start the run first, or say ledger=postgresql://HOST/DATABASE")
+    ledger.claim(making.ledger, run)
+    find_models(making, where).check_keys(making.wanted())
+    with tempfile.TemporaryDirectory() as scratch:
+        making = making.model_copy(update={"ledger": str(where)})
+        made = synthesis.run(making, Path(scratch), lambda text: console.print(f"  {text}"))
+    if failed := sum(made.failed.values()):
+        raise StageFailed(f"{failed} requests brought no reply; the run's own command asks them again")
+    console.print(f"joined run={run}: every call that is to be made has been made")
 
 
 def raw_texts(making: Configuration) -> dict[str, Path]:
@@ -240,7 +268,7 @@ def finish(
     files = export.write(folder.path, asked.train_on_benchmark, asked.thoughts, system)
     sft_rows, seconds = sum(1 for _ in read_lines(files["sft.jsonl"])), round(time.monotonic() - started, 2)
     counts = counts.model_copy(update={"sft_rows": sft_rows, "steps": counts.steps, "seconds": seconds})
-    costs = llm.totals(folder.path / "ledger.sqlite")
+    costs = llm.totals(ledger_of(folder.path))
     files |= datacard.write(folder.path, about(folder.manifest, asked, making), counts, costs)
     folder.finish(files, counts.as_json(), calls=costs, cost=sum(c["cost"] or 0 for c in costs) or None)
     show_status(asked.run)
@@ -272,46 +300,6 @@ def status(command: Command) -> None:
     if "run" not in command.words:
         raise BadInput("status of which run? `python -m launch.data status run=NAME`")
     show_status(command.words["run"])
-
-
-def show_status(name: str) -> None:
-    """Prints where the rows went; of a synthesis that is not finished, what is done."""
-    manifest = read_manifest(name, "data")
-    steps = synthesis.done_steps(Path("runs") / name / "data" / "steps")
-    if manifest and manifest["status"] != "finished" and steps:
-        return show_steps(name, steps)
-    manifest = finished_manifest(name, "data", f"python -m launch.data run={name}")
-    counts = DataCounts.model_validate(manifest["counts"])
-    if counts.steps:
-        show_steps(name, counts.steps)
-    table = Table("rows", "", title=f"run {name}: data", title_justify="left")
-    table.add_row(str(counts.into), "in")
-    table.add_row(str(counts.rejected), "rejected")
-    table.add_row(str(counts.out), "out")
-    table.add_row(str(counts.sft), "  of these SFT")
-    if counts.dialogues:
-        table.add_row(str(counts.dialogues), "    of these dialogues")
-    table.add_row(str(counts.grpo), "  GRPO prompts")
-    if counts.grpo_dialogues:
-        table.add_row(str(counts.grpo_dialogues), "    of these dialogues, for a judge")
-    table.add_row(str(counts.heldout), "  held out")
-    if why := counts.decontaminated.not_decontaminated:
-        table.caption = f'not decontaminated: {why} (decontaminate.against="[{{source: pceb, path: DIR}}]")'
-    for reason, number in counts.reasons.items():
-        table.add_row(str(number), f"rejected: {reason}")
-    console.print(table)
-
-
-def show_steps(name: str, steps: dict[str, StepCounts]) -> None:
-    """Prints the funnel of a synthesis."""
-    table = Table("step", "in", "out", "rejected", "merged", "s", title=f"run {name}: synthesis", title_justify="left")
-    for step, counts in steps.items():
-        seconds = "" if counts.seconds is None else counts.seconds
-        cells = (counts.into, counts.out, counts.rejected, counts.merged, seconds)
-        table.add_row(step, *map(str, cells))
-    console.print(table)
-    for step, told in told_by_steps(Path("runs") / name / "data" / "steps").items():
-        console.print(f"  {step}: {told}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipeline.errors import BadInput
+from data_pipeline.llm.ledger import Where, claim
 from data_pipeline.llm.server import Server, api_key
 from data_pipeline.records import write_jsonl, write_text
 from eval import plan, report, responses
@@ -39,7 +40,7 @@ from launch.models.answering import answering, engine_of
 from launch.models.find import CHECKPOINTS, find_models, parameters
 from launch.preflight import costs, gpu, memory
 from launch.reports import judging
-from launch.running.folder import StageFolder, finished_manifest, open_stage, read_manifest
+from launch.running.folder import StageFolder, finished_manifest, ledger_of, open_stage, read_manifest
 
 
 def run(config: DictConfig, command: Command) -> None:
@@ -81,6 +82,7 @@ def run(config: DictConfig, command: Command) -> None:
         for server in (*asked.endpoints.values(), *asked.judges.values(), asked.client):
             if isinstance(server, Server):
                 api_key(server)
+    claim(asked.ledger, asked.run)
     opened = open_stage(EVAL, config, inputs, command)
     if asked.judges and not any(one.benchmark.judge for one in loaded):
         notes.append("judge: no set of this evaluation is judged")
@@ -117,7 +119,7 @@ def evaluate(
     asked: EvalSettings, engine: str, opened: StageFolder, models: dict[str, str], sets: list[EvaluationSet]
 ) -> str:
     """Asks, scores and writes everything; returns what failed, "" when the stage is finished."""
-    folder, ledger = opened.path, opened.path / "ledger.sqlite"
+    folder, ledger = opened.path, ledger_of(opened.path)
     measured = Measured({}, {c: size_b(model) for c, model in models.items()}, models)
     date = opened.manifest["started"][:10]
     for name, server in asked.endpoints.items():
@@ -202,7 +204,7 @@ class Scored:
 
 
 def score(
-    asked: EvalSettings, one: EvaluationSet, checkpoint: str, replies: list, folder: Path, ledger: Path
+    asked: EvalSettings, one: EvaluationSet, checkpoint: str, replies: list, folder: Path, ledger: Where
 ) -> Scored:
     """Reads, judges and scores the responses and writes them to `folder`, with a submission where there is one."""
     benchmark, panel, scoring = one.benchmark, asked.panel, asked.scoring_of(one.benchmark)
@@ -297,7 +299,7 @@ def rescore(command: Command) -> None:
                 f"{folder / file} answer; evaluate anew under another run="
             )
         replies = responses.stored(folder / file, one)
-        result = score(asked, one, about.checkpoint, replies, out, folder / "ledger.sqlite")
+        result = score(asked, one, about.checkpoint, replies, out, ledger_of(folder))
         rows[about.checkpoint, one.name] = result.rows
         judged.setdefault(one.name, []).extend(result.judged)
         again += result.again

@@ -17,6 +17,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipeline.errors import BadInput
+from data_pipeline.llm.ledger import Ledger
 from data_pipeline.llm.server import api_key, server_from
 from data_pipeline.records import write_text
 from launch.cli import arguments, moved
@@ -245,6 +246,7 @@ def check_reward(config: DictConfig, rows: list[dict]) -> None:
     """
     function = config.reward.custom_reward_function
     path, kinds, asks, judges = Path(function.path), kinds_to_judge(rows), {}, []
+    ledger = judge.LEDGER
     moved.check_imports(path, "reward.custom_reward_function.path")
     checks.check_defines(path, function.name, "reward.custom_reward_function")
     kwargs = as_dict(function.get("reward_kwargs") or OmegaConf.create({}))
@@ -258,7 +260,7 @@ def check_reward(config: DictConfig, rows: list[dict]) -> None:
         return
     if path.name == "judge.py":
         asks = {name: kwargs.pop(name) for name in ("judge", "judge_weight", "prompt") if name in kwargs}
-        kwargs.pop("ledger", None)
+        ledger = kwargs.pop("ledger", ledger)
         given = asks.get("judge") or {}
         if missing := [name for name in ("base_url", "model") if not given.get(name)]:
             cure = " ".join(f"{KWARGS}.judge.{name}=..." for name in missing)
@@ -277,6 +279,9 @@ def check_reward(config: DictConfig, rows: list[dict]) -> None:
     except (TypeError, ValueError) as error:
         raise BadInput(f"{KWARGS}: {error}") from None
     if not done:
+        if judges:
+            with Ledger(judge.ledger_at(ledger)):
+                pass  # it can be kept there; in training a fault of it would be a missing judgement
         check_judges(judges, config.trainer.v1.sampler.custom_sampler.path)
 
 
@@ -287,7 +292,7 @@ def check_judges(judges: list[tuple], sampler: str | None) -> None:
             judge.probe(settings, server, template)
         except (BadInput, ValueError) as error:
             raise BadInput(
-                f"{KWARGS}.judge: {server.model} at {server.base_url} gives no judgement ({error}); start the server "
+                f"{KWARGS}.judge: {server.model} at {server.address} gives no judgement ({error}); start the server "
                 f"(`vllm serve {server.model} --port 8000`), or name another base_url and model"
             ) from None
     if judges and not str(sampler).endswith("launch.frameworks.replay_buffer"):

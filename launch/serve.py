@@ -26,6 +26,7 @@ from launch.models import local, vllm_server
 from launch.models.find import Checkpoint, find_model
 from launch.preflight import checks, gpu
 
+REPLICAS = "data-parallel-size"  # vLLM's flag
 LOOPBACK = ("localhost", "::1")
 
 
@@ -43,6 +44,7 @@ class Settings(BaseModel):
     port: int = Field(ge=0, lt=65536)
     name: Text | None
     api_key_env: Variable | None
+    replicas: int = Field(ge=1)
     vllm: dict[str, Any]
 
 
@@ -55,7 +57,7 @@ def run(config: DictConfig, command: Command) -> None:
         model, notes = _known(asked)
         what = f"run={asked.run}" if asked.run else f"base_model={asked.base_model}"
         here = ["python", "-m", "launch.serve", what, "engine=transformers"]
-        argv = vllm_server.command(model, name, (asked.host, asked.port), asked.vllm) if engine == "vllm" else here
+        argv = vllm_server.command(model, name, (asked.host, asked.port), flags(asked)) if engine == "vllm" else here
         secret = {"VLLM_API_KEY": f"${asked.api_key_env}"} if asked.api_key_env else {}
         env = {**vllm_server.environment(model), **secret} if engine == "vllm" else {}
         show_plan(as_dict(config), argv, env, notes)
@@ -67,9 +69,9 @@ def run(config: DictConfig, command: Command) -> None:
         vllm.check_installed("engine=vllm", cpu=not arguments.count_gpus())
         checks.check_port_free(str(asked.port), "port")
         if vllm.is_for_cpu():
-            local.check_memory(model, "model")
+            local.check_memory(model, "model", asked.replicas)
             vllm.check_heads(model, "model")
-        argv = vllm_server.command(model, name, (asked.host, asked.port), asked.vllm)
+        argv = vllm_server.command(model, name, (asked.host, asked.port), flags(asked))
         if asked.vllm:
             vllm.check_flags(argv[1:], f"vllm={asked.vllm}")
         console.print(f"{shlex.join(argv)}\nThe bare model, without the crisis gate of launch.chat.")
@@ -95,11 +97,33 @@ def check(asked: Settings) -> tuple[str, str]:
     engine = asked.engine
     if engine == "auto":
         engine = "vllm" if arguments.count_gpus() else "transformers"
+    if asked.replicas > 1:
+        check_replicas(asked, engine)
     if asked.vllm and engine != "vllm":
         raise BadInput(f"vllm={asked.vllm}: there is no vLLM with engine={engine}")
     if engine == "vllm" and asked.port == 0:
         raise BadInput("port=0: vLLM needs the port's number")
     return engine, key
+
+
+def check_replicas(asked: Settings, engine: str) -> None:
+    """Raises BadInput for replicas without vLLM, that are named twice, or for which there are not enough GPUs."""
+    if engine != "vllm":
+        raise BadInput(f"replicas={asked.replicas}: only vLLM has them; say engine=vllm")
+    given = {str(key).replace("_", "-"): value for key, value in asked.vllm.items()}
+    if REPLICAS in given:
+        raise BadInput(f"replicas={asked.replicas} and vllm.{REPLICAS}={given[REPLICAS]} say the same; say one of them")
+    for_one = vllm_server.cards_of_one(given)
+    if not vllm.is_for_cpu() and not asked.dry_run and asked.replicas * for_one > vllm_server.cards():
+        raise BadInput(
+            f"replicas={asked.replicas}: {asked.replicas * for_one} GPUs are needed, {for_one} each, and there are "
+            f"{vllm_server.cards()}; say replicas={max(1, vllm_server.cards() // for_one)}"
+        )
+
+
+def flags(asked: Settings) -> dict[str, Any]:
+    """Returns vLLM's flags, the replicas' among them."""
+    return asked.vllm | ({REPLICAS: asked.replicas} if asked.replicas > 1 else {})
 
 
 def bind(host: str, port: int) -> socket.socket:

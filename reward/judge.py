@@ -24,6 +24,7 @@ import jinja2
 from pydantic import BaseModel
 
 from data_pipeline import llm
+from data_pipeline.llm.places import Where, place
 from reward import psyche
 from reward.answer import MAX_ANSWER_CHARS
 from reward.thought import split_thought
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from data_pipeline.llm.client import AskOne
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+LEDGER = "runs/judge.sqlite"
 PROMPTS = REPOSITORY / "data_pipeline" / "prompts"
 JUDGED = {"open": "judge_open_answer", "dialogue": "judge_empathy"}  # kinds of rows and their prompts
 PATIENCE = {"timeout_s": 60, "attempts": 3}  # ours, unless the recipe says otherwise: a rollout waits for its reward
@@ -40,7 +42,7 @@ FENCED = re.compile(r"```(?:json)?\s*(\{.*\})\s*```", re.DOTALL)
 
 
 log = logging.getLogger(__name__)
-_Key = tuple[asyncio.AbstractEventLoop, str, Path]  # event loop, server, ledger
+_Key = tuple[asyncio.AbstractEventLoop, str, Where]  # event loop, server, ledger
 _lines: dict[_Key, tuple["asyncio.Future[AskOne]", asyncio.Task[None]]] = {}  # who asks, and its keeper
 _failed = 0  # of this process
 
@@ -60,7 +62,7 @@ async def compute_score(
     judge: Mapping[str, Any] | None = None,
     judge_weight: float = 1.0,
     prompt: str | None = None,
-    ledger: str = "runs/judge.sqlite",
+    ledger: str = LEDGER,
     format_weight: float = 0.1,
     format_gate: bool = False,
     think_prefilled: bool = False,
@@ -76,7 +78,7 @@ async def compute_score(
 
     `judge` is the judge's server, {base_url: ..., model: ...}. `judge_weight` is how much its word counts beside a
     rule's, from 0 to 1; ours. `prompt` names a file judge_*.jinja of data_pipeline/prompts; null takes the one for the
-    kind of row. `ledger` is the file that keeps its judgements, so that none is paid twice.
+    kind of row. `ledger` is the file that keeps its judgements, so that none is paid twice, or postgresql://USER@HOST/DATABASE.
     """
     kwargs: dict[str, Any] = {
         "format_weight": format_weight,
@@ -97,7 +99,7 @@ async def compute_score(
     if readable:
         text = template.render(question=info.get("question"), reference=ground_truth, answer=answer).strip()
         try:
-            judged = await _ask(server, settings, REPOSITORY / ledger, text, str(info.get("id", "")))
+            judged = await _ask(server, settings, ledger_at(ledger), text, str(info.get("id", "")))
             failed = 0.0
         except Exception as error:  # whatever it is, it must neither end the training nor pay
             _count(error)
@@ -128,6 +130,11 @@ def probe(settings: str, server: llm.Server, template: jinja2.Template) -> None:
         asyncio.run(_ask(server, settings, Path(folder, "probe.sqlite"), template.render(**PROBE).strip(), "probe"))
 
 
+def ledger_at(ledger: str) -> Where:
+    """Returns where judgements are kept; raises BadInput for an address that cannot be."""
+    return place(ledger, REPOSITORY) if "://" in ledger else REPOSITORY / ledger
+
+
 def read_score(reply: str) -> float:
     """Returns the score in [0, 1] of a judge's reply, a JSON object with a `score` from 0 to 10.
 
@@ -144,7 +151,7 @@ def read_score(reply: str) -> float:
     return score / 10
 
 
-async def _ask(server: llm.Server, settings: str, ledger: Path, text: str, row: str) -> float:
+async def _ask(server: llm.Server, settings: str, ledger: Where, text: str, row: str) -> float:
     loop = asyncio.get_running_loop()
     key = (loop, settings, ledger)
     if key not in _lines:
@@ -159,7 +166,7 @@ async def _ask(server: llm.Server, settings: str, ledger: Path, text: str, row: 
     return read_score(response.text)
 
 
-async def _keep_line(key: _Key, server: llm.Server, ledger: Path, opened: "asyncio.Future[AskOne]") -> None:
+async def _keep_line(key: _Key, server: llm.Server, ledger: Where, opened: "asyncio.Future[AskOne]") -> None:
     """Holds the connection until the event loop ends, which cancels this task."""
     try:
         async with llm.connected(server, ledger) as ask:

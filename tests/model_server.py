@@ -63,6 +63,7 @@ class ModelServer:
         self.latency, self.plan, self.port = latency, plan or {}, port
         self.url = ""
         self.calls: list[Call] = []
+        self.routes: list[web.RouteDef] = []  # further ones
         self.in_flight = self.most_in_flight = 0
 
     def counts(self) -> Counter:
@@ -98,6 +99,7 @@ class ModelServer:
     async def listen(self) -> None:
         app = web.Application(client_max_size=2**28)
         app.router.add_post("/v1/chat/completions", self._answer)
+        app.router.add_routes(self.routes)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port).start()

@@ -7,33 +7,35 @@ that fails is a response with finish "failed", logged, and asked again by the ne
 import asyncio
 import hashlib
 import json
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from pathlib import Path
 
 from data_pipeline.errors import BadInput
 from data_pipeline.llm.budget import BudgetSpent, BudgetTracker, Estimate
 from data_pipeline.llm.completions import count_tokens, request_body
-from data_pipeline.llm.ledger import Call, Ledger
+from data_pipeline.llm.dispatch import Dispatcher, dispatching
+from data_pipeline.llm.ledger import Ledger
+from data_pipeline.llm.places import Where, is_there
+from data_pipeline.llm.rates import Rates, told
 from data_pipeline.llm.server import Server
-from data_pipeline.llm.transport import Connection, Outcome, ask, connect
 from data_pipeline.records import Request, Response
 from data_pipeline.safety.shown import shown, text_column
 
 OnReply = Callable[[Request, Response, float | None], None]
 AskOne = Callable[[Request], Awaitable[Response]]
+Watch = Callable[[Dispatcher], None]  # is given what asks, to tell of it
+_AHEAD = 64  # requests that wait beside those in flight: what others ask does not keep a slot empty
 
 
 async def complete_all(
     server: Server,
     requests: list[Request],
-    ledger_path: Path,
+    ledger_path: Where,
     title: str,
     on_reply: OnReply | None = None,
     budget: float | None = None,
+    watch: Watch = lambda _: None,
 ) -> list[Response]:
     """Returns one response per request, in order; what the ledger holds is replayed, equal requests are asked once.
 
@@ -57,37 +59,32 @@ async def complete_all(
                 on_reply(requests[place], response, cost)
             cost = None  # paid once
 
-    async def work(connection: Connection, left: list[str]) -> None:
+    async def work(dispatcher: Dispatcher, left: list[str]) -> None:
         while left:
-            key = left[-1]
-            request = requests[places[key][0]]
-            body = request_body(server, request)
-            price = tracker.price(body)
-            if not tracker.fits(price):
-                return  # a request in flight may yet cost less than it holds back: its worker looks again
-            left.pop()
-            tracker.reserved += price
-            outcome = await ask(connection, body)
-            tracker.settle(price, outcome.cost)
-            await ledger.record(_call(key, server, request, outcome))
-            served.tell(outcome.served)
-            keep(key, outcome.response, outcome.cost)
-            if outcome.refused:
-                refusals.append(outcome.response.error)
+            key = left.pop()
+            try:
+                answer = await dispatcher.ask(key, requests[places[key][0]])
+            except BudgetSpent:
+                left.append(key)
+                return
+            keep(key, answer.response, answer.cost)
+            if answer.refused:
+                refusals.append(answer.response.error)
 
     try:
         with Ledger(ledger_path) as ledger:
             for key, response in ledger.replies(places):
                 keep(key, response, None)
             left = [key for key in reversed(places) if key not in responses]
-            served = _Served(server, ledger)
-            tracker = BudgetTracker(server, budget, ledger.spent() if budget else 0.0)
+            spent = ledger.spent() if budget else 0.0
+            tracker = BudgetTracker(server, budget, spent)
             if left and tracker.fits(tracker.price(request_body(server, requests[places[left[-1]][0]]))):
-                async with connect(server) as connection, asyncio.TaskGroup() as group:
-                    for _ in range(min(server.concurrency, len(left))):
-                        group.create_task(work(connection, left))
+                async with dispatching(server, ledger, tracker) as dispatcher, asyncio.TaskGroup() as group:
+                    watch(dispatcher)
+                    for _ in range(min(2 * server.at_most + _AHEAD, len(left))):
+                        group.create_task(work(dispatcher, left))
         if refusals and len(refusals) == len(places):
-            raise BadInput(f"{server.base_url} refuses every request to model {server.model!r}: {refusals[0]}")
+            raise BadInput(f"{server.address} refuses every request to model {server.model!r}: {refusals[0]}")
     except (BadInput, ExceptionGroup) as error:
         first = error.exceptions[0] if isinstance(error, ExceptionGroup) else error  # it ended the other tasks
         if isinstance(first, BadInput):
@@ -105,23 +102,17 @@ async def complete_all(
 
 
 @asynccontextmanager
-async def connected(server: Server, ledger_path: Path) -> AsyncIterator[AskOne]:
-    """Gives the function by which the tasks of this event loop ask one request each, over one connection.
+async def connected(server: Server, ledger_path: Where, watch: Watch = lambda _: None) -> AsyncIterator[AskOne]:
+    """Gives the function by which the tasks of this event loop ask one request each, through one dispatcher.
 
-    As `complete_all`: at most `server.concurrency` at once, limits per minute, replies of the ledger, equal requests
-    at the same time asked once. Raises BadInput when key or ledger cannot be used; the function, when a request shows
-    that model, key or address cannot.
+    As `complete_all`: slots, limits per minute, replies of the ledger, equal requests at the same time asked once.
+    Raises BadInput when key or ledger cannot be used; the function, when a request shows that model, key or address
+    cannot.
     """
-    slots, asked = asyncio.Semaphore(server.concurrency), {}
+    asked: dict[str, asyncio.Task[Response]] = {}
 
     async def work(key: str, request: Request) -> Response:
-        if known := await ledger.reply(key):
-            return known
-        async with slots:
-            outcome = await ask(connection, request_body(server, request))
-        await ledger.record(_call(key, server, request, outcome))
-        served.tell(outcome.served)
-        return outcome.response
+        return await ledger.reply(key) or (await dispatcher.ask(key, request)).response
 
     def forget(key: str, task: asyncio.Task) -> None:
         del asked[key]
@@ -135,8 +126,8 @@ async def connected(server: Server, ledger_path: Path) -> AsyncIterator[AskOne]:
         return await asyncio.shield(asked[key])  # one of several who ask the same may be cancelled
 
     with Ledger(ledger_path) as ledger:
-        served = _Served(server, ledger)
-        async with connect(server) as connection:
+        async with dispatching(server, ledger, BudgetTracker(server, None, 0.0)) as dispatcher:
+            watch(dispatcher)
             try:
                 yield ask_one
             finally:
@@ -148,7 +139,7 @@ async def connected(server: Server, ledger_path: Path) -> AsyncIterator[AskOne]:
 def run_all(
     server: Server,
     requests: list[Request],
-    ledger_path: Path,
+    ledger_path: Where,
     title: str,
     on_reply: OnReply | None = None,
     budget: float | None = None,
@@ -157,45 +148,45 @@ def run_all(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = text_column("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    failed = tokens = asked = 0
-    paid, begun = 0.0, time.monotonic()
+    failed = tokens = 0
+    rates, shown_at = Rates(), 0.0
     with Progress(*columns, text_column("{task.fields[state]}"), transient=True) as progress:
         task = progress.add_task(shown(title), total=len(requests), state="")
 
         def show(request: Request, response: Response, cost: float | None) -> None:
-            nonlocal failed, tokens, asked, paid
+            nonlocal failed, tokens, shown_at
             failed, tokens = failed + (response.finish == "failed"), tokens + response.tokens
-            asked, paid = asked + 1, paid + (cost or 0)
-            state = f"{asked / (time.monotonic() - begun):.1f}/s, {failed} failed, {tokens:,} tokens"
-            if server.input_price is not None:
-                state += f", cost {paid:.4f}"
-            progress.update(task, advance=1, state=state)
+            progress.update(task, advance=1)
+            if time.monotonic() - shown_at >= 1:
+                state = f"{failed} failed, {tokens:,} tokens, {told(rates.servers(), '', rates.cost())}"
+                progress.update(task, state=state)
+                shown_at = time.monotonic()
             if on_reply:
                 on_reply(request, response, cost)
 
-        return asyncio.run(complete_all(server, requests, ledger_path, title, show, budget))
+        return asyncio.run(complete_all(server, requests, ledger_path, title, show, budget, rates.watch))
 
 
 def asker(
-    server: Server, ledger_path: Path, title: str, budget: float | None = None
+    server: Server, ledger_path: Where, title: str, budget: float | None = None
 ) -> Callable[[list[Request]], list[Response]]:
     """Returns the function by which a step asks the server: `run_all` with these settings."""
     return lambda requests: run_all(server, requests, ledger_path, title, budget=budget)
 
 
-def stored(server: Server, requests: list[Request], ledger_path: Path) -> list[Response | None]:
+def stored(server: Server, requests: list[Request], ledger_path: Where) -> list[Response | None]:
     """Returns what the ledger holds of each request, else None; nothing is asked and no ledger is made."""
     keys, known = [_key(server, request) for request in requests], {}
-    if Path(ledger_path).exists():
+    if is_there(ledger_path):
         with Ledger(ledger_path) as ledger:
             known = dict(ledger.replies(dict.fromkeys(keys)))
     return [known.get(key) for key in keys]
 
 
-def estimate(server: Server, requests: list[Request], ledger_path: Path) -> Estimate:
+def estimate(server: Server, requests: list[Request], ledger_path: Where) -> Estimate:
     """Returns about what `run_all` would ask and pay, for a dry run: nothing is asked and no ledger is made."""
     new = {_key(server, request): request_body(server, request) for request in requests}
-    if Path(ledger_path).exists():
+    if is_there(ledger_path):
         with Ledger(ledger_path) as ledger:
             for key, _ in ledger.replies(list(new)):
                 del new[key]
@@ -210,7 +201,7 @@ def generate(
     samples: int,
     step: str,
     rows: list[str],
-    ledger_path: Path,
+    ledger_path: Where,
     **params,
 ) -> list[list[Response]]:
     """Returns `samples` responses per conversation, in order, as `launch.models.local.generate` does in this process.
@@ -234,46 +225,3 @@ def _key(server: Server, request: Request) -> str:
     return hashlib.sha256(
         json.dumps([request_body(server, request), request.sample], sort_keys=True).encode()
     ).hexdigest()
-
-
-def _call(key: str, server: Server, request: Request, outcome: Outcome) -> Call:
-    response = outcome.response
-    return Call(
-        key=key,
-        step=_storable(request.step),
-        row=_storable(request.row),
-        sample=request.sample,
-        model=server.model,
-        base_url=server.base_url,
-        finish=response.finish,
-        text=response.text,
-        reasoning=response.reasoning,
-        error=_storable(response.error),
-        prompt_tokens=response.prompt_tokens,
-        completion_tokens=response.tokens,
-        cost=outcome.cost,
-        latency=round(outcome.latency, 4),
-        attempts=outcome.attempts,
-        at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        served=_storable(outcome.served),
-    )
-
-
-class _Served:
-    """Warns when another model answers than the ledger's earlier calls had, as the server names them."""
-
-    def __init__(self, server: Server, ledger: Ledger) -> None:
-        self.server, self.names = server, ledger.served(server.model)
-
-    def tell(self, name: str) -> None:
-        if name and self.names and name not in self.names:
-            told = "%s: model=%s answers as %s, earlier calls of this run as %s; its replies are mixed from here on"
-            logging.getLogger(__name__).warning(
-                told, self.server.base_url, self.server.model, name, ", ".join(self.names)
-            )
-        if name and name not in self.names:
-            self.names.append(name)
-
-
-def _storable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()  # sqlite takes no lone surrogates

@@ -1,7 +1,7 @@
 """An OpenAI-compatible server (vLLM, an API): its settings, checked, and its key, which only the environment holds."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field, fields
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -26,23 +26,44 @@ def _address(base_url: str) -> str:
     return base_url
 
 
+def _addresses(base_url: str | list[str]) -> str | list[str]:
+    """Returns one address or several; raises BadInput for one that is none, and one that stands twice."""
+    if isinstance(base_url, str):
+        return _address(base_url)
+    if not base_url:
+        raise BadInput("base_url: the list is empty; name a server")
+    known = {}
+    for address in map(_address, base_url):
+        parts = urlsplit(address)
+        host = "127.0.0.1" if parts.hostname in ("localhost", "::1") else parts.hostname
+        place = (parts.scheme, host, parts.port, parts.path.rstrip("/"))
+        if place in known:
+            raise BadInput(f"base_url: {address} stands twice (also as {known[place]}); name each server once")
+        known[place] = address
+    return base_url
+
+
 Variable = Annotated[str, AfterValidator(lambda name: check_variable(name, "api_key_env"))]
 FINITE: dict[str, Any] = {"allow_inf_nan": False}
+MOST = 1000  # requests in flight of one process; ours
 
 
 @dataclass(frozen=True, config=ConfigDict(strict=True))
 class Server:
     """Where and how to ask; raises BadInput or pydantic's ValidationError for a value that cannot be."""
 
-    base_url: Annotated[str, AfterValidator(_address)]  # address, such as http://127.0.0.1:8000/v1
+    # address, such as http://127.0.0.1:8000/v1, or a list of servers of the same model
+    base_url: Annotated[str | list[str], AfterValidator(_addresses)]
     model: Annotated[str, Field(min_length=1)]  # as the server calls it
     api_key_env: Variable | None = None  # NAME of the environment variable with the key; null: the server asks for none
-    concurrency: Annotated[int, Field(ge=1, le=1000)] = 32  # requests in flight; ours
+    # requests in flight at most, of all servers together; null: each server's is found by trying
+    concurrency: Annotated[int | None, Field(ge=1, le=MOST)] = None
     # seconds for a whole answer, of a streamed one the longest silence; ours
     timeout_s: Annotated[float, Field(ge=0.001, **FINITE)] = 600
     attempts: Annotated[int, Field(ge=1)] = 8  # at most so many of a request that fails in passing; ours
-    requests_per_minute: Annotated[float | None, Field(ge=1, **FINITE)] = None  # the server's limit, if it has one
-    # the server's limit; a request counts its bytes / 4 and max_tokens, much as servers count
+    # the limit of the account, if it has one: of all servers together
+    requests_per_minute: Annotated[float | None, Field(ge=1, **FINITE)] = None
+    # as well; a request counts its bytes / 4 and max_tokens, much as servers count
     tokens_per_minute: Annotated[float | None, Field(ge=1, **FINITE)] = None
     # of a million prompt tokens, in any one currency
     input_price: Annotated[float | None, Field(ge=0, **FINITE)] = None
@@ -56,6 +77,20 @@ class Server:
         if (self.input_price is None) != (self.output_price is None):
             raise BadInput("input_price and output_price: only one is set; set both or none")
         return self
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        return [self.base_url] if isinstance(self.base_url, str) else self.base_url
+
+    @property
+    def address(self) -> str:
+        """The address, or all of them, for people."""
+        return ", ".join(self.addresses)
+
+    @property
+    def at_most(self) -> int:
+        """The most requests in flight."""
+        return self.concurrency or MOST
 
     def cost(self, prompt_tokens: int, tokens: int) -> float | None:
         """Returns the price of so many tokens, or None when no prices are set."""
@@ -81,14 +116,14 @@ def server_from(settings: Mapping[str, Any], where: str) -> Server:
 
 
 def is_loopback(server: Server) -> bool:
-    """Returns whether the server is on this machine."""
-    host = urlsplit(server.base_url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    """Returns whether the server, or every one of several, is on this machine."""
+    hosts = [urlsplit(address).hostname or "" for address in server.addresses]
+    return all(host in ("localhost", "::1") or host.startswith("127.") for host in hosts)
 
 
 def api_key(server: Server) -> str:
     """Returns the key, "" where none is needed; raises BadInput for a variable that is not set, but on this machine."""
     key = key_in(server.api_key_env) if server.api_key_env else ""
     if not key and server.api_key_env and not is_loopback(server):
-        raise BadInput(f"{server.api_key_env} is not set: put the key of {server.base_url} into this variable")
+        raise BadInput(f"{server.api_key_env} is not set: put the key of {server.address} into this variable")
     return key

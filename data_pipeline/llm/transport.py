@@ -1,4 +1,4 @@
-"""Asks an OpenAI-compatible server one request until it is answered, as a whole or piece by piece.
+"""Asks an OpenAI-compatible server, or one of several, a request until it is answered, whole or piece by piece.
 
 Every fault on the way is retried, then becomes a response with finish "failed"; an answer that has begun to arrive is
 not asked again. Only what no other request would survive either is raised: a refused key, an unknown model, an empty
@@ -11,11 +11,11 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from data_pipeline.errors import BadInput
 from data_pipeline.llm.completions import SHOWN, Arriving, Delta, count_tokens, hide, read_reply, served_model
@@ -27,6 +27,7 @@ _WAITS = {"wait_initial": 0.1, "wait_max": 60, "wait_jitter": 0.2}
 _LONGEST_WAIT = 600.0  # seconds; a server that asks for more (a daily quota) is not waited for
 _CONNECT = 10.0  # seconds; ours
 _REFUSES_US = (401, 402, 403)  # key, account, permission
+_BUSY = (429, 503, 529)  # too many requests at once
 _USELESS = (*_REFUSES_US, 404)  # and model or path: every other request would get it as well
 _FILTERED = ("content_filter", "content_policy_violation", "data_inspection_failed")  # Azure, OpenAI, DashScope
 
@@ -47,6 +48,26 @@ class Connection:
     def hide(self, text: str) -> str:
         return hide(text, self.key)
 
+    @asynccontextmanager
+    async def turn(self, body: dict) -> AsyncIterator["Connection"]:
+        """Gives itself when its limits per minute, and the server, let the request through."""
+        await pass_limits(self.limits, body)
+        while (left := self.closed_until - time.monotonic()) > 0:
+            await asyncio.sleep(left)
+        yield self
+
+
+class Line(Protocol):
+    """Whom a request is asked: a connection, or several that share the work (balancer.py). A turn is one attempt."""
+
+    @property
+    def server(self) -> Server: ...
+
+    @property
+    def reached(self) -> bool: ...
+
+    def turn(self, body: dict) -> AbstractAsyncContextManager[Connection]: ...
+
 
 @dataclass
 class Outcome:
@@ -56,12 +77,14 @@ class Outcome:
     cost: float | None  # of all attempts
     refused: bool  # the server will not take this request, whoever asks
     served: str = ""  # the model that answered, as the server names it
+    address: str = ""  # of the last server that was asked
 
 
 @asynccontextmanager
 async def connect(server: Server) -> AsyncIterator[Connection]:
-    """Gives the connection; raises BadInput when the key's variable is not set. Asks the server nothing."""
-    import aiolimiter
+    """Gives the connection to a server with one address; raises BadInput when its key's variable is not set. Asks the
+    server nothing.
+    """
     import openai
     import stamina
 
@@ -70,43 +93,62 @@ async def connect(server: Server) -> AsyncIterator[Connection]:
     stamina.instrumentation.set_on_retry_hooks([])  # else a line per retry; the ledger counts them
     # A proxy of the environment stands between here and the world, never between here and this machine.
     transport = openai.DefaultAioHttpClient(trust_env=not is_loopback(server))
-    rates = [(server.requests_per_minute, False), (server.tokens_per_minute, True)]
-    limits = [(aiolimiter.AsyncLimiter(rate, 60), tokens) for rate, tokens in rates if rate]
-    for limiter, _ in limits:
-        await limiter.acquire(limiter.max_rate)  # full: with an empty one the first minute has twice the rate
+    limits = await limits_of(server)
     patience = openai.Timeout(None, connect=_CONNECT)
     async with openai.AsyncOpenAI(
-        base_url=server.base_url, api_key=key or "none", max_retries=0, timeout=patience, http_client=transport
+        base_url=str(server.base_url), api_key=key or "none", max_retries=0, timeout=patience, http_client=transport
     ) as client:
         yield Connection(server, client, key, limits)
 
 
-async def ask(connection: Connection, body: dict) -> Outcome:
-    """Returns what became of one request; raises BadInput when no other request would fare better."""
+async def limits_of(server: Server) -> list[tuple[Any, bool]]:
+    """Returns the limits per minute, as `Connection.limits`."""
+    import aiolimiter
+
+    rates = [(server.requests_per_minute, False), (server.tokens_per_minute, True)]
+    limits = [(aiolimiter.AsyncLimiter(rate, 60), tokens) for rate, tokens in rates if rate]
+    for limiter, _ in limits:
+        await limiter.acquire(limiter.max_rate)  # full: with an empty one the first minute has twice the rate
+    return limits
+
+
+async def pass_limits(limits: list[tuple[Any, bool]], body: dict) -> None:
+    """Returns when the limits per minute let the request through."""
+    for limiter, tokens in limits:
+        weight = sum(count_tokens(body)) if tokens else 1
+        await limiter.acquire(min(weight, limiter.max_rate))
+
+
+async def ask(line: Line, body: dict, first: AbstractAsyncContextManager[Connection] | None = None) -> Outcome:
+    """Returns what became of one request; raises BadInput when no other request would fare better. `first` is a turn
+    that it has already.
+    """
     tries, spent, refused = _Tries(), [0, 0], False
+    turns = [first] if first else []
 
     async def once() -> Response:
-        await _turn(connection, body)
-        tries.begun = time.monotonic()
-        with _faults(connection):
-            async with asyncio.timeout(connection.server.timeout_s):
-                # Its text: openai would build typed objects, in twice the time, of what we check ourselves.
-                content = await connection.client.post("/chat/completions", cast_to=str, body=body)
-        response, again = read_reply(content, connection.key)
-        tries.served = served_model(content)
-        spent[0] += response.prompt_tokens
-        spent[1] += response.tokens
-        if again:
-            raise _Failed(response)
-        return response
+        async with turns.pop() if turns else line.turn(body) as connection:
+            tries.begun, tries.address = time.monotonic(), str(connection.server.base_url)
+            with _faults(connection):
+                async with asyncio.timeout(connection.server.timeout_s):
+                    # Its text: openai would build typed objects, in twice the time, of what we check ourselves.
+                    content = await connection.client.post("/chat/completions", cast_to=str, body=body)
+            response, again = read_reply(content, connection.key)
+            tries.served = served_model(content)
+            spent[0] += response.prompt_tokens
+            spent[1] += response.tokens
+            if again:
+                raise Failed(response)
+            return response
 
     try:
-        response = await _persist(connection, once, tries)
-    except _Failed as failure:
+        response = await _persist(line, once, tries)
+    except Failed as failure:
         response, refused = failure.response, failure.why == "refused"
         response.passing = failure.again or failure.why == "later"
     latency = time.monotonic() - tries.begun
-    return Outcome(response, tries.number, latency, connection.server.cost(*spent), refused, tries.served)
+    cost = line.server.cost(*spent)
+    return Outcome(response, tries.number, latency, cost, refused, tries.served, tries.address)
 
 
 async def stream(connection: Connection, body: dict) -> AsyncGenerator[Delta | Response, None]:
@@ -118,13 +160,13 @@ async def stream(connection: Connection, body: dict) -> AsyncGenerator[Delta | R
     """
 
     async def once() -> tuple[AsyncGenerator[Delta | Response, None], Delta | Response]:
-        await _turn(connection, body)
-        events = _events(connection, body)
-        return events, await anext(events)
+        async with connection.turn(body):
+            events = _events(connection, body)
+            return events, await anext(events)
 
     try:
         events, first = await _persist(connection, once, _Tries())
-    except _Failed as failure:
+    except Failed as failure:
         yield failure.response
         return
     async with aclosing(events):
@@ -134,7 +176,12 @@ async def stream(connection: Connection, body: dict) -> AsyncGenerator[Delta | R
 
 
 async def models(connection: Connection) -> list[str]:
-    """Returns the models that the server lists, [] where it has no list.
+    """Returns the names of the models that the server lists, [] where it has no list; raises BadInput as `listed`."""
+    return [str(entry["id"]) for entry in await listed(connection)]
+
+
+async def listed(connection: Connection) -> list[dict]:
+    """Returns what the server lists of its models, at least the "id" of each; [] where it has no list.
 
     Raises BadInput where no server is, where the server refuses the key, or where it is no OpenAI-compatible one.
     """
@@ -145,8 +192,9 @@ async def models(connection: Connection) -> list[str]:
                 return await connection.client.get("/models", cast_to=str)
 
     try:
-        return [str(entry["id"]) for entry in json.loads(await _persist(connection, once, _Tries()))["data"]]
-    except _Failed as failure:
+        entries = json.loads(await _persist(connection, once, _Tries()))["data"]
+        return [{**entry, "id": entry["id"]} for entry in entries]
+    except Failed as failure:
         if connection.reached:  # some servers have no such list
             return []
         raise BadInput(f"{failure.response.error}; correct base_url or start the server") from None
@@ -156,12 +204,12 @@ async def models(connection: Connection) -> list[str]:
         ) from None
 
 
-class _Failed(Exception):
+class Failed(Exception):
     """One attempt came to nothing. `after`: seconds that the server asks to wait, else we choose."""
 
     def __init__(self, response: Response | str, again: bool = True, after: float | None = None, why: str = "") -> None:
         self.response = Response("", "failed", 0, error=response) if isinstance(response, str) else response
-        self.again, self.after, self.why = again, after, why  # why: "refused", "later", "nowhere" or ""
+        self.again, self.after, self.why = again, after, why  # why: "refused", "later", "busy", "nowhere" or ""
 
 
 @dataclass
@@ -169,43 +217,34 @@ class _Tries:
     number: int = 0
     begun: float = field(default_factory=time.monotonic)  # of the last one
     served: str = ""
+    address: str = ""
 
 
-async def _persist(connection: Connection, once: Callable[[], Awaitable[Got]], tries: _Tries) -> Got:
-    """Returns what `once` gives at last; raises the _Failed of its last attempt, or BadInput where no server is."""
+async def _persist(line: Line, once: Callable[[], Awaitable[Got]], tries: _Tries) -> Got:
+    """Returns what `once` gives at last; raises the Failed of its last attempt, or BadInput where no server is."""
     import stamina
 
-    attempts = connection.server.attempts
+    attempts = line.server.attempts
     try:
         async for attempt in stamina.retry_context(on=_pause, attempts=attempts, timeout=None, **_WAITS):
             with attempt:
                 tries.number = attempt.num
                 return await once()
-    except _Failed as failure:
-        if failure.why == "nowhere" and not connection.reached:
+    except Failed as failure:
+        if failure.why == "nowhere" and not line.reached:
             raise BadInput(f"{failure.response.error}; correct base_url or start the server") from None
         raise
     raise AssertionError("stamina gives an attempt, or raises what the last one raised")
 
 
 def _pause(error: Exception) -> bool | float:
-    if not isinstance(error, _Failed) or not error.again:
+    if not isinstance(error, Failed) or not error.again:
         return False
     return True if error.after is None else error.after
 
 
-async def _turn(connection: Connection, body: dict) -> None:
-    for limiter, tokens in connection.limits:
-        weight = 1
-        if tokens:
-            weight = sum(count_tokens(body))
-        await limiter.acquire(min(weight, limiter.max_rate))
-    while (left := connection.closed_until - time.monotonic()) > 0:
-        await asyncio.sleep(left)
-
-
 async def _events(connection: Connection, body: dict) -> AsyncGenerator[Delta | Response, None]:
-    """Yields as `stream`, of one attempt; raises _Failed where nothing has come yet."""
+    """Yields as `stream`, of one attempt; raises Failed where nothing has come yet."""
     import openai
 
     answer, client, silence = Arriving(connection.key), connection.client, connection.server.timeout_s
@@ -232,8 +271,8 @@ async def _events(connection: Connection, body: dict) -> AsyncGenerator[Delta | 
                         begun = True
                         yield delta
         response, again = answer.response()
-        failure = _Failed(response) if again else None
-    except _Failed as error:
+        failure = Failed(response) if again else None
+    except Failed as error:
         failure, response = error, answer.broken(error.response.error)
     for delta in answer.rest():
         begun = True
@@ -245,7 +284,7 @@ async def _events(connection: Connection, body: dict) -> AsyncGenerator[Delta | 
 
 @contextmanager
 def _faults(connection: Connection, listing: bool = False) -> Iterator[None]:
-    """Raises _Failed or BadInput for what goes wrong between here and the server's answer."""
+    """Raises Failed or BadInput for what goes wrong between here and the server's answer."""
     import aiohttp
     import openai
 
@@ -257,9 +296,9 @@ def _faults(connection: Connection, listing: bool = False) -> Iterator[None]:
         raise _refusal(connection, error, listing) from None
     except UnicodeEncodeError:
         error = "the messages hold half a character (a lone surrogate); read their source with its true encoding"
-        raise _Failed(error, again=False) from None
+        raise Failed(error, again=False) from None
     except TimeoutError:
-        raise _Failed(f"no answer within {connection.server.timeout_s:g} s") from None
+        raise Failed(f"no answer within {connection.server.timeout_s:g} s") from None
     except (openai.APIConnectionError, aiohttp.ClientError, OSError) as error:
         causes: list[BaseException] = [error]
         while causes[-1].__cause__:
@@ -267,13 +306,13 @@ def _faults(connection: Connection, listing: bool = False) -> Iterator[None]:
         told = connection.hide(f"{type(causes[-1]).__name__}: {causes[-1]}")[:SHOWN]
         nowhere = aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError
         if any(isinstance(cause, nowhere) for cause in causes) and not connection.reached:
-            raise _Failed(f"no server at {connection.server.base_url}: {told}", why="nowhere") from None
-        raise _Failed(f"connection lost: {told}") from None
+            raise Failed(f"no server at {connection.server.base_url}: {told}", why="nowhere") from None
+        raise Failed(f"connection lost: {told}") from None
     except openai.APIError as error:  # in the middle of a stream
-        raise _Failed(f"broken off by the server: {connection.hide(error.message)[:SHOWN]}") from None
+        raise Failed(f"broken off by the server: {connection.hide(error.message)[:SHOWN]}") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         told = connection.hide(f"{type(error).__name__}: {error}")[:SHOWN]
-        raise _Failed(f"a piece that cannot be read: {told}") from None
+        raise Failed(f"a piece that cannot be read: {told}") from None
 
 
 def _refusal(connection: Connection, error: Any, listing: bool) -> Exception:
@@ -284,14 +323,14 @@ def _refusal(connection: Connection, error: Any, listing: bool) -> Exception:
         what = f"{key}; correct it" if listing else f"model {server.model!r} with {key}; correct one of them"
         return BadInput(f"{server.base_url} refuses {what}: {told}")
     if status == 400 and error.code in _FILTERED:
-        return _Failed(Response("", REFUSED, 0, error=told), again=False)  # what it was asked, not how: never answered
+        return Failed(Response("", REFUSED, 0, error=told), again=False)  # what it was asked, not how: never answered
     if status < 500 and status not in (408, 409, 425, 429):
-        return _Failed(told, again=False, why="refused")
+        return Failed(told, again=False, why="refused")
     after = _retry_after(error.response.headers.get("retry-after"))
     if after is not None and after > _LONGEST_WAIT:
-        return _Failed(f"to be asked again after {after:.0f} s, which is too long; {told}", again=False, why="later")
+        return Failed(f"to be asked again after {after:.0f} s, which is too long; {told}", again=False, why="later")
     connection.closed_until = max(connection.closed_until, time.monotonic() + (after or 0))
-    return _Failed(told, after=after)
+    return Failed(told, after=after, why="busy" if status in _BUSY else "")
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -14,7 +14,8 @@ from data_pipeline.errors import BadInput
 HIDDEN = "***"
 CURE = (
     "what could be a key is taken from the environment alone, and shown and written nowhere: put it into a variable, "
-    "and name that one (api_key_env=NAME); a tracker's or hub's own is read as it is (WANDB_API_KEY, HF_TOKEN)"
+    "and name that one (api_key_env=NAME); that of a tracker, hub or database is read as it is (WANDB_API_KEY, "
+    "HF_TOKEN, PGPASSWORD)"
 )
 _LEAST = 8  # characters of a key in the environment; a shorter one may be a word
 # A name that says "key" where names stand: api_key=..., {hub_token: ...}. Not api_key_env, max_tokens, nor eos_token.
@@ -34,7 +35,7 @@ _FORMS = re.compile(
     r"|(?i:https?)://[^\s/'\"]*@|[a-z][a-z0-9+.-]*://[^\s/:@'\"]*:[^\s/@'\"]+@"  # who, and with what, in an address
     r"|(?i:[?&](?:api_?key|key|token|access_token|secret|sig|signature)=)[^\s&'\"]+"
 )
-_HOLDS_A_KEY = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD)$")  # names of environment variables
+_HOLDS_A_KEY = re.compile(r"(?:^|_|^PG)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD)$")  # names of environment variables
 
 
 def could_be_key(text: str) -> bool:

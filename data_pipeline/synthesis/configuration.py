@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_pipeline.errors import BadInput, did_you_mean, first_fault
+from data_pipeline.llm.places import Where, place
 from data_pipeline.steps import Step, StepSettings, find_step
 
 READS = {"questions": "passages", "posts": "posts", "dialogues": "dialogues"}  # a pipeline and the key of its source
@@ -38,6 +39,8 @@ class Configuration(BaseModel):
     resume: str = "auto"
     limit: int | None = None
     budget: float | None = None
+    ledger: str | None = None
+    join: bool = False
     llm: dict[str, Any] | None = None
     selectors: dict[str, dict | None] = {}
     models: dict[str, dict | None] = {}
@@ -52,6 +55,10 @@ class Configuration(BaseModel):
                 "dialogues={source: NAME, path: PATH}"
             )
         return {name: _source(READS[name], value) for name, value in given.items()}
+
+    def ledger_at(self, folder: Path) -> Where:
+        """Returns where calls are kept; `folder` is the stage's."""
+        return place(self.ledger, folder)
 
     def active(self) -> dict[str, list[str]]:
         """Returns {pipeline: its steps} of the sources that are given; BadInput for a step that there is not."""

@@ -12,6 +12,8 @@ from pathlib import Path
 from data_pipeline import llm
 from data_pipeline.errors import BadInput
 from data_pipeline.llm import recorded
+from data_pipeline.llm.client import Watch
+from data_pipeline.llm.places import Where
 from data_pipeline.llm.server import api_key
 from data_pipeline.records import Ask, Request, Response
 from data_pipeline.steps import Step, find_step
@@ -27,7 +29,7 @@ class Models:
     selectors: Mapping[str, llm.Server | None]
     own: Mapping[str, llm.Server]  # of steps that ask another model
     recorded: AskAll | None
-    ledger: Path
+    ledger: Where
     budget: float | None
     replies: str = ""  # hash of the recorded ones
     failed: Counter[str] = field(default_factory=Counter)  # requests of each step that failed, and may yet be answered
@@ -60,8 +62,12 @@ class Models:
                 for server in filter(None, self.servers(name, step).values()):
                     api_key(server)
 
-    async def connected(self, stack: AsyncExitStack, chain: Sequence[Bound]) -> list[Ask | dict[str, Ask]]:
-        """Returns whom each of the steps asks under `apply.on_its_way`; a server of several is connected once."""
+    async def connected(
+        self, stack: AsyncExitStack, chain: Sequence[Bound], watch: Watch
+    ) -> list[Ask | dict[str, Ask]]:
+        """Returns whom each of the steps asks under `apply.on_its_way`; a server of several is connected once, and
+        `watch` is given what asks it.
+        """
         whom, known = [], {}
         for bound in chain:
             asks = {}
@@ -69,7 +75,7 @@ class Models:
                 assert server is not None  # rows go on their way only where no reply is recorded
                 key = repr(server)
                 if key not in known:
-                    known[key] = await stack.enter_async_context(llm.connected(server, self.ledger))
+                    known[key] = await stack.enter_async_context(llm.connected(server, self.ledger, watch))
                 asks[title] = _several(known[key], partial(self.counted, bound.name))
             whom.append(asks if bound.step.asks == "selectors" else asks[""])
         return whom
@@ -79,7 +85,7 @@ class Models:
         return replies
 
     def concurrency(self, name: str, step: Step) -> int:
-        return sum(server.concurrency for server in self.servers(name, step).values() if server)
+        return sum(server.at_most for server in self.servers(name, step).values() if server)
 
     def described(self, name: str, step: Step) -> object:
         """Returns who is asked, for a step's key: another model or prompt parameter makes its output another."""
@@ -112,7 +118,7 @@ def base_settings(config: Configuration) -> dict | None:
     return base
 
 
-def find_models(config: Configuration, ledger: Path) -> Models:
+def find_models(config: Configuration, ledger: Where) -> Models:
     """Returns whom the wanted steps ask; raises BadInput for wrong settings of a server, and for a step that asks while
     nobody is named. The settings of a selector, and of a step under `models`, stand over those of `llm`.
     """

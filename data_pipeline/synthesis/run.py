@@ -16,8 +16,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
-
 from data_pipeline import sources
 from data_pipeline.counts import StepCounts
 from data_pipeline.errors import BadInput
@@ -31,7 +29,6 @@ from data_pipeline.records import (
     read_lines,
     read_records,
 )
-from data_pipeline.safety.shown import text_column
 from data_pipeline.steps import Outcome, Step, find_step
 from data_pipeline.synthesis.apply import (
     Bound,
@@ -46,6 +43,7 @@ from data_pipeline.synthesis.configuration import READS, Configuration, Source
 from data_pipeline.synthesis.files import StepFiles, Writer, step_folders
 from data_pipeline.synthesis.keys import code_hash, step_key
 from data_pipeline.synthesis.models import Models, find_models
+from data_pipeline.synthesis.progress import Following
 from data_pipeline.synthesis.splits import count_reasons
 
 PIECE = 2000  # rows that are asked about together where replies are recorded, or a budget is spent in order
@@ -80,7 +78,7 @@ def run(
 
     Raises BadInput for settings and sources, BudgetSpent when the budget is spent, and what `before_asking` raises.
     """
-    models = find_models(config, folder / "ledger.sqlite")
+    models = find_models(config, config.ledger_at(folder))
     for name in config.wanted():
         code_hash(f"data_pipeline.steps.{name}")  # as it is now: people edit files while this runs
     result, found = Synthesised(finished=config.steps is None), config.sources()
@@ -271,15 +269,14 @@ class _Pipeline:
         """Takes each row through the chain by itself; shows its progress."""
         title = f"{self.name}: {chain[0].name} to {chain[-1].name}"
         at_work = max(self.models.concurrency(bound.name, bound.step) for bound in chain)
-        columns = text_column("  {task.description}"), SpinnerColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-        with Progress(*columns, transient=True) as progress:
-            task = progress.add_task(title, total=None)
+        total = next(reversed(self.counts.values())).out
+        with Following(title, total, self.folder / "progress.json") as following:
             try:
                 async with AsyncExitStack() as stack:
-                    asks = await self.models.connected(stack, chain)
+                    asks = await self.models.connected(stack, chain, following.rates.watch)
                     async for outcomes in on_its_way(list(zip(chain, asks, strict=True)), records, at_work):
                         _write(outcomes, outs)
-                        progress.update(task, advance=1)
+                        following.advance()
             except BadInput as error:
                 raise BadInput(f"{title}: {error}") from None
 

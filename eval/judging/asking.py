@@ -8,6 +8,7 @@ from data_pipeline import llm
 from data_pipeline.errors import BadInput
 from data_pipeline.llm import recorded
 from data_pipeline.llm.ledger import Ledger
+from data_pipeline.llm.places import Where, is_there
 from data_pipeline.llm.recorded import Recorded
 from data_pipeline.records import Request, Response
 
@@ -28,24 +29,24 @@ def whom(given: Mapping[str, Any], where: str) -> Whom:
     return Recorded(str(given["replies"]), str(given.get("model") or "recorded"))
 
 
-def asker(one: Whom, ledger: Path, title: str) -> Callable[[list[Request]], list[Response]]:
+def asker(one: Whom, ledger: Where, title: str) -> Callable[[list[Request]], list[Response]]:
     """Returns what asks it; raises BadInput as `llm.run_all`, and for a request that no reply is recorded for."""
     if isinstance(one, Recorded):
         return recorded.asker(Path(one.replies))
     return llm.asker(one, ledger, title)
 
 
-def known(one: Whom, requests: list[Request], ledger: Path) -> list[Response | None]:
+def known(one: Whom, requests: list[Request], ledger: Where) -> list[Response | None]:
     """Returns what has been said already of each request, else None."""
     return [None] * len(requests) if isinstance(one, Recorded) else llm.stored(one, requests, ledger)
 
 
-def described(one: Whom, ledger: Path) -> str:
+def described(one: Whom, ledger: Where) -> str:
     """Returns its model, with the names that it answered by where they are others, for a report."""
     if isinstance(one, Recorded):
         return f"{one.model} (recorded replies, which no model gave)"
     served: list[str] = []
-    if ledger.exists():
+    if is_there(ledger):
         with Ledger(ledger) as opened:
             served = [name for name in opened.served(one.model) if name != one.model]
     if not served:

@@ -6,10 +6,10 @@ of its own, until it has been asked ATTEMPTS times; then it is missing for good.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from data_pipeline import llm
 from data_pipeline.errors import BadInput
+from data_pipeline.llm.places import Where
 from data_pipeline.records import REFUSED, Response
 from eval.contract import Answered, Benchmark, Item, Judge, Judgement, Scoring, Vote, judge_calls
 from eval.judging.asking import Whom, asker, known
@@ -51,7 +51,7 @@ class _Place:
 
 
 def ask_judges(
-    benchmark: Benchmark, answered: Sequence[Answered], panel: Panel, ledger: Path, name: str, scoring: Scoring
+    benchmark: Benchmark, answered: Sequence[Answered], panel: Panel, ledger: Where, name: str, scoring: Scoring
 ) -> tuple[list[list[Judgement | None]], int]:
     """Returns a judgement for every response that judges are asked about, None for the others; and how many votes the
     same command would ask again.
@@ -102,7 +102,7 @@ class _Asked:
 
 
 def _replies(
-    benchmark: Benchmark, places: Sequence[_Place], server: Whom, ledger: Path, title: tuple[str, str, int]
+    benchmark: Benchmark, places: Sequence[_Place], server: Whom, ledger: Where, title: tuple[str, str, int]
 ) -> list[_Asked]:
     """Returns what came of each. What the ledger holds is read first: what could not be read there is asked as a new
     request, one in every run.

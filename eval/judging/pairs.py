@@ -15,6 +15,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from data_pipeline.llm.places import Where
 from data_pipeline.llm.structured import parse
 from data_pipeline.prompts import render_file
 from data_pipeline.records import Dialogue, Response
@@ -116,7 +117,7 @@ PAIRS = Benchmark(
 
 
 def judge_pairs(
-    pairs: Sequence[Pair], panel: Panel, ledger: Path, name: str, scoring: Scoring
+    pairs: Sequence[Pair], panel: Panel, ledger: Where, name: str, scoring: Scoring
 ) -> tuple[list[Outcome], list[dict], int]:
     """Returns what every judge said of every pair; the single votes as rows; and how many votes the same command would
     ask again. Raises BadInput as `ask_judges`.

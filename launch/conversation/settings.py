@@ -54,6 +54,8 @@ class Conversation(BaseModel):
     def server(self, key: Literal["endpoint", "guard"]) -> Server | None:
         """Returns the server, called "?" while its model is not known, None without a base_url; or raises BadInput."""
         settings = getattr(self, key)
+        if isinstance(settings["base_url"], list):
+            raise BadInput(f"{key}.base_url={settings['base_url']}: who talks in turns talks to one server; name one")
         return server_from({**settings, "model": settings["model"] or "?"}, key) if settings["base_url"] else None
 
     def sampling(self) -> Sampling:

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from data_pipeline import llm
+from data_pipeline.llm.places import Where
 from data_pipeline.records import Response
 from eval.responses import Generate
 from eval.settings import EvalSettings, SetSettings
@@ -13,6 +14,7 @@ from launch.cli import arguments
 from launch.frameworks import vllm
 from launch.models import local, vllm_server
 from launch.models.reasoning import Sampling
+from launch.running.folder import ledger_of
 
 TIMEOUT = 1800  # seconds for a whole answer, as recipes/llm/vllm.yaml
 
@@ -40,7 +42,7 @@ def answering(
     the block: the rounds of a session ask again and again.
     """
     path = model if isinstance(model, str) else model["path"]
-    ledger = folder / "ledger.sqlite"
+    ledger = ledger_of(folder)
     with contextlib.ExitStack() as until_the_end:
 
         @cache
@@ -71,7 +73,7 @@ def served_name(checkpoint: str, model: dict | str) -> str:
     return f"{checkpoint}-{model['sha256'][:16]}"
 
 
-def from_server(asked: EvalSettings, server: llm.Server, ledger: Path, name: str) -> Generate:
+def from_server(asked: EvalSettings, server: llm.Server, ledger: Where, name: str) -> Generate:
     """Returns what asks a server for the responses to the set `name`."""
 
     def ask(conversations: list[list[dict]], ids: list[str], of: SetSettings) -> list[list[Response]]:

@@ -54,13 +54,16 @@ def _told(error: Exception) -> str:
     return " ".join(str(error).split())[:SHOWN]
 
 
-def check_memory(model: str, key: str) -> None:
-    """Raises BadInput, naming `key`, for a model whose weights in fp32 this machine's memory cannot hold."""
-    count, memory = parameters(model), psutil.virtual_memory().total
+def check_memory(model: str, key: str, copies: int = 1) -> None:
+    """Raises BadInput, naming `key`, for a model whose weights in fp32, so many times, this machine's memory cannot
+    hold.
+    """
+    count, memory = copies * (parameters(model) or 0), psutil.virtual_memory().total
     if count and 4 * count > memory:
+        times = f"{copies} times " if copies > 1 else ""
         raise BadInput(
-            f"{key}={model}: {count / 1e9:.1f}B parameters take {4 * count / 2**30:.0f} GiB, and this machine has "
-            f"{memory / 2**30:.0f} GiB and no GPU; serve it elsewhere and say endpoint.base_url=URL"
+            f"{key}={model}: {times}{count / copies / 1e9:.1f}B parameters take {4 * count / 2**30:.0f} GiB, and this "
+            f"machine has {memory / 2**30:.0f} GiB and no GPU; serve it elsewhere and say endpoint.base_url=URL"
         )
 
 

@@ -81,11 +81,15 @@ def cards() -> int:
     return max(1, 0 if vllm.is_for_cpu() else seen)
 
 
+def cards_of_one(given: Mapping[str, Any]) -> int:
+    """Returns the GPUs that one copy of the model takes, with these flags."""
+    return (given.get("tensor-parallel-size") or 1) * (given.get("pipeline-parallel-size") or 1)
+
+
 def on_all_cards(given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the flags, with as many copies of the model as the cards hold beside one another."""
     given = {str(key).replace("_", "-"): value for key, value in given.items()}
-    for_one = (given.get("tensor-parallel-size") or 1) * (given.get("pipeline-parallel-size") or 1)
-    copies = cards() // for_one
+    copies = cards() // cards_of_one(given)
     return given if copies < 2 else {"data-parallel-size": copies} | given
 
 

@@ -21,7 +21,7 @@ from launch.cli.arguments import RECIPES, REPOSITORY
 from launch.cli.configuration import CONF
 from launch.pages import texts
 from launch.running import overview
-from launch.running.folder import compare
+from launch.running.folder import compare, ledger_of
 from launch.running.lines import tail
 from launch.running.overview import Run
 
@@ -175,7 +175,7 @@ def costs(run: Run) -> list[Table]:
         calls = stage.manifest.get("calls")
         if calls is None:
             try:
-                calls = totals(run.path / stage.name / "ledger.sqlite")
+                calls = totals(ledger_of(run.path / stage.name))
             except BadInput:
                 calls = []
         rows = [[texts.number(call[key]) for key in COSTS] for call in calls]

@@ -7,6 +7,7 @@ from typing import Any
 from data_pipeline.errors import BadInput
 from data_pipeline.llm.ledger import Ledger
 from eval.responses import file_name, read_rows
+from launch.running.folder import ledger_of
 
 PARTS = ("gen", "old_log_prob", "ref", "update_actor", "update_weights")  # of a GRPO step, as verl names them
 
@@ -41,7 +42,7 @@ def evaluation(run: str) -> dict:
     """Returns {"tokens_per_s", "items"} of the requests, which were all sent at once."""
     folder = Path("runs") / run / "eval"
     ids = [row.id for row in read_rows(folder / file_name("endpoint", "heldout"))]
-    with Ledger(folder / "ledger.sqlite") as ledger:
+    with Ledger(ledger_of(folder)) as ledger:
         calls = [call for id in ids for call in ledger.calls("eval/heldout", id, 0)]
     seconds = max(call.latency for call in calls)
     return {"tokens_per_s": round(sum(call.completion_tokens for call in calls) / seconds, 1), "items": len(ids)}

@@ -24,6 +24,7 @@ from launch.cli.arguments import Command
 from launch.cli.configuration import as_dict, load_config
 from launch.cli.entry import StageFailed, console, print_table
 from launch.running.compared import answered, pairs_on, set_of_all
+from launch.running.folder import ledger_of
 
 SHEET = ("pair", "history", "A", "B", "better", "rater", "comment")
 BETTER = {"a": "A", "b": "B", "tie": "tie", "甲": "A", "乙": "B", "平": "tie"}
@@ -108,7 +109,7 @@ def rank(command: Command) -> None:
     folder = first / f"ranking.{name}"
     folder.mkdir(exist_ok=True)
     key = write_sheet(folder, made, asked.seed)
-    outcomes, rows, again = pairs.judge_pairs(made, asked.panel, first / "ledger.sqlite", name, asked.scoring)
+    outcomes, rows, again = pairs.judge_pairs(made, asked.panel, ledger_of(first), name, asked.scoring)
     write_jsonl(folder / "verdicts.jsonl", rows, 0o600)
     notes = [f"{len(made)} pairs of {len({pair.item for pair in made})} histories"]
     notes += [f"judged by {asked.panel.name}"] if asked.judges else ["no judge is named in the first run"]

@@ -22,7 +22,7 @@ from typing import TextIO
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipeline.errors import BadInput, storage_fault
-from data_pipeline.llm.ledger import totals
+from data_pipeline.llm.ledger import Where, place, totals
 from data_pipeline.records import write_text
 from data_pipeline.safety.credentials import hide_keys
 from launch.cli.arguments import REPOSITORY, Command, Stage
@@ -157,11 +157,16 @@ def _name_of(user: int) -> str:
         return str(user)
 
 
+def ledger_of(path: Path) -> Where:
+    """Returns where the calls of a stage's folder are kept."""
+    return place(_stored_config(path).get("ledger"), path)
+
+
 def has_begun(path: Path) -> bool:
     """Returns whether a stage that is not finished has made what another configuration would spoil: a trainer was
     started in its folder, a call paid, or a response stored.
     """
-    calls = totals(path / "ledger.sqlite")
+    calls = totals(ledger_of(path))
     return (path / "train.log").exists() or any(c["calls"] for c in calls) or any(path.glob("responses.*.jsonl"))
 
 

@@ -15,9 +15,10 @@ import orjson
 
 from data_pipeline import prompts
 from data_pipeline.errors import BadInput
-from data_pipeline.llm.ledger import Call, Ledger
+from data_pipeline.llm.ledger import Call, Ledger, is_there
 from data_pipeline.records import Reject
 from data_pipeline.synthesis.files import StepFiles, step_folders
+from launch.running.folder import ledger_of
 from launch.running.lines import Lines, find_id, lines_of, mentions
 
 ROWS, REJECTS = "rows.jsonl", "rejects.jsonl"
@@ -215,10 +216,11 @@ class Asked:
 
 def trail(data: Path, record: dict[str, Any]) -> Iterator[Asked]:
     """Yields what each step did to a record, with the model's replies where there is a ledger."""
-    ledger = data / "ledger.sqlite"
+    ledger = ledger_of(data)
     entries = (record.get("meta") or {}).get("trail", [])
-    opened = Ledger(ledger) if ledger.is_file() and any("row" in entry for entry in entries) else None
+    opened = None
     try:
+        opened = Ledger(ledger) if is_there(ledger) and any("row" in entry for entry in entries) else None
         for entry in entries:
             facts = {key: value for key, value in entry.items() if key != "step"}
             calls = (

@@ -12,6 +12,8 @@ from eval.settings import settings
 from launch.cli.configuration import CONF, as_dict, load_config
 from launch.frameworks import vllm
 from launch.models import answering, vllm_server
+from launch.serve import Settings, check
+from launch.serve import flags as serve_flags
 from tests.conftest import REPOSITORY
 
 ADDRESS = ("127.0.0.1", 8000)
@@ -65,6 +67,29 @@ def test_an_evaluation_spreads_copies_over_all_cards(monkeypatch):
     assert vllm_server.on_all_cards({"data_parallel_size": 3}) == {"data-parallel-size": 3}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert vllm_server.on_all_cards({}) == {}
+
+
+def serve(**given) -> Settings:
+    conf = as_dict(load_config(CONF / "serve.yaml"))
+    return Settings.model_validate({**conf, "base_model": "MODEL", "engine": "vllm", **given})
+
+
+def test_replicas_are_vllms_own_data_parallel(monkeypatch):
+    monkeypatch.setattr(vllm, "is_for_cpu", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    check(serve(replicas=4))
+    check(serve(replicas=2, vllm={"tensor_parallel_size": 2}))
+    line = vllm_server.command("MODEL", "NAME", ADDRESS, serve_flags(serve(replicas=4)))
+    assert line[-2:] == ["--data-parallel-size", "4"] and "--data-parallel-size" not in flags(**serve_flags(serve()))
+    for given, expected in (
+        ({"replicas": 8}, "8 GPUs are needed, 1 each, and there are 4; say replicas=4"),
+        ({"replicas": 4, "vllm": {"tensor-parallel-size": 2}}, "8 GPUs are needed, 2 each, .* say replicas=2"),
+        ({"replicas": 2, "vllm": {"data_parallel_size": 2}}, "say the same; say one of them"),
+        ({"replicas": 2, "engine": "transformers"}, "only vLLM has them; say engine=vllm"),
+    ):
+        with pytest.raises(BadInput, match=expected):
+            check(serve(**given))
+    check(serve(replicas=8, dry_run=True))
 
 
 def test_the_recipe_for_a_server_of_ones_own_names_the_flags_that_serve_gives(monkeypatch):

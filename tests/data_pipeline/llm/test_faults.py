@@ -5,7 +5,6 @@ import json
 import os
 import random
 import re
-import sqlite3
 import subprocess
 import sys
 import time
@@ -19,12 +18,13 @@ from data_pipeline import llm
 from data_pipeline.errors import BadInput
 from data_pipeline.llm import Server
 from data_pipeline.llm import ledger as ledgers
-from data_pipeline.llm.ledger import Call, Ledger
+from data_pipeline.llm.ledger import Call, Ledger, Where
 from data_pipeline.llm.structured import Failure
 from data_pipeline.prompts import render
 from data_pipeline.records import Post, Reject, Request, read_jsonl
 from data_pipeline.steps import Result, check_balance
 from tests.conftest import REPOSITORY
+from tests.data_pipeline.llm.conftest import locked
 from tests.data_pipeline.scripted import ask_all_json
 from tests.model_server import Answer, ModelServer, completion
 
@@ -70,7 +70,7 @@ def a_step(rows: list[Post], ask) -> tuple[Result, dict]:
     return Result(kept, rejects), counts
 
 
-def test_every_row_ends_in_the_output_or_the_rejects_and_no_finished_call_is_repeated(tmp_path):
+def test_every_row_ends_in_the_output_or_the_rejects_and_no_finished_call_is_repeated(ledger):
     rows = [Post(f"row {number}", "test", "", "", []) for number in range(ROWS)]
     fates = {row.id: fate(row.id) for row in rows}
     met = Counter(kind for kinds in fates.values() for kind in kinds)
@@ -81,7 +81,7 @@ def test_every_row_ends_in_the_output_or_the_rejects_and_no_finished_call_is_rep
     plan = {row: [*(FAULTS[kind][1] for kind in kinds if kind), Answer(verdict(row))] for row, kinds in fates.items()}
     with ModelServer(latency=0.01, plan=plan) as server:
         settings = Server(server.url, "tiny", concurrency=64, attempts=ATTEMPTS, timeout_s=2)
-        ask = llm.asker(settings, tmp_path / "ledger.sqlite", "judge")
+        ask = llm.asker(settings, ledger, "judge")
         result, counts = a_step(rows, ask)
         check_balance("judge", fates, result)
         assert len(result.rows) + len(result.rejects) == ROWS
@@ -90,7 +90,7 @@ def test_every_row_ends_in_the_output_or_the_rejects_and_no_finished_call_is_rep
         for reject in result.rejects:
             assert reject.reason.startswith(f"no reply: {FAULTS[fates[reject.id][-1]][2]}"), reject
         assert server.counts() == {row: len(kinds) for row, kinds in fates.items()}
-        (total,) = llm.totals(tmp_path / "ledger.sqlite")
+        (total,) = llm.totals(ledger)
         assert (total["calls"], total["failures"]) == (ROWS - len(lost), len(lost))
 
         result, _ = a_step(rows, ask)  # the same command again: only what failed is asked
@@ -105,8 +105,9 @@ from data_pipeline import llm
 from data_pipeline.records import Post, write_jsonl
 from tests.data_pipeline.llm.test_faults import ROWS, a_step
 
-url, folder = sys.argv[1], Path(sys.argv[2])
-ask = llm.asker(llm.Server(url, "tiny", concurrency=16), folder / "ledger.sqlite", "judge")
+url, folder, ledger = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+ledger = ledger if "://" in ledger else Path(ledger)
+ask = llm.asker(llm.Server(url, "tiny", concurrency=16), ledger, "judge")
 result, counts = a_step([Post(f"row {number}", "test", "", "", []) for number in range(ROWS)], ask)
 write_jsonl(folder / "judge.jsonl", result.rows)
 write_jsonl(folder / "judge.rejects.jsonl", result.rejects)
@@ -115,21 +116,21 @@ write_jsonl(folder / "judge.counts.jsonl", [counts])
 OUTPUTS = ("judge.jsonl", "judge.rejects.jsonl", "judge.counts.jsonl")
 
 
-def start(url: str, folder: Path) -> subprocess.Popen:
-    command = [sys.executable, "-c", RUN, url, str(folder)]
+def start(url: str, folder: Path, ledger: Where) -> subprocess.Popen:
+    command = [sys.executable, "-c", RUN, url, str(folder), str(ledger)]
     return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def finish(url: str, folder: Path) -> None:
-    with start(url, folder) as process:
+def finish(url: str, folder: Path, ledger: Where) -> None:
+    with start(url, folder, ledger) as process:
         _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
 
 
-def kill_at(server: ModelServer, calls: int, folder: Path) -> int:
+def kill_at(server: ModelServer, calls: int, folder: Path, ledger: Where) -> int:
     """Kills a run when the server has so many calls; returns how many of its calls are not in the ledger."""
-    before = len(server.calls) - finished(folder)
-    with start(server.url, folder) as process:
+    before = len(server.calls) - finished(ledger)
+    with start(server.url, folder, ledger) as process:
         assert process.stderr
         while len(server.calls) < calls:
             assert process.poll() is None, process.stderr.read()
@@ -137,11 +138,11 @@ def kill_at(server: ModelServer, calls: int, folder: Path) -> int:
         process.kill()
         process.communicate()
     time.sleep(0.2)  # for requests that are still on their way
-    return len(server.calls) - finished(folder) - before
+    return len(server.calls) - finished(ledger) - before
 
 
-def finished(folder: Path) -> int:
-    return sum(total["calls"] for total in llm.totals(folder / "ledger.sqlite"))
+def finished(ledger: Where) -> int:
+    return sum(total["calls"] for total in llm.totals(ledger))
 
 
 def plan_of_a_run() -> dict[str, list[Answer]]:
@@ -156,18 +157,19 @@ def plan_of_a_run() -> dict[str, list[Answer]]:
 
 
 @pytest.mark.slow
-def test_a_run_killed_ten_times_ends_as_an_uninterrupted_one(tmp_path):
+def test_a_run_killed_ten_times_ends_as_an_uninterrupted_one(tmp_path, new_ledger):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
+    ledger = new_ledger("killed")
     whole.mkdir()
     killed.mkdir()
     with ModelServer(latency=0.02, plan=plan_of_a_run()) as server:
-        finish(server.url, whole)
+        finish(server.url, whole, new_ledger("whole"))
         once = len(server.calls)
         assert once == ROWS + 2 * (ROWS // 10)
     with ModelServer(latency=0.02, plan=plan_of_a_run()) as server:
         moments = sorted(random.Random(5).sample(range(30, once), 10))
-        in_flight = [kill_at(server, moment, killed) for moment in moments]
-        finish(server.url, killed)
+        in_flight = [kill_at(server, moment, killed, ledger) for moment in moments]
+        finish(server.url, killed, ledger)
         assert all(0 <= calls <= 16 for calls in in_flight) and sum(in_flight) > 0
         assert len(server.calls) == once + sum(in_flight)  # paid twice: those in flight at a kill, nothing else
         for name in OUTPUTS:
@@ -177,7 +179,7 @@ def test_a_run_killed_ten_times_ends_as_an_uninterrupted_one(tmp_path):
         broken.write_bytes(broken.read_bytes()[:-20])
         with pytest.raises(BadInput, match=rf"judge.jsonl line {ROWS - 2 * (ROWS // 10)}: not a JSON object"):
             list(read_jsonl(broken))
-        finish(server.url, killed)
+        finish(server.url, killed, ledger)
         assert broken.read_bytes() == (whole / "judge.jsonl").read_bytes()
         assert len(server.calls) == once + sum(in_flight)
 
@@ -186,8 +188,9 @@ def test_a_run_killed_ten_times_ends_as_an_uninterrupted_one(tmp_path):
 @pytest.mark.parametrize("damage", ["cut", "garbage"])
 def test_a_ledger_whose_last_commits_are_broken_loses_only_those(tmp_path, damage):
     """A power cut amid a write: sqlite's log ends in half a commit, which its checksums tell."""
+    ledger = tmp_path / "ledger.sqlite"
     with ModelServer(latency=0.02, plan=plan_of_a_run()) as server:
-        with start(server.url, tmp_path) as process:
+        with start(server.url, tmp_path, ledger) as process:
             while len(server.calls) < 300:
                 time.sleep(0.002)
             process.kill()
@@ -196,14 +199,14 @@ def test_a_ledger_whose_last_commits_are_broken_loses_only_those(tmp_path, damag
         content = log.read_bytes()
         log.write_bytes(content[:-3000] if damage == "cut" else content[:-3000] + b"\xff" * 3000)
         time.sleep(0.2)
-        before, kept = len(server.calls), finished(tmp_path)
+        before, kept = len(server.calls), finished(ledger)
         assert 200 < kept < before
-        finish(server.url, tmp_path)
+        finish(server.url, tmp_path, ledger)
         assert len(server.calls) == before - kept + ROWS + 2 * (ROWS // 10)
     assert len(list(read_jsonl(tmp_path / "judge.jsonl"))) == ROWS - ROWS // 10 * 2
 
 
-def ask_rows(url: str, ledger: Path, count: int, **settings) -> list:
+def ask_rows(url: str, ledger: Where, count: int, **settings) -> list:
     requests = [Request("step", f"row {n}", 0, [{"role": "user", "content": f"row {n}"}]) for n in range(count)]
     return llm.run_all(Server(url, "tiny", **settings), requests, ledger, "the test")
 
@@ -241,22 +244,23 @@ def test_a_whole_ledger_with_failures_is_recovered_whole(tmp_path):
 
 
 HOLD = """
-import sqlite3, sys, time
-db = sqlite3.connect(sys.argv[1], isolation_level=None)
-db.execute("BEGIN IMMEDIATE")
-print("held", flush=True)
-time.sleep(float(sys.argv[2]))
+import sys, time
+from pathlib import Path
+from tests.data_pipeline.llm.conftest import locked
+with locked(sys.argv[1] if "://" in sys.argv[1] else Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
 """
 
 
 @pytest.fixture
-def hold(tmp_path):
+def hold():
     """Lets another process keep the write lock of a ledger for so many seconds."""
     processes = []
 
-    def begin(ledger: Path, seconds: float) -> None:
+    def begin(ledger: Where, seconds: float) -> None:
         command = [sys.executable, "-c", HOLD, str(ledger), str(seconds)]
-        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY))
         assert processes[-1].stdout.readline() == "held\n"
 
     yield begin
@@ -265,8 +269,7 @@ def hold(tmp_path):
         process.communicate()
 
 
-def test_a_locked_ledger_is_waited_for(tmp_path, hold):
-    ledger = tmp_path / "ledger.sqlite"
+def test_a_locked_ledger_is_waited_for(ledger, hold):
     with ModelServer(latency=0.05) as server:
         ask_rows(server.url, ledger, 1)
         hold(ledger, 2)
@@ -276,8 +279,7 @@ def test_a_locked_ledger_is_waited_for(tmp_path, hold):
         assert set(server.counts().values()) == {1}
 
 
-def test_a_ledger_that_stays_locked_is_an_error_before_anything_is_asked(tmp_path, hold, monkeypatch):
-    ledger = tmp_path / "ledger.sqlite"
+def test_a_ledger_that_stays_locked_is_an_error_before_anything_is_asked(ledger, hold, monkeypatch):
     monkeypatch.setattr(ledgers, "_PATIENCE", 0.2)
     with ModelServer() as server:
         ask_rows(server.url, ledger, 1)
@@ -287,15 +289,10 @@ def test_a_ledger_that_stays_locked_is_an_error_before_anything_is_asked(tmp_pat
         assert len(server.calls) == 1
 
 
-def test_a_paid_reply_that_met_a_locked_ledger_is_written_at_the_end(tmp_path, monkeypatch):
+def test_a_paid_reply_that_met_a_locked_ledger_is_written_at_the_end(ledger, monkeypatch):
     monkeypatch.setattr(ledgers, "_PATIENCE", 0.2)
-    path = tmp_path / "ledger.sqlite"
     call = Call("key", "step", "row", 0, "tiny", "http://h/v1", "stop", "text", "", "", 1, 1, 0.5, 0.1, 1, "now")
-    with Ledger(path) as ledger:
-        other = sqlite3.connect(path, isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(BadInput, match="locked"):
-            asyncio.run(ledger.record(call))
-        other.execute("ROLLBACK")
-        other.close()
-    assert llm.totals(path)[0]["calls"] == 1
+    with Ledger(ledger) as opened:
+        with locked(ledger), pytest.raises(BadInput, match="locked"):
+            asyncio.run(opened.record(call))
+    assert llm.totals(ledger)[0]["calls"] == 1

@@ -16,14 +16,15 @@ from data_pipeline.llm import Server
 from data_pipeline.llm.ledger import Ledger
 from data_pipeline.records import Response
 from tests.conftest import REPOSITORY
-from tests.data_pipeline.llm.conftest import requests, rows
+from tests.data_pipeline.llm.conftest import locked, query, requests, rows
 from tests.model_server import Answer, ModelServer
 
 
-def test_a_file_that_is_no_ledger_is_refused_and_left_alone(ask, ledger):
+def test_a_file_that_is_no_ledger_is_refused_and_left_alone(sqlite_ledger):
+    ledger = sqlite_ledger
     ledger.write_bytes(b"no database at all, but long enough to look at" * 100)
     with pytest.raises(BadInput, match=r"the test: ledger .*ledger.sqlite: file is not a database; move"):
-        ask("http://127.0.0.1:9/v1", "a")
+        llm.run_all(Server("http://127.0.0.1:9/v1", "tiny"), requests("a"), ledger, "the test")
     ledger.unlink()
     with sqlite3.connect(ledger) as db:
         db.execute("CREATE TABLE notes (text)")
@@ -40,10 +41,11 @@ from pathlib import Path
 from data_pipeline import llm
 
 url, ledger, first, last = sys.argv[1:]
+ledger = ledger if "://" in ledger else Path(ledger)
 texts = [f"row {number}" for number in range(int(first), int(last))]
 requests = [llm.Request("step", text, 0, [{"role": "user", "content": text}]) for text in texts]
 server = llm.Server(url, "tiny", concurrency=8)
-llm.run_all(server, requests, Path(ledger), "batch", lambda request, *_: print(request.row, flush=True))
+llm.run_all(server, requests, ledger, "batch", lambda request, *_: print(request.row, flush=True))
 """
 
 
@@ -84,11 +86,11 @@ def test_processes_share_a_ledger(ask, ledger):
         asked = len(server.calls)
         ask(server, *rows(300))
         assert len(server.calls) == asked
-    db = sqlite3.connect(ledger)
-    assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert db.execute("SELECT COUNT(DISTINCT key) FROM calls").fetchone() == (300,)
-    assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    db.close()
+    assert query(ledger, "SELECT COUNT(DISTINCT key), COUNT(*) FROM calls") == [(300, 300)]
+    assert query(ledger, "SELECT COUNT(*) FROM leases") == [(0,)]
+    if not isinstance(ledger, str):
+        assert query(ledger, "PRAGMA integrity_check") == [("ok",)]
+        assert query(ledger, "PRAGMA journal_mode") == [("wal",)]
 
 
 def test_a_ledger_can_be_made_by_many_at_once(ledger):
@@ -149,21 +151,23 @@ def test_one_of_two_who_ask_the_same_may_be_cancelled(ledger):
 def test_a_ledger_that_another_process_holds_does_not_hold_up_the_event_loop(ledger):
     async def run(url: str) -> Response:
         async with llm.connected(Server(url, "tiny"), ledger) as ask:
-            other = sqlite3.connect(ledger, isolation_level=None)
-            other.execute("BEGIN IMMEDIATE")
-            task = asyncio.ensure_future(ask(*requests("a")))
-            for _ in range(20):  # a loop that is held up would come back when the ledger gives up, and fail there
-                await asyncio.sleep(0.02)
-            assert not task.done()
-            other.execute("COMMIT")
-            other.close()
+            with locked(ledger):
+                task = asyncio.ensure_future(ask(*requests("a")))
+                for _ in range(20):  # a loop that is held up would come back when the ledger gives up, and fail there
+                    await asyncio.sleep(0.02)
+                assert not task.done()
             return await task
 
     with ModelServer() as server:
         assert asyncio.run(run(server.url)).text == "reply to a"
 
 
-def test_a_ledger_of_the_version_before_is_taken_on(ask, ledger):
+def test_a_ledger_of_the_version_before_is_taken_on(sqlite_ledger):
+    ledger = sqlite_ledger
+
+    def ask(url: str, *texts: str) -> None:
+        llm.run_all(Server(url, "tiny"), requests(*texts), ledger, "the test")
+
     with ModelServer() as server:
         ask(server.url, "a")
         with sqlite3.connect(ledger) as db:
