@@ -28,6 +28,6 @@ def test_zero3_killed_and_continued_has_the_losses_of_an_uninterrupted_run(run_n
             assert ("Resuming training from" in log) == (name == run_name)
         assert losses(run_name).keys() == losses(whole).keys() == set(range(1, 7))
         for step, loss in losses(whole).items():
-            assert abs(losses(run_name)[step] - loss) < 1e-5
+            assert abs(losses(run_name)[step] - loss) < 1e-5, (losses(run_name), losses(whole))
     finally:
         shutil.rmtree(REPOSITORY / "runs" / whole, ignore_errors=True)

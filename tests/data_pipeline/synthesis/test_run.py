@@ -72,7 +72,7 @@ def broken(name: str):
 
     if step.rows:
         return replace(step, rows=look)
-    return replace(step, row=asking if step.asks else row)
+    return replace(step, row=asking if step.asks else row, many=None)
 
 
 @pytest.mark.parametrize("name", OTHER)
