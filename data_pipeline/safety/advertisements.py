@@ -26,6 +26,7 @@ SHORTEST = 10  # characters of an advertisement; ours
 LEAST = 2  # signs of an advertisement; ours
 ADDRESS, NUMBER = "@", "0"  # stand for all of them
 _ADDRESS = re.compile(r"(?:https?://|www\.)\S+|[\w.+-]+@[\w.-]+|[a-z_]+-?\d[\w-]*|\d[\d -]{3,}\d", re.ASCII)
+_LATIN = re.compile("[a-z0-9'_@]")  # without one of them each character is a word, and nothing an address
 _DIGITS = "一二两三四五六七八九十百千万几半"
 _NUMBER = re.compile(rf"\d+(?:[.,]\d+)*|[{_DIGITS}]+")
 _WORD = re.compile(r"[a-z']+|\S")
@@ -46,7 +47,8 @@ def _automaton() -> tuple[Callable[..., list[tuple[int, int, int]]], list[int]]:
     words, sign_of = [], []
     for number, sign in enumerate(SIGNS.read_text(encoding="utf-8").splitlines()):
         parts = sign.split(" ")
-        spelled = [_joined([d if part == NUMBER else part for part in parts]) for d in f"{_DIGITS}0123456789"]
+        digits = f"{_DIGITS}0123456789" if NUMBER in parts else NUMBER
+        spelled = [_joined([digit if part == NUMBER else part for part in parts]) for digit in digits]
         words += dict.fromkeys(word.encode() for word in spelled)
         sign_of += [number] * (len(words) - len(sign_of))
     return BytesAhoCorasick(words, implementation=Implementation.DFA).find_matches_as_indexes, sign_of
@@ -79,7 +81,10 @@ def _joined(words: list[str]) -> str:
 
 def grams(text: str) -> set[str]:
     """Returns what the model weighs in `text`: words, and pairs of words that stand side by side."""
-    words = _WORD.findall(_NUMBER.sub(NUMBER, _ADDRESS.sub(f" {ADDRESS} ", text.lower())))
+    text = text.lower()
+    latin = _LATIN.search(text)
+    text = _NUMBER.sub(NUMBER, _ADDRESS.sub(f" {ADDRESS} ", text) if latin else text)
+    words = _WORD.findall(text) if latin else list("".join(text.split()))
     return {*words, *map(" ".join, zip(words, words[1:], strict=False))}
 
 
@@ -95,7 +100,7 @@ def _size(count: int) -> float:
 def _evidence(sentence: str) -> float:
     """Returns what a sentence adds to a run of sentences."""
     weights, weighed = _weights(), grams(sentence)
-    return sum([weights[gram] for gram in weighed & weights.keys()]) + weights[BIAS] * _size(len(weighed))
+    return sum([weights[gram] for gram in weighed if gram in weights]) + weights[BIAS] * _size(len(weighed))
 
 
 def find_advertisements(text: str) -> list[Span]:

@@ -8,16 +8,17 @@ go. Psyche-R1 gives these aims (figure 2: clean); the rules are ours and are dat
 
 import html
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from data_pipeline.records import Fault
 from data_pipeline.safety.advertisements import LEAST, find_advertisements, signs_in
-from data_pipeline.safety.crisis import crisis_flags
+from data_pipeline.safety.crisis import crisis_flags, flags_of
 from data_pipeline.safety.page_furniture import find_page_furniture, furniture_needs
 from data_pipeline.safety.personal_data import contact_needs, find_contacts, placeholder
 from data_pipeline.safety.screening import screen
@@ -41,6 +42,7 @@ _WIDE = {code: code - 0xFEE0 for first, last in ("０９", "ＡＺ", "ａｚ") f
 _WIDE_SIGN = re.compile("[０-９Ａ-Ｚａ-ｚ]")
 _SENTENCE = re.compile(r"[^。！？!?\n；;…]*[。！？!?\n；;…]*")
 _PLAIN = re.compile("[\u4e00-\u9fff]{0,12}")  # short words in Chinese alone hold nothing to take out
+REPEATS = -1  # among the places of what a text needs
 JOIN = "¶"  # between texts that are looked at together
 _LONE = "，。、；：,; \n"  # at the beginning, after what was taken out there
 
@@ -105,24 +107,38 @@ def clean_text(text: str, leave: Collection[str] = (), flags: bool = True) -> Cl
     What is of a kind in `leave` stays, with "writing" the punctuation of a text from which nothing is taken out, too;
     without `flags` no crisis is looked for.
     """
-    if not text:
-        return Cleaned(text)
-    leave, crisis = frozenset(leave), crisis_flags(text) if flags else None
-    cleaned = _clean(text, _screen(leave)(text), leave, crisis)
-    cleaned.crisis = crisis or []
+    return clean_many([text], leave, flags)[0]
+
+
+def clean_many(texts: list[str], leave: Collection[str] = (), flags: bool = True) -> list[Cleaned]:
+    """Returns as `clean_text` of each: together they take a fraction of the time."""
+    leave = frozenset(leave)
+    crisis: list[list[str] | None] = list(flags_of(texts)) if flags else [None] * len(texts)
+    needs = map(_screen(leave), texts)
+    cleaned = []
+    for text, found, needed, repeats in zip(texts, crisis, needs, _repeating(texts), strict=True):
+        needed = [*needed, REPEATS] if repeats else needed
+        cleaned.append(_clean(text, needed, leave, found) if text else Cleaned(text))
+        cleaned[-1].crisis = found or []
     return cleaned
 
 
-def clean_texts(texts: Iterable[str], leave: frozenset[str]) -> list[Cleaned] | None:
+def clean_texts(texts: Sequence[str], leave: frozenset[str]) -> list[Cleaned] | None:
     """Returns each text as `clean_text(text, leave, flags=False)` does, None where all of them are clean: one look at
     the texts of a record together finds the rules that any of them may need. "repeat" is in `leave`.
     """
-    whole = JOIN + JOIN.join(texts)
+    plain = [_PLAIN.fullmatch(text) for text in texts]
+    whole = JOIN.join(["", *(text for text, short in zip(texts, plain, strict=True) if not short)])
     look, sells = _screen(leave), len(signs_in(whole)) >= LEAST
-    if not look(whole) and not sells:
+    found = look(whole)
+    if not found and not sells:
         return None
-    leave = leave if sells else leave | {"ad"}
-    return [Cleaned(text) if _PLAIN.fullmatch(text) else _clean(text, look(JOIN + text), leave) for text in texts]
+    leave, alone = leave if sells else leave | {"ad"}, plain.count(None) == 1
+    cleaned = []
+    for text, short in zip(texts, plain, strict=True):
+        needed = [] if short else found if alone else look(JOIN + text)
+        cleaned.append(_clean(text, needed, leave) if needed or sells else Cleaned(text.strip().lstrip(_LONE)))
+    return cleaned
 
 
 def _clean(text: str, needed: list[int], leave: Collection[str], crisis: list[str] | None = None) -> Cleaned:
@@ -154,7 +170,7 @@ def _find(text: str, needed: list[int], leave: Collection[str], crisis: list[str
             shape, put = _shape(contact.text), placeholder(contact.kind)
             spans.append(Removed(contact.start, contact.end, "contact", contact.rule, shape, put))
     tried = [rules.remove[place] for place in needed if place < count and rules.remove[place]["kind"] not in leave]
-    if "repeat" not in leave and _repeats_words(text):
+    if "repeat" not in leave and REPEATS in needed:
         tried += rules.repeats
     for rule in tried:
         for match in rule["pattern"].finditer(text):
@@ -173,18 +189,23 @@ def _find(text: str, needed: list[int], leave: Collection[str], crisis: list[str
     return _without_overlap(spans, text) if spans else spans
 
 
-def _repeats_words(text: str) -> bool:
-    """Whether one character may stand four times in a row, or two to four of them three times.
+def _repeating(texts: list[str]) -> list[bool]:
+    """Returns whether in each text one character may stand four times in a row, or two to four of them three times.
 
-    A repetition equals itself moved by its period. The text is one long integer here, so that moving and comparing it
-    is one operation each: less than what back-references cost on texts without repetition, which nearly all are.
+    Such a text equals itself moved by the period for so long. All texts are moved at once: less than what
+    back-references cost on texts without repetition, which nearly all are.
     """
-    content = text.encode("utf-16-le", "surrogatepass")
-    number, size = int.from_bytes(content, "little"), len(content)
-    for period in (1, 2, 3, 4):
-        if bytes(2 * max(3, 2 * period)) in (number ^ (number >> 16 * period)).to_bytes(size, "little"):
-            return True
-    return False
+    units = [text.encode("utf-16-le", "surrogatepass") for text in texts]
+    whole = np.frombuffer(b"\0\0".join([*units, b""]), np.uint16)
+    repeats = np.zeros(len(whole), bool)
+    for period, times in ((1, 3), (2, 4), (3, 6), (4, 8)):
+        same, run = whole[period:] == whole[:-period], 1
+        while run < times:  # how many in a row are the same
+            more = min(run, times - run)
+            same, run = same[:-more] & same[more:], run + more
+        repeats[: len(same)] |= same
+    lengths = [len(each) // 2 + 1 for each in units]
+    return np.logical_or.reduceat(repeats, np.cumsum([0, *lengths[:-1]])).tolist() if texts else []
 
 
 def _shape(datum: str) -> str:
@@ -231,7 +252,7 @@ def _repeats(text: str) -> list[Removed]:
     after itself; a shorter one the third time in a row. Limits ours: shorter repetition is how people speak.
     """
     size = len(text)
-    if size > 15 and (period := (text + text).find(text, 1)) < size:
+    if size > 15 and text.find(text[:8], 1) > 0 and (period := (text + text).find(text, 1)) < size:
         return [Removed(period, size, "repeat", "pasted_twice", text[period:])]
     parts = text.replace("！", "。").replace("？", "。").replace("\n", "。").replace("!", "。").split("。")
     if len(set(parts)) == len(parts):

@@ -14,40 +14,22 @@ from pathlib import Path
 import yaml
 
 from data_pipeline.errors import BadInput
-from data_pipeline.safety.screening import screen_hundreds
+from data_pipeline.safety.needed_words import needed_words, words_near
 
 HAN = "\u3400-\u9fff\U00020000-\U0003ffff"
 _NOTHING = frozenset("\u115f\u1160\u3164\uffa0\u2800")  # fillers: letters by their category, blank to the eye
 _DIGIT = str.maketrans("01345789@$!|", "oieasteqasil")
-_TOKEN = re.compile(r"\\.|\[\^?(?:\\.|[^\]\\])+\]|\(\?<?[=!]|.", re.DOTALL)
 _LATIN = re.compile(r"LATIN (?:SMALL |CAPITAL )?LETTER (?:SMALL CAPITAL )?([A-Z])(?: WITH|$)")
+_COMMAS = "，？！：；"
 _PUT = str | Callable[[re.Match], str]
 
 
-def screenable(pattern: str) -> str:
-    """Returns a pattern without its look-arounds, as RE2 takes it: it matches wherever the whole one does."""
-    pattern = re.sub(r"^\(\?<=", "(?:", pattern)  # what must stand before the whole may be taken along
-    kept, depth, around = [], 0, 0
-    for token in _TOKEN.findall(pattern):
-        depth += token.startswith("(")
-        around = around or (depth if token[-1] in "=!" and token.startswith("(?") else 0)
-        if not around:
-            kept.append(token)
-        around = 0 if token == ")" and around == depth else around
-        depth -= token == ")"
-    return "".join(kept)
-
-
 def compiled(pattern: str, where: str) -> re.Pattern:
-    """Returns the pattern; raises BadInput that names `where` unless `re`, and RE2 without look-arounds, take it."""
-    import re2
-
-    options = re2.Options()
-    options.log_errors = False
+    """Returns the pattern; raises BadInput that names `where` for one that is none, or that needs no word."""
     try:
-        re2.compile(screenable(pattern), options)
+        needed_words(pattern)
         return re.compile(pattern)
-    except (TypeError, re.error, re2.error) as error:
+    except (TypeError, ValueError, re.error) as error:
         raise BadInput(f"{where}: {error}; correct the pattern {str(pattern)[:80]!r}") from None
 
 
@@ -94,7 +76,7 @@ def _letters(match: re.Match) -> str:
 
 
 def _disguises(han: str, syllables: dict[str, str]) -> tuple[list[tuple[str, _PUT]], list[tuple[str, _PUT]]]:
-    """Returns what is done to a text with Latin letters, and then to any."""
+    """Returns what is done to a text with Latin letters, and to any; it is fast where a pattern begins with a sign."""
     quotes = r"()《》<>\[\]{}'\"“”‘’「」『』【】"
     gap, wide, any_gap = rf"[^\w\s,;:!?。、{quotes}]", rf"[^\w,;:!?。、{quotes}]", rf"[^\w{quotes}]"
     one = "|".join(sorted(syllables, key=len, reverse=True))
@@ -104,16 +86,17 @@ def _disguises(han: str, syllables: dict[str, str]) -> tuple[list[tuple[str, _PU
         beside = match.string[match.start() - 1 : match.start()] + match.string[match.end() : match.end() + 1]
         return "".join(syllables[each] for each in said) if len(said) > 2 or re.search(han, beside) else match[0]
 
-    inside, ends = r"(?<=[a-z])[0-9@$!|]{1,9}(?=[a-z])", r"(?<=[a-z])[0-9]+(?![0-9a-z])|(?<!\w)[5$](?=[a-z]{3})"
+    inside, ends = r"[0-9@$!|]{0,8}(?=[a-z])", r"(?<=[0-9])[0-9]*(?![0-9a-z])"
+    leet = rf"[0-9@$!|](?:(?<=[a-z].)(?:{inside}|{ends})|(?<=[5$])(?<!\w.)(?=[a-z]{{3}}))"
     latin: list[tuple[str, _PUT]] = [
-        (rf"(?<![a-z0-9])[a-z](?:{gap}[a-z]){{2,40}}(?![a-z0-9])", _letters),  # k.m.s
-        (r"(?<![a-z0-9'])[a-z](?: [a-z]){2,60}(?![a-z0-9'])", _letters),  # k i l l
-        (r"(?<![a-z])[a-z]{1,3}(?:[-._*][a-z]{1,3}){2,20}(?![a-z])", _letters),  # su-i-ci-de
+        (rf"[a-z](?<![a-z0-9].)(?:{gap}[a-z]){{2,40}}(?![a-z0-9])", _letters),  # k.m.s
+        (r"[a-z](?<![a-z0-9'].)(?: [a-z]){2,60}(?![a-z0-9'])", _letters),  # k i l l
+        (r"[a-z](?<![a-z].)[a-z]{0,2}(?:[-._*][a-z]{1,3}){2,20}(?![a-z])", _letters),  # su-i-ci-de
         (rf"(?<={han})\s?[a-z](?:(?:{gap}| )[a-z]){{1,40}}(?![a-z0-9])", _letters),  # 想 s i
-        (f"{inside}|{ends}", lambda match: match[0].translate(_DIGIT)),  # k1ll
+        (leet, lambda match: match[0].translate(_DIGIT)),  # k1ll
         (r"([a-z])\1{2,}", r"\1"),  # dieeee
         (r"(?<=[a-z,.;]) ?\n ?(?=[a-z])", " "),
-        (rf"(?<![a-z])(?:(?:{one})[ ']?){{0,30}}(?:{one})(?![a-z])", spoken),  # wo bu xiang huo le
+        (rf"(?=[a-z])(?<![a-z])(?:(?:{one})[ ']?){{0,30}}(?:{one})(?![a-z])", spoken),  # wo bu xiang huo le
     ]
     return latin, [
         (rf"[(<\[{{'\"“‘「『【]({han}{{1,2}}|[a-z0-9])[)>\]}}'\"”’」』】]", r"\1"),  # 想(死)
@@ -125,26 +108,29 @@ def _disguises(han: str, syllables: dict[str, str]) -> tuple[list[tuple[str, _PU
 
 @lru_cache(1)
 def _tables() -> tuple:
-    """Returns (characters, steps for Latin letters, steps for all, words and their variants, which of those a text may
-    hold).
-    """
+    """Returns (characters, steps for Latin letters and for all, words, which may be there, whether all is plain)."""
     data = read_yaml("crisis_words.yaml")
     characters = _Characters(data)
     words = [(each, word) for word, variants in data["words"].items() for each in variants]
-    near = screen_hundreds([screenable(pattern) for pattern, _ in words])
+    words = [(compiled(pattern, f"crisis_words.yaml: {word}"), word) for pattern, word in words]
     disguises = _disguises(f"[{HAN}]", data["pinyin"])
     latin, every = ([(re.compile(p, re.DOTALL), put) for p, put in steps] for steps in disguises)
-    words = [(compiled(pattern, f"crisis_words.yaml: {word}"), word) for pattern, word in words]
-    return characters, latin, every, words, near
+    han = "".join(chr(code) for code in range(0x4E00, 0xA000) if chr(code) not in characters.same)
+    signs = f"[0-9,;:!?。、{_COMMAS}]*+"
+    plain = re.compile(f"{signs}(?:[{han}]{{2,}}+{signs})*+").fullmatch  # with no Chinese character alone
+    return characters, latin, every, words, words_near([pattern.pattern for pattern, _ in words]), plain
 
 
-def _rewritten(text: str, places: list[int] | None) -> str:
-    """Returns what all steps make of a text in folded characters; `places` follow where they are given."""
-    _, latin, every, words, near = _tables()
-    for pattern, put in [*(latin if re.search("[a-z]", text) else ()), *every]:
+def _rewritten(text: str, places: list[int] | None, plain: bool = False) -> str:
+    """Returns what all steps make of a text in folded characters, of a `plain` one that of words; `places` follow."""
+    _, latin, every, words, near, _ = _tables()
+    for pattern, put in () if plain else [*(latin if re.search("[a-z]", text) else ()), *every]:
         text = _step(text, places, pattern, put)
-    for place in near(text):
-        text = _step(text, places, *words[place])
+    left = near(text)
+    while left:
+        new = _step(text, places, *words[left[0]])
+        left = left[1:] if new == text else [place for place in near(new) if place > left[0]]
+        text = new
     return text
 
 
@@ -164,7 +150,12 @@ def _step(text: str, places: list[int] | None, pattern: re.Pattern, put: _PUT) -
 
 def normalised(text: str) -> str:
     """Returns `text` as the rules read it."""
-    return _rewritten(text.translate(_tables()[0]), None)
+    characters, *_, plain = _tables()
+    if not plain(text):
+        return _rewritten(text.translate(characters), None)
+    for sign in _COMMAS:  # faster than translate
+        text = text.replace(sign, characters[ord(sign)])
+    return _rewritten(text, None, plain=True)
 
 
 def normalised_with_places(text: str) -> tuple[str, list[int]]:

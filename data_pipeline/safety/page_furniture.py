@@ -71,7 +71,12 @@ def _kind(line: str) -> str:
     for kind in ("sure", "beside"):
         if rules[kind].fullmatch(line):
             return kind
-    tokens = Counter(match.lastgroup for match in rules["bar"].finditer(line) if match[0])
-    if not tokens or rules["bar"].sub("", line):
+    tokens, end = Counter(), 0
+    for match in rules["bar"].finditer(line):
+        if match.start() > end:
+            break
+        tokens[match.lastgroup] += bool(match[0])
+        end = match.end()
+    if not line or end < len(line):
         return ""
     return "sure" if tokens["button"] and tokens["button"] + tokens["count"] > 1 else "beside"

@@ -19,36 +19,18 @@ class Span:
 def screen(patterns: list[str]) -> Callable[[str], list[int]]:
     """Returns a function that gives the places in `patterns` of those found in a text, in one pass for all of them.
 
-    For a few dozen: the automaton has a state for each set of patterns found so far. \\W means what it does in Python.
+    For a few dozen: the automaton has a state for each set of patterns found so far; `needed_words.py` takes hundreds.
+    \\W means what it does in Python.
     """
-    import re2
-
-    found = re2.Set.SearchSet(_options())
-    for pattern in patterns:
-        found.Add(_with_signs(pattern))
-    found.Compile()
-    return lambda text: found.Match(_whole(text)) or []
-
-
-def screen_hundreds(patterns: list[str]) -> Callable[[str], list[int]]:
-    """Returns as `screen`, in order: one pass looks for the words that each pattern needs, and those of which all are
-    there are tried one by one. A pattern that needs no word costs a pass of its own.
-    """
-    import re2
-
-    found = re2.Filter()
-    for pattern in patterns:
-        found.Add(_with_signs(pattern), _options())
-    found.Compile()
-    return lambda text: sorted(found.Match(_whole(text)) or ())
-
-
-def _options():  # noqa: ANN202 - re2 is imported where it is used
     import re2
 
     options = re2.Options()
     options.case_sensitive, options.max_mem = False, 128 << 20
-    return options
+    found = re2.Set.SearchSet(options)
+    for pattern in patterns:
+        found.Add(_with_signs(pattern))
+    found.Compile()
+    return lambda text: found.Match(_whole(text)) or []
 
 
 def _with_signs(pattern: str) -> str:

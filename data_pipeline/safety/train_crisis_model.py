@@ -61,7 +61,7 @@ def read_dialogues(path: Path) -> list[Text]:
 
 def train(reads: list[str], about: np.ndarray) -> Model:
     """Returns a logistic regression of texts in plain spelling, which has no threshold yet."""
-    known = [np.concatenate(ngrams(read)[1]) for read in reads]
+    known = [np.concatenate(ngrams([read])[1]) for read in reads]
     often = np.bincount(np.concatenate([np.unique(places) for places in known]).astype(np.int64), minlength=1 << BITS)
     weights, squares = np.zeros(1 << BITS), np.full(1 << BITS, 1e-2)
     bias, order, draw = 0.0, np.arange(len(reads)), np.random.default_rng(0)
@@ -86,7 +86,7 @@ def out_of_fold(reads: list[str], about: np.ndarray, learnt: np.ndarray, templat
         rows = np.flatnonzero(learnt & (fold != each))
         model = train([reads[row] for row in rows], about[rows])
         for row in np.flatnonzero(fold == each):
-            found[row] = max(scores(reads[row], model))
+            found[row] = scores([reads[row]], model)[0][0]
     return found
 
 

@@ -118,6 +118,7 @@ class Step:
     settings: type[StepSettings]
     row: Callable[..., Any] | None = None
     rows: Callable[[Sequence, Any], SetOutcome] | None = None
+    many: Callable[[list, Any], list[Outcome]] | None = None  # as `row` of each record, where together takes less
     parted: Parted | None = None  # of a set step that can be done group by group
     makes: type | None = None  # the kind of record that it gives; None: the kind that it took
     asks: Literal["", "model", "selectors"] = ""  # one model, or each of several under its name

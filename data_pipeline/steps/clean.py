@@ -8,11 +8,12 @@ since the file is for reading.
 
 from collections import Counter
 from dataclasses import replace
+from itertools import islice
 
 from pydantic import Field
 
 from data_pipeline.records import Dialogue, Fault, Passage, Post, Reject, note
-from data_pipeline.safety.cleaning import Cleaned, Removed, clean_text
+from data_pipeline.safety.cleaning import Cleaned, Removed, clean_many
 from data_pipeline.steps import Outcome, Step, StepSettings, counts_under
 
 SILENCE = "……"  # stands for a turn of a dialogue of which nothing is left: who speaks when must hold
@@ -33,8 +34,22 @@ def row(record: Post | Passage | Dialogue, settings: Settings) -> Outcome:
 
     `files["removed"]` has what was taken out, `files["crisis"]` the flagged records for people.
     """
-    given = _texts(record)
-    cleaned = [clean_text(text) for text in given]
+    return many([record], settings)[0]
+
+
+def many(records: list[Post | Passage | Dialogue], settings: Settings) -> list[Outcome]:
+    """Returns as `row` of each."""
+    given = [_texts(record) for record in records]
+    cleaned = iter(clean_many([text for texts in given for text in texts]))
+    return [
+        _outcome(one, texts, list(islice(cleaned, len(texts))), settings)
+        for one, texts in zip(records, given, strict=True)
+    ]
+
+
+def _outcome(
+    record: Post | Passage | Dialogue, given: list[str], cleaned: list[Cleaned], settings: Settings
+) -> Outcome:
     outcome = Outcome()
     outcome.counts["in"] = 1
     new, parts, fault = _CLEAN[type(record)](record, cleaned, settings)
@@ -131,4 +146,6 @@ def _too_little(text: str, settings: Settings, key: str) -> Fault | None:
 
 
 _CLEAN = {Post: _post, Passage: _passage, Dialogue: _dialogue}
-STEP = Step(takes=(Post, Passage, Dialogue), settings=Settings, row=row, report=report, files=("removed", "crisis"))
+STEP = Step(
+    takes=(Post, Passage, Dialogue), settings=Settings, row=row, many=many, report=report, files=("removed", "crisis")
+)

@@ -38,6 +38,10 @@ class Bound:
         given = (record, self.settings, ask) if self.step.asks else (record, self.settings)
         return self.step.row(*given, **self.tables)
 
+    def outcomes(self, records: list) -> list[Outcome]:
+        """Returns the Outcome of each row, of a step that asks nobody."""
+        return self.step.many(records, self.settings) if self.step.many else [self.outcome(one) for one in records]
+
 
 class Executor(Protocol):
     """Where steps that ask nobody are applied; `key` is the step's own, by which finished pieces are found again."""
@@ -148,21 +152,20 @@ def lines_on_all_cores(bound: Bound, kind: type, path: Path) -> Iterator[tuple[i
 def _of_records(name: str, settings: StepSettings, tables: dict, records: list) -> Outcome:
     """Returns the outcome of a piece; a row that came out as it went in is its place in the piece, which is there."""
     bound = Bound(name, find_step(name, "step"), settings, tables)
-    parts = []
-    for place, record in enumerate(records):
-        parts.append(check(bound, record, bound.outcome(record)))
-        parts[-1].rows = [place if row == record else row for row in parts[-1].rows]
+    parts = bound.outcomes(records)
+    for place, (record, part) in enumerate(zip(records, parts, strict=True)):
+        check(bound, record, part).rows = [place if row == record else row for row in part.rows]
     return merged(parts)
 
 
 def of_lines(name: str, settings: StepSettings, tables: dict, kind: type, path: Path, lines: list) -> Outcome:
     """Returns the outcome of some (number, line) of a file; of a row that came out as it went in its place in them."""
     bound = Bound(name, find_step(name, "step"), settings, tables)
-    parts = []
-    for place, (number, line) in enumerate(lines):
-        record = parse_record(kind, path, number, line)
-        parts.append(check(bound, record, bound.outcome(record)))
-        parts[-1].rows = [place if written == line else written for written in map(line_of, parts[-1].rows)]
+    records = [parse_record(kind, path, number, line) for number, line in lines]
+    parts = bound.outcomes(records)
+    for place, (record, part) in enumerate(zip(records, parts, strict=True)):
+        written = map(line_of, check(bound, record, part).rows)
+        part.rows = [place if line == lines[place][1] else line for line in written]
     return merged(parts)
 
 

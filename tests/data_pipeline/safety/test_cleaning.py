@@ -3,9 +3,11 @@
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data_pipeline.records import Fault
-from data_pipeline.safety.cleaning import checked_reply, clean_text
+from data_pipeline.safety.cleaning import _repeating, checked_reply, clean_many, clean_text
 from data_pipeline.safety.page_furniture import find_page_furniture, furniture_rules
 
 TEXT = "我觉得自己像一个旁观者，看着自己的生活。"
@@ -78,3 +80,27 @@ def test_a_models_reply_loses_what_is_not_seen_and_nothing_else():
         "第一，<休息>；3 < 5。",
     ):
         assert checked_reply(reply) == reply
+
+
+_TEXTS = st.lists(st.text(alphabet="好烦a1。\n\0😭 T_[]关注公众号加微信abc12345", max_size=40), max_size=6)
+
+
+@given(_TEXTS)
+@settings(max_examples=300, deadline=None)
+def test_texts_together_are_cleaned_as_each_alone(texts):
+    assert clean_many(texts) == [clean_text(text) for text in texts]
+
+
+@given(_TEXTS)
+@settings(max_examples=300, deadline=None)
+def test_no_repetition_is_passed_over(texts):
+    for text, repeats in zip(texts, _repeating(texts), strict=True):
+        units = text.encode("utf-16-le")
+        places = range(0, len(units), 2)
+        runs = [(2, 8), (4, 12), (6, 18), (8, 24)]  # bytes of what is repeated, and of all
+        if any(
+            units[at : at + whole] == units[at : at + size] * (whole // size) for at in places for size, whole in runs
+        ):
+            assert repeats
+        elif len(texts) == 1:
+            assert not repeats

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from data_pipeline.errors import BadInput
 from data_pipeline.safety import crisis, crisis_model, normalise
-from data_pipeline.safety.crisis import crisis_flags, crisis_rules, find_crisis, names_means, tried
-from data_pipeline.safety.normalise import normalised, normalised_with_places, screenable
+from data_pipeline.safety.crisis import crisis_flags, crisis_rules, find_crisis, flags_of, names_means, tried
+from data_pipeline.safety.crisis_model import risky_sentences
+from data_pipeline.safety.needed_words import needed_words
+from data_pipeline.safety.normalise import normalised, normalised_with_places
 from data_pipeline.safety.train_crisis_model import HARMLESS, read_texts
 from tests.conftest import real_data
 
@@ -113,11 +115,44 @@ def test_what_screens_the_rules_passes_over_no_match():
             assert found <= set(rules.near(read)), read
 
 
-@pytest.mark.parametrize(
-    ("pattern", "kept"), [("(?<!a(b(c)))x(?=y)", "x"), ("a(?:b|c(?!d))e", "a(?:b|c)e"), ("[(?=]x(?!y[)])z", "[(?=]xz")]
-)
-def test_look_arounds_are_taken_out_for_the_screen(pattern, kept):
-    assert screenable(pattern) == kept
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_text_in_which_a_pattern_matches_holds_its_words(data):
+    rules = data.draw(st.sampled_from([*crisis_rules().values()]))
+    place = data.draw(st.integers(0, len(rules.rules) - 1))
+    pattern = rules.rules[place].pattern
+    text = data.draw(st.from_regex(pattern, alphabet=st.characters(codec="utf-8")).filter(pattern.search))
+    assert place in rules.near(text)
+
+
+def test_a_pattern_needs_a_word_of_each_set_of_its_alternatives():
+    assert needed_words("(?:割|跳)(?=刀)|不想[^。]{0,3}活着?|x{2,3}") == [
+        [{"刀"}, {"割", "跳"}],
+        [{"活"}, {"不想"}],
+        [{"x"}],
+    ]
+    for pattern in (".*", "a?", "死|[^a]", "(?<!不)"):
+        with pytest.raises(ValueError, match="needs no word"):
+            needed_words(pattern)
+
+
+_SIGNS = "我不想活了死自杀殺12kms_ .,，。\n（）“”《》*-、！🔪😭\u200b\0ＫＭab\ud83d"
+
+
+@given(st.lists(st.text(alphabet=_SIGNS, max_size=30), max_size=6))
+@settings(max_examples=300, deadline=None)
+def test_texts_together_are_read_as_each_alone(texts):
+    characters = normalise._tables()[0]
+    every = [normalise._rewritten(text.translate(characters), None) for text in texts]
+    assert [normalised(text) for text in texts] == every
+    assert flags_of(texts) == [crisis_flags(text) for text in texts]
+    assert risky_sentences(every) == [risky_sentences([read])[0] for read in every]
+
+
+@given(st.text(alphabet="我想死不活了麼5，。？\n （", max_size=12))
+@settings(max_examples=500, deadline=None)
+def test_a_plain_text_is_read_as_by_all_steps(text):
+    assert normalised(text) == normalise._rewritten(text.translate(normalise._tables()[0]), None)
 
 
 def test_a_pattern_is_one_line_of_160_characters():

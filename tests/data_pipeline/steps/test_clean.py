@@ -19,7 +19,7 @@ from data_pipeline.safety.personal_data import fold
 from data_pipeline.sources import cpsyexam as exam
 from data_pipeline.sources import pceb as benchmark
 from data_pipeline.steps import check_balance
-from data_pipeline.steps.clean import Settings
+from data_pipeline.steps.clean import STEP, Settings, many
 from data_pipeline.synthesis import apply
 from tests.conftest import real_data
 
@@ -224,3 +224,10 @@ def test_half_a_character_and_rows_of_another_type():
     assert clean_text("我很累\ud83d，真的").text.startswith("我很累")
     with pytest.raises(BadInput, match="row 1 is a Question; it takes posts, passages and dialogues"):
         apply.run("clean", [Question("q", "table", "", "open", "?", [], "")], Settings())
+
+
+def test_rows_together_become_what_each_becomes_alone():
+    rows = [post("好难过😭，我不想活了", ("抱抱", "加我微信abc12345")), Passage("b", "books", "", "短", {}), post("")]
+    rows += [Dialogue("d", "talks", [Turn("client", "我睡不着。"), Turn("counselor", "你愿意说说吗？" * 3)], {})]
+    assert STEP.row and many(rows, Settings()) == [STEP.row(row, Settings()) for row in rows]
+    assert many([], Settings()) == []
