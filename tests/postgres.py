@@ -69,7 +69,7 @@ def create(address: str, name: str) -> str:
     import psycopg
 
     with psycopg.connect(f"{address}/postgres", autocommit=True) as db:
-        db.execute(f'CREATE DATABASE "{name}"')
+        db.execute(f'CREATE DATABASE "{name}"'.encode())
     return f"{address}/{name}"
 
 

@@ -69,7 +69,7 @@ class PostgresStore:
             self.path, autocommit=True, connect_timeout=_CONNECT, application_name="psyforge", client_encoding="UTF8",
             keepalives_idle=30,
         )  # fmt: skip
-        self._db.execute(f"SET lock_timeout = {max(1, round(1000 * self.patience))}")
+        self.execute(f"SET lock_timeout = {max(1, round(1000 * self.patience))}")
         if self._lives:
             self._lives = False
             self.live()
@@ -83,11 +83,11 @@ class PostgresStore:
             if names and names != {"calls", "leases", "about"}:
                 raise psycopg.DataError(f"it has a table {min(names)}, but is not a ledger of version {VERSION}")
             if not names:
-                self._db.execute(f"CREATE TABLE calls (id BIGSERIAL PRIMARY KEY, {self.columns})")
+                self.execute(f"CREATE TABLE calls (id BIGSERIAL PRIMARY KEY, {self.columns})")
                 self._db.execute("CREATE INDEX calls_by_key ON calls (key)")
                 self._db.execute("CREATE TABLE leases (key TEXT PRIMARY KEY, owner BIGINT NOT NULL, until FLOAT8)")
                 self._db.execute(ABOUT)
-                self._db.execute(f"INSERT INTO about VALUES ('version', '{VERSION}')")
+                self.execute(f"INSERT INTO about VALUES ('version', '{VERSION}')")
             ((version,),) = self.execute("SELECT value FROM about WHERE name = 'version'")
             if int(version) > VERSION:
                 raise psycopg.DataError(
@@ -109,7 +109,7 @@ class PostgresStore:
     def transaction(self, durable: bool = True) -> Iterator[None]:
         """Holds the one lock for writing; `durable`: what it writes outlives a power cut."""
         with self._db.transaction():
-            self._db.execute(f"SELECT pg_advisory_xact_lock({WRITERS}, 0)")
+            self.execute(f"SELECT pg_advisory_xact_lock({WRITERS}, 0)")
             if not durable:
                 self._db.execute("SET LOCAL synchronous_commit = off")
             yield
@@ -133,7 +133,7 @@ class PostgresStore:
     def live(self) -> None:
         """Says that this owner lives, as long as its connection does, which ends with its process."""
         if not self._lives:
-            self._db.execute(f"SELECT pg_advisory_lock({self.owner})")
+            self.execute(f"SELECT pg_advisory_lock({self.owner})")
             self._lives = True
 
     def living(self, owners: Iterable[int]) -> set[int]:

@@ -81,7 +81,7 @@ def locked(ledger: Where) -> Iterator[None]:
         import psycopg
 
         with psycopg.connect(ledger, autocommit=True) as db:
-            db.execute(f"SELECT pg_advisory_lock({WRITERS}, 0)")
+            db.execute(f"SELECT pg_advisory_lock({WRITERS}, 0)".encode())
             yield
     else:
         with closing(sqlite3.connect(ledger, isolation_level=None)) as db:
