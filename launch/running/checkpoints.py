@@ -67,12 +67,22 @@ def prepare_sft(output: Path, base: Path | None = None) -> list[str]:
     notes, whole = [], 0
     for step, folder in reversed(numbered(output, "checkpoint-").items()):
         why = f"{LAST_FILE} is missing or cut off" if not _is_json(folder / LAST_FILE) else None
-        why = why or hashes.changed(output.parent, folder) or fault(folder) or _of_another(folder, base)
+        why = why or _lacks_order(folder) or hashes.changed(output.parent, folder) or fault(folder)
+        why = why or _of_another(folder, base)
         if why is None:
             whole = step
             break
         notes.append(_set_aside(folder, step, why))
     return _followed(notes, whole)
+
+
+def _lacks_order(folder: Path) -> str | None:
+    """Returns which rank's random state is missing, of which follows the order of its rows, and which transformers goes
+    on without; DeepSpeed's files say how many ranks there are.
+    """
+    ranks = len([*folder.glob("global_step*/*_optim_states.pt")])
+    names = [f"rng_state_{rank}.pth" for rank in range(ranks if ranks > 1 else 0)]
+    return next((f"{name} is missing" for name in names if not (folder / name).is_file()), None)
 
 
 def prepare_grpo(folder: Path, base: Path | None = None, contents: Collection[str] = ("model",)) -> list[str]:

@@ -51,6 +51,19 @@ def test_a_cut_file_sets_its_checkpoint_aside(sft, name, keep, reason):
     assert left(sft, "*") == ["checkpoint-2", "checkpoint-4", "checkpoint-6.broken"]
 
 
+def test_a_checkpoint_without_the_random_state_of_one_of_its_ranks_is_set_aside(sft):
+    """A kill between the last file of rank 0 and that of rank 1: the rows would come in another order, unsaid."""
+    folder = sft / "checkpoint-6"
+    (folder / "global_step6").mkdir()
+    for rank in range(2):
+        torch.save({}, folder / f"global_step6/zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
+        torch.save({}, folder / f"rng_state_{rank}.pth")
+    assert checkpoints.prepare_sft(sft) == []
+    (folder / "rng_state_1.pth").unlink()
+    (line,) = checkpoints.prepare_sft(sft)
+    assert "step 6 is not whole" in line and "rng_state_1.pth is missing" in line
+
+
 def test_every_cut_one_is_set_aside_up_to_a_whole_one(sft):
     for step in (4, 6):
         (sft / f"checkpoint-{step}" / "trainer_state.json").unlink()
