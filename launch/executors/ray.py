@@ -13,6 +13,8 @@ with the actor that holds it.
 import hashlib
 import logging
 import os
+import shlex
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,7 +65,9 @@ def connected(folder: Path, shared: str | None) -> Iterator["RayExecutor"]:
         check_ray(address, ADDRESS)
     own = address in (None, "", "local")
     ours = {"include_dashboard": False, "object_store_memory": STORE, "num_cpus": len(os.sched_getaffinity(0))}
-    environment = {"env_vars": {"PYTHONPATH": str(REPOSITORY)}}
+    environment: dict[str, Any] = {"env_vars": {"PYTHONPATH": str(REPOSITORY)}}
+    if own and shlex.quote(sys.executable) != sys.executable:  # Ray starts its workers through a shell, unquoted
+        environment["py_executable"] = shlex.quote(sys.executable)
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     try:
         context = ray.init("local" if own else address, runtime_env=environment, **quiet, **(ours if own else {}))

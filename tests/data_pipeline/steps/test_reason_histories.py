@@ -52,7 +52,7 @@ def test_every_request_of_200_dialogues_holds_exactly_the_dialogue_so_far(tmp_pa
         for call in ask.server.calls:
             roles = [message["role"] for message in call.body["messages"]]
             assert roles == ["system", *["user", "assistant"] * (len(roles) // 2)][: len(roles)] and roles[-1] == "user"
-        assert ask.server.most_in_flight > 16
+        assert ask.server.most_in_flight > 8
     assert [row.turns for row in result.rows] == [expected(row)[1] for row in rows]
     assert result.report["turns"] == len(true_histories(rows)) > 850
     assert len(result.files["crisis"]) == 5 == sum(GUIDE in t.content for row in result.rows for t in row.turns)
