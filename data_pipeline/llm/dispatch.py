@@ -121,8 +121,11 @@ class Dispatcher:
                     self._answer(item, Answer(state, None))
 
     async def _send(self) -> None:
+        """Sends what is leased as slots become free. A slot is free with its answer, before that is written; as many
+        answers wait to be written as there are slots at most, for these are what a kill costs beside those in flight.
+        """
         while True:
-            while not self.ready:
+            while not self.ready or len(self.asking) >= 2 * self.server.at_most:
                 self.sendable.clear()
                 await self.sendable.wait()
             if self.pool.limits:
@@ -178,6 +181,7 @@ class Dispatcher:
     def _done(self, task: asyncio.Task) -> None:
         self.asking.discard(task)
         self.woken.set()
+        self.sendable.set()
 
     async def _watch(self) -> None:
         """Looks at what others ask, and renews the leases of what is asked here."""

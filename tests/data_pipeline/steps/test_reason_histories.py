@@ -89,5 +89,5 @@ def test_histories_are_true_after_kills_and_nothing_finished_is_asked_again(tmp_
         subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL, check=True)
         asked = histories(server)
     assert set(asked) == set(true)
-    assert 0 < asked.total() - true.total() <= 3 * 16
+    assert 0 < asked.total() - true.total() <= 3 * 2 * 16  # in flight, or answered and being written
     assert [d.turns for d in read_records(tmp_path / "rows.jsonl", Dialogue)] == [expected(row)[1] for row in rows]
