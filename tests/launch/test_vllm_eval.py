@@ -74,7 +74,8 @@ def servers(model: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline", "name"]):
         line = process.info["cmdline"] or [process.info["name"]]
-        if str(model) in line or any("VLLM" in word for word in line):
+        ended = process.status() == psutil.STATUS_ZOMBIE  # and whoever took it over has not asked yet
+        if not ended and (str(model) in line or any("VLLM" in word for word in line)):
             found.append(process)
     return found
 
