@@ -121,11 +121,11 @@ class Dispatcher:
                     self._answer(item, Answer(state, None))
 
     async def _send(self) -> None:
-        """Sends what is leased as slots become free. A slot is free with its answer, before that is written; as many
-        answers wait to be written as there are slots at most, for these are what a kill costs beside those in flight.
+        """Sends what is leased as slots become free. A server's slot is free with its answer, before that is written;
+        in flight and waiting to be written are no more than may be asked at once, for these are what a kill costs.
         """
         while True:
-            while not self.ready or len(self.asking) >= 2 * self.server.at_most:
+            while not self.ready or len(self.asking) >= self.server.at_most:
                 self.sendable.clear()
                 await self.sendable.wait()
             if self.pool.limits:
