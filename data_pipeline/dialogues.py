@@ -6,7 +6,7 @@ with at least one answer. A client's last words without an answer are kept.
 
 import re
 
-from data_pipeline.encodings import lost_characters
+from data_pipeline.encodings import lost_characters, may_have_lost
 from data_pipeline.records import Fault, Turn
 from reward.thought import join_thought, stray_mark
 
@@ -26,12 +26,13 @@ ROLES = {
     "咨询师": "counselor",
     "支持者": "counselor",  # CPsyCounE
 }
-_SIGN = re.compile(r"[<＜&【\[]")  # with which tags begin
+_SIGN = re.compile(r"[<＜&【\[◁]")  # with which tags and marks begin
 _TAG = re.compile(r"(?:<|＜|&lt;)\s?/?\s?([^\W\d][\w:.-]{0,30})\s?(?:>|＞|&gt;)")
 _THOUGHT = "思考过程|思考|内心独白|内心活动|心理活动|推理过程|推理|thinking|think|thoughts?|reasoning|analysis"
 _BRACKETED = re.compile(rf"[【\[]\s?/?(?:{_THOUGHT})[】\]]", re.IGNORECASE)
 _LABEL = re.compile(rf"\s*[#*【\[（(]*\s?(?:{_THOUGHT})[】\]）)]*\**\s*(?:[:：]|\n)", re.IGNORECASE)
 _ASIDE = re.compile(rf"\s*[（(*]+\s?(?:{_THOUGHT})[:：]", re.IGNORECASE)  # （内心独白：...）
+_LABELS = frozenset("#*【[（(思内心推tTrRaA")  # with which labels and asides begin
 _ANSWER = re.compile(
     r"^[#*【\[（(]*\s?(?:回复|回答|回应|答复|response|reply|answer)[】\]）)]*\**\s*(?:[:：]|$)", re.I | re.M
 )
@@ -48,8 +49,11 @@ MESSAGE_ROLES = {"system": "system", "client": "user", "counselor": "assistant"}
 
 def fault(turns: list[Turn]) -> Fault | None:
     """Returns the Fault for which the turns are no usable dialogue (its detail names the turn, from 1), or None."""
+    whole = "\n".join([turn.content for turn in turns])
+    doubtful = may_have_lost(whole) or _SIGN.search(whole) is not None
     for number, turn in enumerate(turns, 1):
-        if unfit := _unfit(turn):
+        sure = not doubtful and not turn.thought and (first := turn.content[:1]).strip() and first not in _LABELS
+        if not sure and (unfit := _unfit(turn)):
             return Fault(unfit.code, f"{unfit.detail}turn {number} ({turn.role})")
     first = 1 if turns and turns[0].role == "system" else 0
     spoken = turns[first:]

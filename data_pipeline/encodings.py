@@ -9,6 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from data_pipeline.errors import BadInput
 from data_pipeline.records import BROKEN_JSON, Fault, json_or_fault
 
@@ -92,6 +94,11 @@ _WESTERN = re.compile(rf"[À-ÖØ-öø-ÿ][\x80-ÿ]{{5,}}|(?:[ä-é][{_HIGH}]{{2
 _MAYBE = re.compile(f"{_SUSPECT.pattern[:-1]}\x80-ÿ]")
 
 
+def may_have_lost(text: str) -> bool:
+    """Returns whether `lost_characters` has anything to look at, in this text or in one that is a part of it."""
+    return "\ufffd" in text or "锟斤拷" in text or _MAYBE.search(text) is not None
+
+
 def lost_characters(text: str) -> Fault | None:
     """Returns the Fault of a text of which an earlier conversion has lost characters, or which it has read in another
     encoding than it stands in; None for any other.
@@ -123,7 +130,7 @@ def whole_json(content: bytes) -> Any:
     one that holds such an object; in a list each stands for itself.
     """
     value = json_or_fault(content)
-    if isinstance(value, Fault) or content.count(b":") == _pairs(value):  # more colons: within texts, or a key twice
+    if isinstance(value, Fault) or _each_once(content, value):
         return value
     try:
         told = json.loads(content, object_pairs_hook=_object)
@@ -146,11 +153,16 @@ def _fault_in(value: Any) -> Fault | None:
     return value if isinstance(value, Fault) else None
 
 
-def _pairs(value: object) -> int:
-    """Returns how many keys with a value there are in all."""
-    if isinstance(value, dict):
-        return len(value) + sum(map(_pairs, value.values()))
-    return sum(map(_pairs, value)) if isinstance(value, list) else 0
+def _each_once(content: bytes, value: object) -> bool:
+    """Returns whether the value, written again, has as many colons as it came with: then no pair of it is lost. Of
+    colons that are spelled out, and of what is nested too deeply to be written, this tells nothing.
+    """
+    if b"\\" in content and b"\\u003" in content:
+        return False
+    with suppress(orjson.JSONEncodeError):
+        items = value if isinstance(value, list) else [value]  # one at a time: a file may be one list
+        return content.count(b":") == sum(orjson.dumps(item).count(b":") for item in items)
+    return False
 
 
 def decode_json(content: bytes, encoding: str = "") -> object | Fault:

@@ -66,11 +66,11 @@ def _texts(row: Question | Dialogue) -> Iterator[str]:
 
 def unfit(row: Question | Dialogue, thoughts: str = "every") -> Fault | None:
     """Returns the Fault for which a question's or dialogue's SFT rows would teach something wrong, or None."""
-    for text in _texts(row):
-        if not text.isprintable() and (sign := NO_TEXT.search(text)):
-            around = text[max(0, sign.start() - 20) : sign.start() + 21]
-            detail = f"U+{ord(sign[0]):04X}, a control character or a mark of direction, in {around!r}"
-            return Fault("a character that is no text", detail)
+    whole = " ".join(_texts(row))
+    if not whole.isprintable() and (sign := NO_TEXT.search(whole)):
+        around = whole[max(0, sign.start() - 20) : sign.start() + 21]
+        detail = f"U+{ord(sign[0]):04X}, a control character or a mark of direction, in {around!r}"
+        return Fault("a character that is no text", detail)
     if isinstance(row, Question):
         tagged = "<think>" in row.rationale or "</think>" in row.rationale
         return Fault("a <think> tag inside the rationale", "take it out") if tagged else None

@@ -57,9 +57,7 @@ def _automaton() -> tuple[Callable[..., list[tuple[int, int, int]]], list[int]]:
 def signs_in(text: str) -> set[tuple[int, int]]:
     """Returns (sign, its place) of the signs of trade in `text`; with fewer than LEAST it has no advertisement."""
     find, sign_of = _automaton()
-    lower = text.lower()
-    lower = lower if len(lower) == len(text) else text
-    content = lower.encode("utf-8", "replace")  # of half a character, as broken JSON escapes leave it, one byte
+    content = text.encode("utf-8", "replace").lower()  # of half a character, as broken JSON escapes leave it, one byte
     found = find(content, overlapping=True)  # in bytes, without a table of the places of characters
     if len(found) < LEAST:
         return set()

@@ -129,15 +129,20 @@ def clean_texts(texts: Sequence[str], leave: frozenset[str]) -> list[Cleaned] | 
     """
     plain = [_PLAIN.fullmatch(text) for text in texts]
     whole = JOIN.join(["", *(text for text, short in zip(texts, plain, strict=True) if not short)])
-    look, sells = _screen(leave), len(signs_in(whole)) >= LEAST
+    look, signs = _screen(leave), [place for _, place in signs_in(whole)]
     found = look(whole)
-    if not found and not sells:
+    if not found and len(signs) < LEAST:
         return None
-    leave, alone = leave if sells else leave | {"ad"}, plain.count(None) == 1
-    cleaned = []
+    alone, sold, unsold = plain.count(None) == 1, len(signs) >= LEAST, leave | {"ad"}
+    cleaned, end = [], 0
     for text, short in zip(texts, plain, strict=True):
-        needed = [] if short else found if alone else look(JOIN + text)
-        cleaned.append(_clean(text, needed, leave) if needed or sells else Cleaned(text.strip().lstrip(_LONE)))
+        start, end = end, end if short else end + len(JOIN) + len(text)
+        sells = sold and sum(start <= place < end for place in signs) >= LEAST
+        needed = [] if short or not found else found if alone else look(JOIN + text)
+        if needed or sells:
+            cleaned.append(_clean(text, needed, leave if sells else unsold))
+        else:
+            cleaned.append(Cleaned(text.strip().lstrip(_LONE)))
     return cleaned
 
 

@@ -30,18 +30,9 @@ def screen(patterns: list[str]) -> Callable[[str], list[int]]:
     for pattern in patterns:
         found.Add(_with_signs(pattern))
     found.Compile()
-    return lambda text: found.Match(_whole(text)) or []
+    return lambda text: found.Match(text.encode("utf-8", "replace")) or []  # half characters, of broken JSON escapes
 
 
 def _with_signs(pattern: str) -> str:
     signs = r"\pP\pS\pZ\pM\pC"  # RE2's own \W knows ASCII alone
     return pattern.replace(r"[\W", f"[{signs}").replace(r"\W", f"[{signs}]")
-
-
-def _whole(text: str) -> str:
-    """Returns a text without half characters, as broken JSON escapes leave them: RE2 reads UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode()
-    return text

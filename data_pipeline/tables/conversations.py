@@ -41,8 +41,10 @@ class Form:
     roles: Mapping[str, str] = field(default_factory=dict)  # {name: system, client or counselor}, besides ROLES
     ignore: Collection[str] = ()  # fields that are left out
     encoding: str = ""  # "": found
+    names: dict[str, str] = field(init=False)  # both together
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "names", {**ROLES, **self.roles})
         for name, role in self.roles.items():
             if role not in MESSAGE_ROLES:
                 raise BadInput(f"options.roles: {name}={role!r}; a role is {', '.join(MESSAGE_ROLES)}")
@@ -55,7 +57,7 @@ class Form:
         """Returns system, client or counselor; None for a name that is not understood."""
         if not isinstance(name, str):
             return None
-        return self.roles.get(name) or ROLES.get(name) or ROLES.get(name.strip().casefold())
+        return self.names.get(name) or ROLES.get(name.strip().casefold())
 
     def unknown(self, row: Mapping[str, Any], *known: str) -> Fault | None:
         """Returns the Fault of fields that carry meaning and that a reader does not know: texts, lists and objects."""
@@ -98,7 +100,7 @@ def dialogue(
             return Reject(id, where, "not a string", f"the {what} of turn {number} ({role}) is {type(value).__name__}")
         if role == "counselor" and thoughts and not thought.strip():
             return Reject(id, where, "an empty thought", f"turn {number} ({role})")
-        turn = Turn(role, _clean(text), _clean(thought))
+        turn = Turn(role, _clean(text), thought and _clean(thought))
         if voice := _voice(turn, form):
             how = f"options: {{roles: {{{voice}: {role}}}}} takes it as the {role}'s words"
             detail = f"{voice!r} in turn {number} ({role}); {how}"

@@ -12,6 +12,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, cast
 
+import orjson
+
 from data_pipeline import archives
 from data_pipeline.encodings import check_encoding, find_encoding, is_utf8, other_encoding, whole_json
 from data_pipeline.errors import BadInput, did_you_mean
@@ -243,18 +245,12 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict]]:
         for batch in file.iter_batches(batch_size=_batch(path, file.metadata)):
             for values in batch.to_pylist():
                 number += 1
-                said += _characters(values) if small else 0
+                said += len(orjson.dumps(values, default=str)) if small else 0
                 if said > max(MOST_BATCH, archives.RATIO * size):
                     raise BadInput(f"{path} row {number}: {said >> 20} MB of text by now out of {size / 1e6:.2f}")
                 yield number, values
     except pyarrow.ArrowException as error:
         raise BadInput(f"{path}: not a Parquet file: {error}") from None
-
-
-def _characters(value: object) -> int:
-    if isinstance(value, dict | list):
-        return sum(map(_characters, value.values() if isinstance(value, dict) else value))
-    return len(value) if isinstance(value, str | bytes) else 0
 
 
 def _batch(path: Path, about: Any) -> int:

@@ -151,7 +151,7 @@ def test_a_synthesis_runs_to_its_end(tmp_path, run_name):
         with served(writer) as address:
             llm = ("llm=vllm", f"llm.base_url={address}", "llm.model=tiny", "llm.concurrency=32")
             done = launch("data", "recipe=demo", *llm, f"run={name}", timeout=1800)
-        refused(done, "no question is left; most were rejected by questions/2_generate_questions")
+        refused(done, "no question is left of 30 passages; most were rejected by questions/2_generate_questions")
         assert "questions: generate_questions: 30 in, 0 out" in done.stdout
         assert "posts: rewrite_empathy: 28 in, " in done.stdout
     finally:
