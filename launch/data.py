@@ -187,6 +187,7 @@ def join(making: Configuration, run: str) -> None:
     """Makes calls of a run that another process has started: the same steps in a folder that is thrown away, each call
     leased in the run's ledger. Raises BadInput for a run without a ledger, with a budget, and with recorded replies.
     """
+    making = chosen.here(making)
     raw_texts(making)
     where = making.ledger_at(Path("runs") / run / "data")
     if making.budget is not None:

@@ -6,8 +6,7 @@ Without RAY_ADDRESS a cluster of this machine's cores is started, and stopped at
 which piece; rows and results lie in the run's folder, or in `shared` where the nodes do not see that (`pieces.py`). So
 a node that is lost costs its pieces, and the same command goes on from those that are finished.
 
-Ray Data is not used: its blocks have no names to find finished ones by, and what its hash shuffle has gathered is lost
-with the actor that holds it.
+Ray Data is not used: its blocks have no names by which a later run would find the finished ones.
 """
 
 import hashlib
