@@ -15,6 +15,7 @@ Thoughts of a dialogue, as `thoughts` says:
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -22,12 +23,17 @@ from data_pipeline import dialogues as checks
 from data_pipeline.errors import BadInput
 from data_pipeline.export import exportable, exportable_dialogues
 from data_pipeline.prompts import answer_text, question_messages
-from data_pipeline.records import Dialogue, Fault, Question, Turn, write_jsonl, write_text
+from data_pipeline.records import LETTERS, Dialogue, Fault, Question, Turn, write_jsonl, write_text
 from data_pipeline.safety.shown import NO_TEXT
+from reward.thought import stray_mark
 
 THOUGHTS = ("every", "last", "none")
 # `sharegpt` with OpenAI-style tags. Every entry must be listed: LLaMA-Factory sets those left out to nothing.
 # Not `formatting: openai`, which appends "detailed thinking off" to the system prompt.
+_CONCLUDES = re.compile(  # the last words of a rationale: 故选A。
+    r"(?:故|因此|所以|综上|答案|[Aa]nswer)[^。\n不非'’]{0,6}?(?:选|答案[为是:：]?|为|是|is|:)?\s*"
+    r"([A-Z](?:[、,，\s]*[A-Z])*)\s*(?:项|选项)?(?:正确)?\s*[。.]?\s*$"
+)
 DATASET = {
     "formatting": "sharegpt",
     "columns": {"messages": "messages"},
@@ -72,8 +78,12 @@ def unfit(row: Question | Dialogue, thoughts: str = "every") -> Fault | None:
         detail = f"U+{ord(sign[0]):04X}, a control character or a mark of direction, in {around!r}"
         return Fault("a character that is no text", detail)
     if isinstance(row, Question):
-        tagged = "<think>" in row.rationale or "</think>" in row.rationale
-        return Fault("a <think> tag inside the rationale", "take it out") if tagged else None
+        if mark := stray_mark(whole):
+            return Fault("a mark of a model's turn or thought", f"{mark!r}; take it out")
+        said = _CONCLUDES.search(row.rationale)
+        if said and row.answer and sorted({*said[1]} & {*LETTERS}) != sorted(row.answer):
+            return Fault("a rationale that ends in another answer", f"{said[0]!r}; the key is {row.answer}")
+        return None
     if fault := checks.fault(row.turns):
         return fault
     replies = [turn for turn in row.turns if turn.role == "counselor"]

@@ -37,6 +37,7 @@ _UNSEEN = (
     r"\x{e000}-\x{f8ff}\x{fe0f}\x{feff}\x{fff9}-\x{fffc}\x{e0000}-\x{e007f}]"
 )
 _NOTHING = r"[^\x00-\x{10ffff}]"
+MASK = "•"  # of the signs of contact data
 WRITING = "writing"  # of `leave`
 _WIDE = {code: code - 0xFEE0 for first, last in ("０９", "ＡＺ", "ａｚ") for code in range(ord(first), ord(last) + 1)}
 _WIDE_SIGN = re.compile("[０-９Ａ-Ｚａ-ｚ]")
@@ -214,7 +215,7 @@ def _repeating(texts: list[str]) -> list[bool]:
 
 
 def _shape(datum: str) -> str:
-    return datum[0] + re.sub(r"\w", "•", datum[1:])
+    return datum[0] + re.sub(r"\w", MASK, datum[1:])
 
 
 def _without_overlap(removed: list[Removed], text: str) -> list[Removed]:

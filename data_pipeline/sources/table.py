@@ -15,12 +15,13 @@ from pathlib import Path
 from data_pipeline.encodings import lost_characters
 from data_pipeline.errors import BadInput
 from data_pipeline.records import LETTERS, Fault, Question, Reject, check_key, check_question, note
-from data_pipeline.safety.cleaning import WRITING, Cleaned, clean_texts
+from data_pipeline.safety.cleaning import MASK, WRITING, Cleaned, Removed, clean_texts
 from data_pipeline.safety.shown import NO_TEXT
 from data_pipeline.tables.columns import Columns, Fields, beyond, say
 from data_pipeline.tables.keys import read_key, read_kind, true_or_false
-from data_pipeline.tables.options import is_empty, read_options, text_of
+from data_pipeline.tables.options import HOLDS_ANSWER, is_empty, read_options, text_of, without_letters
 from data_pipeline.tables.rows import Layout, Row
+from reward.thought import stray_mark
 
 USUAL = {
     "id": (),
@@ -28,13 +29,14 @@ USUAL = {
     "kind": ("题型", "题目类型", "questiontype", "qtype"),
     "context": ("材料", "背景材料", "案例"),
     "stem": ("question", "题目", "题干", "问题", "试题"),
-    "options": ("choices", "选项", "备选答案"),
+    "options": ("option", "choices", "选项", "备选答案"),
     "answer": ("答案", "正确答案", "标准答案", "answerkey", "correctanswer", "key"),
     "answer_from_0": (),
     "answer_from_1": (),
     "rationale": ("解析", "答案解析", "试题解析", "explanation", "analysis"),
 }
 TEXTS: tuple[str, ...] = ("subject", "kind", "context", "stem", "rationale")
+RATIONALE = 3  # its place among the texts that are cleaned
 _KEYS = ("answer", "answer_from_0", "answer_from_1")
 TRUE_FALSE = "If all are of true or false and have none: \"source_options={kinds: {'': true_false}}\""
 FIELDS = Fields(
@@ -151,7 +153,7 @@ def _question(values: Mapping, table: _Table) -> Question | Fault:
     key, stem, word = values.get(table.key), texts["stem"], texts["kind"]
     kind = read_kind(word, table.kinds) if word or "" in table.kinds else "any"
     if not kind:
-        how = f'"source_options={{kinds: {{{word!r}: single}}}}"'
+        how = say("source_options={kinds: COLUMNS}", {word: "single"})
         return Fault("a kind that is not known", f"{table.kind} is {word!r}; explain it: {how}, multi or true_false")
     options = read_options(cell)
     if not table.options and kind != "true_false":
@@ -180,11 +182,26 @@ def _checked(question: Question, clean: bool) -> Question | Fault:
     whole = "".join(texts)
     if lost := lost_characters(whole):  # before the cleaning, which would take them out
         return lost
+    if mark := stray_mark(whole):
+        return Fault("a mark of a model's turn or thought", f"{mark!r}; take it out")
+    if held := HOLDS_ANSWER.search(question.stem):
+        return Fault("a stem that holds the answer", f"{held[0]!r} in {question.stem[-60:]!r}; take it out")
     if clean and (results := clean_texts(texts, LEAVE)):
         return _cleaned(question, results)
     if not whole.isprintable() and (bad := NO_TEXT.search(whole)):
         return _no_text("a control character or a mark of direction", whole, bad.start())
     return question
+
+
+def _unsure(span: Removed, of_rationale: bool) -> Fault | None:
+    """Returns the Fault of a span without which a question may no longer be the one that was asked."""
+    if span.rule == "media" or "<img" in span.text.lower():
+        return None if of_rationale else Fault("a picture that is not here", repr(span.text[:60]))
+    foreign = span.kind == "page" or MASK in span.text  # whoever leaves an address there explains nothing
+    if span.kind not in ("ad", "page") or of_rationale and foreign:
+        return None
+    cure = "take it out, or read such questions from a table of their own with source_options={clean: false}"
+    return Fault("what may be an advertisement, or a page's furniture", f"{span.text[:60]!r}; {cure}")
 
 
 def _no_text(what: str, whole: str, at: int) -> Fault:
@@ -194,10 +211,18 @@ def _no_text(what: str, whole: str, at: int) -> Fault:
 
 def _cleaned(question: Question, results: list[Cleaned]) -> Question | Fault:
     """Returns the question with its cleaned texts, the removed spans counted in its trail; a Fault when cleaning leaves
-    nothing of the stem or an option, or makes two options one.
+    nothing of the stem or an option, makes two options one, or would take out what may belong to the question.
     """
+    rationale = results[RATIONALE]
+    for result in results:
+        if fault := next((fault for span in result.removed if (fault := _unsure(span, result is rationale))), None):
+            return fault
     texts = [result.text for result in results]
-    question.subject, question.context, question.stem, question.rationale, *question.options = texts
+    question.subject, question.context, question.stem, question.rationale, *options = texts
+    bare = without_letters(options)  # which stood behind markup, or behind what is not seen
+    if isinstance(bare, Fault):
+        return bare
+    question.options = bare
     if not question.stem or not all(question.options):
         return Fault("cleaning leaves nothing of a text", "the stem" if not question.stem else "an option")
     if len(set(question.options)) < len(question.options):

@@ -72,7 +72,7 @@ class Fields:
                 continue
             if field in free.values():
                 columns[field] = field
-            elif len(claims := [free[word] for word in usual if word in free]) > 1:
+            elif len(claims := [free[word] for word in (_plain(field), *usual) if word in free]) > 1:
                 raise _Several(field, claims)
             elif claims:
                 columns[field] = claims[0]

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Mapping
 
 from data_pipeline.records import LETTERS, Fault
-from data_pipeline.tables.options import OWN_LETTER, Options, as_python, plain, short
+from data_pipeline.tables.options import OWN_LETTER, Options, as_python, plain, short, without_tags
 from data_pipeline.tables.rows import as_json
 
 KINDS = {  # of a word without its brackets, blanks and 题
@@ -50,7 +50,7 @@ def read_key(value: object, options: Options | Fault, index: int | None, hint: s
     for item in items:
         if isinstance(item, bool) or not isinstance(item, str | int | float):
             return Fault("an answer that is neither letters nor a text", short(value))
-        text = str(int(item)) if isinstance(item, float) and item.is_integer() else str(item).strip()
+        text = str(int(item)) if isinstance(item, float) and item.is_integer() else without_tags(str(item)).strip()
         if index is None:
             letter = _by_name(text, options, len(items) == 1, hint)
         else:
@@ -63,6 +63,8 @@ def read_key(value: object, options: Options | Fault, index: int | None, hint: s
 
 def _by_index(text: str, options: Options, index: int) -> str | Fault:
     numbers = [part for part in re.split(r"[\s,，、;；|]+", unicodedata.normalize("NFKC", text)) if part]
+    if len(numbers) == 1 and len(options.texts) < 10 and re.fullmatch(r"[0-9]{2,}", numbers[0]):  # 12, ①②
+        numbers = list(numbers[0])
     if not numbers or not all(re.fullmatch(r"[0-9]{1,2}(\.0)?", part) for part in numbers):
         return Fault("an answer that is no index", f"{text!r}; the options are counted from {index}")
     places = [int(float(part)) - index for part in numbers]
@@ -95,7 +97,8 @@ def _by_name(text: str, options: Options, alone: bool, hint: str) -> str | Fault
             by_text = "".join(LETTERS[options.plain.index(part)] for part in parts)
     if letters and by_text and letters != by_text:
         return Fault("an answer that may be two", f"{text!r} is the letter {letters} and the text of {by_text}")
-    if not letters and re.fullmatch(r"\d+", folded) and (not by_text or int(folded) <= len(there)):
+    numbers = re.fullmatch(r"\d+(?:\.0|[\s、,，;；|]*\d+)*", folded)
+    if not letters and numbers and (not by_text or not folded.isdecimal() or int(folded) <= len(there)):
         return Fault("an answer that is a number", f"{text!r}; which option is it? {hint}")
     if letters or by_text:
         return letters or by_text

@@ -4,8 +4,12 @@ Nothing is guessed: what can be read in two ways is a Fault.
 """
 
 import ast
+import html
+import io
 import re
+import tokenize
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from data_pipeline.records import LETTERS, Fault
@@ -16,12 +20,24 @@ _LABELS, _TEXTS = (
     ("value", "text", "content", "option", "option_text"),
 )
 
-OWN_LETTER = r"\s*(?:[（(【\[]\s*{0}\s*[)）】\]]\s*[.．、:：,，]?|{0}\s*[.．、:：)）]|{0}(?=\s))\s*"
+_SIGNS = r"(?:[.．、:：)）,，。・·•]|——)"  # behind a letter
+OWN_LETTER = (  # of an option: A. (A) A、 A： **A.** 选项A：
+    r"\s*(?:(?:选项|option)\s*)?(?:[（(【\[]\s*{0}\s*[)）】\]]\s*[.．、:：,，]?"
+    rf"|\*\*\s*{{0}}\s*{_SIGNS}?\s*\*\*{_SIGNS}?|{{0}}\s*{_SIGNS}|{{0}}(?=\s))\s*"
+)
+_CIRCLED = {chr(first + n): f"{letter}." for first in (0x24B6, 0x24D0) for n, letter in enumerate(LETTERS)}  # Ⓐ ⓐ
+_ODD = re.compile(r"\s*(?:选项|option)?\s*([A-Z])\s*[^\w\s(（\[【+]", re.IGNORECASE)  # A- A/ A>
+# What stands behind the last option, or in a stem, in files that part nothing: 答案：A
+HOLDS_ANSWER = re.compile(r"(?:答案|解析|answer|key)[】\]]?\s*[:：]|【(?:答案|解析)】", re.IGNORECASE)
 _OWN = [re.compile(OWN_LETTER.format(f"[{a}{a.lower()}{chr(ord(a) + 0xFEE0)}{chr(ord(a) + 0xFF00)}]")) for a in LETTERS]
 _IN_ORDER = list(LETTERS)
-_BEARS = re.compile(rf"^(?:{OWN_LETTER.format('[A-Za-zＡ-Ｚａ-ｚ]')}|[A-Z][\u4e00-\u9fff])", re.MULTILINE)
+_BEARS = re.compile(
+    rf"^(?:{OWN_LETTER.format('[A-Za-zＡ-Ｚａ-ｚ]')}|[A-Z][\u4e00-\u9fff]|[Ⓐ-ⓩ]|{_ODD.pattern}|[A-Z]$)", re.M | re.I
+)
 _IDEOGRAPH, _CAPITAL = re.compile("[\u4e00-\u9fff]"), re.compile("[A-Z]")
 _ALIKE = re.compile("[\u4e00-\u9fff]+")  # as they are compared already
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+_ALONE = re.compile(r"[\s()（）\[\]【】.．、:：]")  # around a letter
 _LETTER_AND_SIGN = re.compile(r"\s*[（(【\[]?\s*([A-Za-zＡ-Ｚａ-ｚ])\s*[.．、:：)）】\]]")
 _BRACKETED = re.compile(r"[（(【\[]\s*([A-ZＡ-Ｚ])\s*[)）】\]]\s*")
 _MARKED = re.compile(
@@ -93,9 +109,11 @@ def _in_order(texts: list[str], labels: list[str]) -> Options | Fault:
         return Fault("labels of options that are neither letters nor numbers in a row", " ".join(labels)[:80])
     while texts and not texts[-1]:
         texts.pop()
-    bare = _without_letters(texts)
+    bare = without_letters(texts)
     if isinstance(bare, Fault):
         return bare
+    if held := HOLDS_ANSWER.search("\n".join(bare)):
+        return Fault("an option that holds the answer", f"{held[0]!r} in {' | '.join(bare)[-80:]!r}; take it out")
     compared = bare if _ALIKE.fullmatch("".join(bare)) else [plain(text) for text in bare]
     filled = [text for text in compared if text]
     if len(set(filled)) < len(filled):
@@ -103,13 +121,17 @@ def _in_order(texts: list[str], labels: list[str]) -> Options | Fault:
     return Options(bare, compared, labels)
 
 
-def _without_letters(texts: list[str]) -> list[str] | Fault:
+def without_letters(texts: list[str]) -> list[str] | Fault:
     """Returns the texts without the letters that they bear, where every one bears that of its place; a Fault where
-    letters stand at other places, before some texts alone, or may be part of the texts.
+    letters stand at other places, before some texts alone, are all that there is, or may be part of the texts.
     """
     if not _BEARS.search("\n".join(texts)):
         return texts
+    if all(text[0] in _CIRCLED for text in texts if text):
+        texts = [_CIRCLED[text[0]] + text[1:] if text else "" for text in texts]
     filled = [(place, text) for place, text in enumerate(texts) if text]
+    if len(filled) > 1 and all(_ALONE.sub("", text).upper() == LETTERS[place] for place, text in filled):
+        return Fault("options that are letters alone", "they stand in a picture, or in another column?")
     own = {place: _OWN[place].match(text) for place, text in filled}
     if all(own.values()):
         bare = [text[match.end() :].strip() if (match := own.get(place)) else text for place, text in enumerate(texts)]
@@ -119,8 +141,10 @@ def _without_letters(texts: list[str]) -> list[str] | Fault:
     said = "".join(letter_of(match[1]) if (match := _LETTER_AND_SIGN.match(text)) else " " for _, text in filled)
     if "".join(sorted(said)) == letters or (len(said) > 1 and said in LETTERS):
         return Fault("options that bear the letters of other places", told)
-    if sum(letter == one for letter, one in zip(letters, said, strict=True)) > 1:
+    if sum(letter == one for letter, one in zip(letters, said, strict=True)) > 1:  # one alone is a name: A. 班杜拉
         return Fault("options of which some bear their letters", told)
+    if len(filled) > 1 and all((odd := _ODD.match(text)) and odd[1].upper() == LETTERS[n] for n, text in filled):
+        return Fault("options that may bear their letters", f"{told}; write them as A. and B.")
     if all(_IDEOGRAPH.match(text, 1) for _, text in filled):  # A视觉
         heads, behind = "".join(text[0] for _, text in filled), {text[1] for _, text in filled}
         if "".join(sorted(heads)) != letters or len(behind) == 1:  # A组, B组
@@ -155,12 +179,17 @@ def _pair(item: object) -> tuple[str, object] | Fault:
 
 
 def as_python(text: str) -> object:
-    """Returns the list or object that Python wrote, as in a cell of a table that pandas saved; else the text."""
+    """Returns the list or object that Python wrote, as in a cell of a table that pandas saved; else the text.
+
+    Numpy parts the texts of a list by blanks alone, which Python would join to one.
+    """
     if text.lstrip().startswith(("[", "{")):
-        try:
-            return ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            pass
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):
+            value = ast.literal_eval(text.strip())
+            if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+                tokens = tokenize.generate_tokens(io.StringIO(text.strip()).readline)
+                return [ast.literal_eval(token.string) for token in tokens if token.type == tokenize.STRING]
+            return value
     return text
 
 
@@ -219,9 +248,15 @@ def text_of(value: object) -> str | Fault:
 
 def plain(text: str) -> str:
     """Returns a text as it is compared: width, blanks, case and a full stop at the end make no difference."""
+    text = without_tags(text)
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     return "".join(text.split()).rstrip("。.;").casefold()
+
+
+def without_tags(text: str) -> str:
+    """Returns the text without HTML's tags, what HTML spells out as characters; for comparing, not for keeping."""
+    return html.unescape(_TAG.sub("", text)) if "<" in text or "&" in text else text
 
 
 def letter_of(label: str | None) -> str:

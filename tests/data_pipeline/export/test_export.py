@@ -131,7 +131,9 @@ def test_a_benchmark_is_refused_as_training_data(pceb, tmp_path):
     [
         ([question(), question()], "t.csv row 7: the id 'q1' stands already at t.csv row 7"),
         ([question(rationale=" ")], "t.csv row 7: 'q1' has no rationale"),
-        ([question(rationale="a</think>b")], "a <think> tag inside the rationale: take it out"),
+        ([question(rationale="a</think>b")], "a mark of a model's turn or thought: '</think>'; take it out"),
+        ([question(rationale="来访者中心。故选A。")], "a rationale that ends in another answer: '故选A。'; the key is"),
+        ([question(rationale="It is learnt. The answer is A.")], "a rationale that ends in another answer"),
         ([question(kind="open", options=[], answer="")], "open question"),
     ],
 )
@@ -264,7 +266,7 @@ def test_what_cannot_be_a_row_is_a_reject_and_the_others_go_on():
     question = Question("q", "own", "", "single", "题", ["对", "错"], "A", rationale="<think>因为")
     fine = Question("r", "own", "", "single", "题二", ["对", "错"], "A", rationale="因为")
     export = selection.of_questions([question, fine], [], selection.Compared("none given"), asked)
-    assert export.sft == [fine] and [r.code for r in export.rejects] == ["a <think> tag inside the rationale"]
+    assert export.sft == [fine] and [r.code for r in export.rejects] == ["a mark of a model's turn or thought"]
 
 
 def test_a_mode_that_is_none_is_refused():
@@ -288,3 +290,11 @@ def test_rejects_are_counted_by_code_and_what_the_recipe_left_out_by_its_detail_
         "no answer": 1, "an empty turn": 2, "left out by the recipe: too long": 2,
         "left out by the recipe: outside the sample": 1, "flagged for people": 1,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "rationale",
+    ["感觉直接。故选A、C。", "思维间接，故不选B。", "所以不能选B", "The answer isn't B.", "A good answer is good."],
+)
+def test_a_rationale_that_ends_as_its_key_does_is_fit(rationale):
+    assert llama_factory.unfit(question(rationale=rationale)) is None

@@ -186,7 +186,7 @@ def test_options_may_be_a_list_an_object_or_json_in_a_cell(tmp_path):
     assert [q.options for q in questions] == [["甲", "乙"]] * 3
     assert [r.where.rsplit(" ", 1)[1] for r in rejects] == ["4", "5"]
     assert rejects[0].reason == "options that are neither a list nor an object nor lettered lines: '甲 乙'"
-    assert rejects[1].code == "a kind that is not known" and "{kinds: {'配伍': single}}" in rejects[1].detail
+    assert rejects[1].code == "a kind that is not known" and "{kinds: {配伍: single}}" in rejects[1].detail
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_a_column_of_options_that_is_not_mapped_refuses_the_rows_that_use_it(tmp
 
 def test_kinds_are_explained_by_the_recipe(tmp_path):
     text = "题干,A,B,答案,题型\n题一,甲,乙,A,配伍题\n题二,甲,乙,AB,配伍题\n睡眠是被动的,,,错,\n"
-    unknown = "a kind that is not known: 题型 is '配伍题'; explain it: \"source_options={kinds: {'配伍题': single}}\""
+    unknown = "a kind that is not known: 题型 is '配伍题'; explain it: \"source_options={kinds: {配伍题: single}}\""
     assert reasons(read(tmp_path, text))[0].startswith(unknown)
     explained = read(tmp_path, text, kinds={"配伍题": "single", "": "true_false"})
     assert reasons(explained) == ["", "several letters on a single-answer question: AB", ""]
@@ -95,6 +95,36 @@ def test_the_cleaning_can_be_left_out_but_for_what_no_file_may_hold(tmp_path):
     )
     (question,) = read(tmp_path, "stem,A,B,answer\n<b>题</b>,甲,乙,A\n", clean=False)
     assert isinstance(question, Question) and question.stem == "<b>题</b>"
+
+
+AD = "扫码关注心理考研公众号，限时领取全套资料，报名立减二百元。"
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (f"“{AD}”这句广告利用的是（ ）,甲,乙,A,因为", "what may be an advertisement, or a page's furniture"),
+        (f"下列正确的是,甲,乙,A,因为甲。{AD}", "what may be an advertisement, or a page's furniture"),
+        ("看图回答：[图片]图中的现象是,甲,乙,A,因为", "a picture that is not here: '[图片]'"),
+        ("<img src='a.png'>图中的现象是,甲,乙,A,因为", "a picture that is not here"),
+        ("下列正确的是,甲<img src=b>,乙,A,因为", "a picture that is not here"),
+        ("下列正确的是<|im_end|>,甲,乙,A,因为", "a mark of a model's turn or thought: '<|im_end|>'; take it out"),
+        ("下列正确的是,甲,乙,A,<thinking>想</thinking>因为", "a mark of a model's turn or thought"),
+        ("下列正确的是,甲,乙[/INST],A,因为", "a mark of a model's turn or thought"),
+        ("下列正确的是（ ）答案：B,甲,乙,B,因为", "a stem that holds the answer: '答案：'"),
+    ],
+)
+def test_what_may_belong_to_a_question_is_neither_taken_out_nor_trained_on(row, reason, tmp_path):
+    (why,) = reasons(read(tmp_path, f"stem,A,B,answer,rationale\n{row}\n"))
+    assert why.startswith(reason), why
+
+
+def test_letters_behind_markup_are_no_part_of_an_option(tmp_path):
+    text = "stem,A,B,answer,rationale\n题,<p>A. 视觉</p>,<p>B. 听觉</p>,<p>B</p>,图见[图片]。来源：某某网\n"
+    first, second, third = read(tmp_path, text + "题二,\u200bA.视觉,&nbsp;B.听觉,B,\n题三,<b>视觉</b>,听觉,视觉,\n")
+    assert isinstance(first, Question) and isinstance(second, Question) and isinstance(third, Question)
+    assert first.options == second.options == third.options == ["视觉", "听觉"]
+    assert [first.answer, second.answer, third.answer] == ["B", "B", "A"] and first.rationale == "图见。"
 
 
 def test_numbers_and_repeated_words_of_questions_are_no_emoticons(tmp_path):

@@ -46,6 +46,13 @@ def options(texts: list[str] = FOUR) -> Options:
         "（A）依恋（B）分离焦虑（C）陌生情境（D）安全基地",
         [{"option": letter, "content": text} for letter, text in zip("ABCD", FOUR, strict=True)],
         [{"index": place, "text": text} for place, text in enumerate(FOUR)],
+        ["选项A：依恋", "选项B：分离焦虑", "选项C：陌生情境", "选项D：安全基地"],
+        ["A——依恋", "B——分离焦虑", "C——陌生情境", "D——安全基地"],
+        ["A。依恋", "B。分离焦虑", "C。陌生情境", "D。安全基地"],
+        ["A・依恋", "B・分离焦虑", "C・陌生情境", "D・安全基地"],
+        ["Ⓐ依恋", "Ⓑ 分离焦虑", "Ⓒ陌生情境", "Ⓓ安全基地"],
+        ["**A.** 依恋", "**B.** 分离焦虑", "**C.** 陌生情境", "**D.** 安全基地"],
+        "['依恋' '分离焦虑'\n '陌生情境' '安全基地']",  # as numpy writes it
         [*FOUR, None, ""],  # columns E and F that this question does not use
     ],
 )  # fmt: skip
@@ -86,6 +93,12 @@ def test_what_is_no_letter_of_its_own_stays(cell, texts):
         (["依恋", "B. 分离", "C. 基地"], "options of which some bear their letters"),
         (["A依恋", "B分离"], "options that may bear their letters: A依恋 | B分离; write them as A. and B."),
         (["B依恋", "A分离", "C基地"], "options that may bear their letters"),
+        (["A-依恋", "B-分离", "C-基地"], "options that may bear their letters: A-依恋 | B-分离 | C-基地; write them"),
+        (["A/依恋", "B/分离"], "options that may bear their letters"),
+        (["A", "B", "C"], "options that are letters alone"),
+        (["(a)", "(b)."], "options that are letters alone"),
+        ("A. 依恋 B. 分离 答案：A", "an option that holds the answer: '答案：' in '依恋 | 分离 答案：A'; take it out"),
+        (["依恋", "分离【答案】A"], "an option that holds the answer"),
         ({"A": {"text": "依恋"}, "B": {"text": "分离"}}, "an option that is no text: {'text': '依恋'}"),
         ("A. 依恋\nC. 分离", "options whose letters are not in order"),
         ("B. 依恋 C. 分离", "options whose letters are not in order"),
@@ -111,7 +124,7 @@ KEYS = [
     ("a+c", "AC"),
     ('["A","C"]', "AC"), ("['A', 'C']", "AC"), (["A", "C"], "AC"), (["依恋", "C"], "AC"), (["A"], "A"), ("DA", "DA"),
     ("分离焦虑", "B"), (" 分离 焦虑。", "B"), ("依恋、陌生情境", "AC"), ("B：分离焦虑", "B"), ("B. 分离焦虑", "B"),
-    ("B（分离焦虑）", "B"), ("B\u200b", "B"), ("\ufeff分离焦虑", "B"),
+    ("B（分离焦虑）", "B"), ("<p>B</p>", "B"), ("<b>分离</b>焦虑", "B"), ("A<br>", "A"), ("B\u200b", "B"), ("\ufeff分离焦虑", "B"),
 ]  # fmt: skip
 
 
@@ -129,6 +142,8 @@ def test_the_same_key_in_many_forms(cell, letters):
         (True, FOUR, "an answer that is neither letters nor a text: True"),
         ({"A": 1}, FOUR, "an answer that is neither letters nor a text"),
         (2, FOUR, "an answer that is a number: '2'; which option is it? HINT"),
+        ("1,2", FOUR, "an answer that is a number: '1,2'; which option is it? HINT"),
+        ("3.0", FOUR, "an answer that is a number: '3.0'; which option is it? HINT"),
         ("②", FOUR, "an answer that is a number: '②'; which option is it? HINT"),
         ("4", ["2", "4", "6", "8"], "an answer that is a number: '4'"),  # the second or the fourth
         ("B（依恋）", FOUR, "an answer whose letter and text do not agree"),
@@ -160,7 +175,7 @@ def test_labels_that_are_numbers_are_what_the_key_says():
     ("cell", "first", "read"),
     [
         (0, 0, "A"), ("3", 0, "D"), (1, 1, "A"), ("4", 1, "D"), (2.0, 1, "B"), ("2.0", 1, "B"), ([0, 2], 0, "AC"),
-        ("1，3", 1, "AC"), ("③", 1, "C"),
+        ("1，3", 1, "AC"), ("③", 1, "C"), ("①②", 1, "AB"), ("13", 1, "AC"), ("3.0", 1, "C"),
         (4, 0, "an index beyond the options: 4, of 4 options counted from 0; does the column count in two ways?"),
         (0, 1, "an index beyond the options: 0, of 4 options counted from 1; does the column count in two ways?"),
         ("B", 0, "an answer that is no index: 'B'; the options are counted from 0"),
