@@ -60,12 +60,12 @@ _LABELLED = re.compile(
     rf"|\[(?![一二三四五六七八九十]{{1,3}}\])(?:[^\W\d]{{1,8}}|{_WORDS})\](?!\s?[,，、])"
     rf"|[（(](?=[A-Z]){_WORDS}[）)](?!\s?[,，、.。])(?=\s*\S))"
 )
-_EDGE = r"[（(【\[][^()（）【】\[\]\n。！？.!?；;]{1,30}[)）】\]]"  # a label or a gesture
+_EDGE = r"[（(【\[][^()（）【】\[\]\n。！？.!?；;]{2,30}[)）】\]]"  # a label or a gesture; one character is none
 _EDGES = (
     ("before", 0, frozenset("（([【"), re.compile(rf"^({_EDGE})(?!\s?[,，、])")),
     ("behind", -1, frozenset("）)]】"), re.compile(rf"({_EDGE})$")),
 )
-_WORD_IN_BRACKETS = re.compile(r"【(?![一二三四五六七八九十]{1,3}】)[^\W\d]{1,8}】")
+_WORD_IN_BRACKETS = re.compile(r"【(?![一二三四五六七八九十]{1,3}】)[^\W\d]{2,8}】")
 _ABOUT = re.compile(  # Okay, the user is saying; 好的，用户提到
     r"[\s#*【\[（(]*(?:(?:okay|ok|alright|all|right|hm+|well|so|now|first|let|me|let's|us|we|i|see|think|need|should|have|try|to"
     r"|understand|respond|reply|looks?|like|it|seems|that|here)\b[\s,.:，。…]*){0,8}"

@@ -124,6 +124,7 @@ def test_labels_at_most_replies_are_refused(replies, detail):
         ("你辛苦了[抱抱]", "早点睡[抱抱]"),
         ("[小林]，你辛苦了。", "[小林]，早点睡。"),
         ("你辛苦了（这不是客套。真的）", "早点睡（我知道这很难。）"),
+        ("先听听她（他）", "也问问他（她）"),
     ],
 )
 def test_headings_gestures_and_emoticons_of_some_replies_stay(replies):
