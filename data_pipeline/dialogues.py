@@ -6,8 +6,9 @@ with at least one answer. A client's last words without an answer are kept.
 
 import re
 
-from data_pipeline.encodings import lost_characters, may_have_lost
+from data_pipeline.encodings import MAYBE_LOST, lost_characters
 from data_pipeline.records import Fault, Turn
+from data_pipeline.reply_marks import EDGES, LABELS, SIGNS, edge_labels, foreign_mark, may_have_words, role_line
 from reward.thought import join_thought, stray_mark
 
 # The names that are understood. Any other one, such as "therapist", rejects the dialogue and is named: nothing is
@@ -26,35 +27,24 @@ ROLES = {
     "咨询师": "counselor",
     "支持者": "counselor",  # CPsyCounE
 }
-_SIGN = re.compile(r"[<＜&【\[◁]")  # with which tags and marks begin
-_TAG = re.compile(r"(?:<|＜|&lt;)\s?/?\s?([^\W\d][\w:.-]{0,30})\s?(?:>|＞|&gt;)")
-_THOUGHT = "思考过程|思考|内心独白|内心活动|心理活动|推理过程|推理|thinking|think|thoughts?|reasoning|analysis"
-_BRACKETED = re.compile(rf"[【\[]\s?/?(?:{_THOUGHT})[】\]]", re.IGNORECASE)
-_LABEL = re.compile(rf"\s*[#*【\[（(]*\s?(?:{_THOUGHT})[】\]）)]*\**\s*(?:[:：]|\n)", re.IGNORECASE)
-_ASIDE = re.compile(rf"\s*[（(*]+\s?(?:{_THOUGHT})[:：]", re.IGNORECASE)  # （内心独白：...）
-_LABELS = frozenset("#*【[（(思内心推tTrRaA")  # with which labels and asides begin
-_ANSWER = re.compile(
-    r"^[#*【\[（(]*\s?(?:回复|回答|回应|答复|response|reply|answer)[】\]）)]*\**\s*(?:[:：]|$)", re.I | re.M
-)
-# Names of HTML's elements, which cleaning takes out
-HTML = frozenset(
-    "a abbr address area article aside audio b base bdi bdo big blockquote body br button canvas caption center"
-    " cite code col dd del div dl dt em embed fieldset figcaption figure font footer form h1 h2 h3 h4 h5 h6 head"
-    " header hr html i iframe img input ins kbd label legend li link main map mark meta nav noscript object ol"
-    " optgroup option p picture pre q ruby s samp script section select small source span strike strong style"
-    " sub sup svg table tbody td textarea tfoot th thead time title tr u ul video wbr".split()
-)
+_BLANKS = {sign for sign in map(chr, range(0x3001)) if sign.isspace()}
+_UNSURE = LABELS | _BLANKS | {""}  # a turn that begins with none of them, in a text without doubt, is sound
+_DOUBTFUL = re.compile(f"[{SIGNS}{MAYBE_LOST}]")
+_IN_TURN = ["client", "counselor"]
 MESSAGE_ROLES = {"system": "system", "client": "user", "counselor": "assistant"}
 
 
 def fault(turns: list[Turn]) -> Fault | None:
     """Returns the Fault for which the turns are no usable dialogue (its detail names the turn, from 1), or None."""
-    whole = "\n".join([turn.content for turn in turns])
-    doubtful = may_have_lost(whole) or _SIGN.search(whole) is not None
-    for number, turn in enumerate(turns, 1):
-        sure = not doubtful and not turn.thought and (first := turn.content[:1]).strip() and first not in _LABELS
-        if not sure and (unfit := _unfit(turn)):
-            return Fault(unfit.code, f"{unfit.detail}turn {number} ({turn.role})")
+    texts = [turn.content for turn in turns]
+    whole, begin = "\n".join(texts), {text[:1] for text in texts}
+    doubtful = _DOUBTFUL.search(whole) is not None or may_have_words(whole, begin)
+    # Nearly all dialogues are seen to be sound as a whole.
+    if doubtful or not _UNSURE.isdisjoint(begin) or any([turn.thought for turn in turns]):
+        for number, turn in enumerate(turns, 1):
+            sure = not doubtful and not turn.thought and turn.content[:1] not in _UNSURE
+            if not sure and (unfit := _unfit(turn)):
+                return Fault(unfit.code, f"{unfit.detail}turn {number} ({turn.role})")
     first = 1 if turns and turns[0].role == "system" else 0
     spoken = turns[first:]
     if not spoken:
@@ -63,7 +53,9 @@ def fault(turns: list[Turn]) -> Fault | None:
         return Fault("starts with the counselor")
     if first and spoken[0].role == "system":
         return Fault("two system turns", "1 and 2; keep one, or join them")
-    for number, (turn, after) in enumerate(zip(spoken, spoken[1:], strict=False), first + 1):
+    roles = [turn.role for turn in spoken]
+    in_turn = roles == (_IN_TURN * len(roles))[: len(roles)]  # nearly all
+    for number, (turn, after) in enumerate(() if in_turn else zip(spoken, spoken[1:], strict=False), first + 1):
         if after.role == "system":
             return Fault("a system turn in the middle", f"turn {number + 1}")
         if turn.role == after.role:
@@ -71,6 +63,11 @@ def fault(turns: list[Turn]) -> Fault | None:
             return Fault(f"two {turn.role} turns in a row", detail)
     if len(spoken) == 1:
         return Fault("no counselor turn")
+    replies = texts[first + 1 :: 2]
+    edged = not EDGES.isdisjoint(begin) or not EDGES.isdisjoint([reply[-1:] for reply in replies])
+    if edged and (labels := edge_labels(replies)):
+        place, label, number = labels
+        return Fault(f"labels {place} the replies", f"{label}, {number} of {len(replies)}")
     return None
 
 
@@ -81,7 +78,8 @@ def _unfit(turn: Turn) -> Fault | None:
     if turn.thought and turn.role != "counselor":
         return Fault("a thought that is not the counselor's")
     what = "reply" if turn.role == "counselor" else "text"
-    if mark := stray_mark(turn.content) or (_foreign_mark(turn.content) if what == "reply" else ""):
+    mark = stray_mark(turn.content) or (role_line(turn.content) if turn.role != "system" else "")
+    if mark := mark or (foreign_mark(turn.content) if what == "reply" else ""):
         return Fault(f"{mark} inside a {what}")
     if lost := lost_characters(turn.content):
         return Fault(lost.code, f"{lost.detail}, {what} of ")
@@ -90,20 +88,6 @@ def _unfit(turn: Turn) -> Fault | None:
     if turn.thought and (lost := lost_characters(turn.thought)):
         return Fault(lost.code, f"{lost.detail}, thought of ")
     return None
-
-
-def _foreign_mark(reply: str) -> str:
-    """Returns what parts a reply in a way that no reader knows: a tag that is not HTML's, a label of a thought and one
-    of the reply behind it; "" without one.
-    """
-    if _SIGN.search(reply):
-        tags = [tag for tag in _TAG.finditer(reply) if tag[1].lower() not in HTML]
-        if tags or (tags := list(_BRACKETED.finditer(reply))):
-            return tags[0][0]
-    label = _LABEL.match(reply)
-    if label and (_ANSWER.search(reply, label.end()) or "\n\n" in reply[label.end() :]):
-        return label[0].strip()
-    return aside[0] if (aside := _ASIDE.match(reply)) else ""
 
 
 def with_thought(turn: Turn) -> str:

@@ -29,7 +29,8 @@ _MARK = re.compile(
     "|".join(re.escape(mark) for pair in (*DIALECTS, *ANSWERS) for mark in pair)
     + r"|<\|[^<>|\s]{1,40}\|>|<｜[^<>｜\s]{1,40}｜>"  # special tokens: <|im_end|>, <|eot_id|>; DeepSeek's
     + r"|</?s>|<(?:bos|eos|pad|unk|sop|eop|start_of_turn|end_of_turn|extra_id_\d+)>"
-    + r"|\[(?:gMASK|/?INST|BOS|EOS)\]|<</?SYS>>",
+    + r"|\[(?:gMASK|/?INST|BOS|EOS)\]|<</?SYS>>|(?-i:\[(?:CLS|SEP|PAD|UNK|MASK|DONE)\])"
+    + r"|<0x[0-9A-F]{2}>|[▁ĠĊ]",  # how tokenizers write a byte, a blank and the end of a line
     re.IGNORECASE,
 )
 Piece = tuple[str, str]  # ("thought" or "reply", text); ("late", ""): all that came as reply was a thought
@@ -72,7 +73,7 @@ def split_thought(response: str, think_prefilled: bool = False) -> tuple[str | N
 
 def stray_mark(text: str) -> str:
     """Returns the first mark of a thought or answer, of any dialect, or special token in a text; "" without one."""
-    if "<" not in text and "[" not in text and "◁" not in text:  # with which all of them begin
+    if not any([sign in text for sign in "<[◁▁ĠĊ"]):  # with which all of them begin
         return ""
     return mark[0] if (mark := _MARK.search(text)) else ""
 

@@ -22,7 +22,7 @@ SIGNS, WEIGHTS = HERE / "advertisement_signs.txt", HERE / "advertisement_weights
 
 BIAS = "bias"  # the row of the weights that is no gram
 SHORT = 30  # grams below which a text tells less for being shorter; ours
-SHORTEST = 10  # characters of an advertisement; ours
+SHORTEST = 7  # characters of an advertisement; ours
 LEAST = 2  # signs of an advertisement; ours
 ADDRESS, NUMBER = "@", "0"  # stand for all of them
 _ADDRESS = re.compile(r"(?:https?://|www\.)\S+|[\w.+-]+@[\w.-]+|[a-z_]+-?\d[\w-]*|\d[\d -]{3,}\d", re.ASCII)
@@ -30,6 +30,8 @@ _LATIN = re.compile("[a-z0-9'_@]")  # without one of them each character is a wo
 _DIGITS = "一二两三四五六七八九十百千万几半"
 _NUMBER = re.compile(rf"\d+(?:[.,]\d+)*|[{_DIGITS}]+")
 _WORD = re.compile(r"[a-z']+|\S")
+_QUOTED = re.compile(r"\"[^\"\n]*\"|[“「『][^“”「」『』\n]*[”」』]")
+_CLAUSES = re.compile(r"[，,。！!？?；;]")
 _END = re.compile(r"[。！？!?\n；;…]+|\.(?!\S) *")
 
 
@@ -108,6 +110,9 @@ def find_advertisements(text: str) -> list[Span]:
     signs = signs_in(text)
     if len(signs) < LEAST:
         return []
+    whole, text = text, _QUOTED.sub(_unless_told, text)
+    if text != whole and len(signs := signs_in(text)) < LEAST:
+        return []
     ends = [match.end() for match in _END.finditer(text)]
     ends += [len(text)] if not ends or ends[-1] < len(text) else []
     sentences = list(zip([0, *ends], ends, strict=False))
@@ -126,8 +131,16 @@ def find_advertisements(text: str) -> list[Span]:
         start, end = sentences[first][0], sentences[last][1]
         held = {sign for sign, place in signs if start <= place < end}
         if end - start >= SHORTEST and len(held) >= LEAST and (first == last or score(text[start:end]) > 0):
-            spans.append(Span(start, end, "ad", text[start:end], "advertisement"))
+            spans.append(Span(start, end, "ad", whole[start:end], "advertisement"))
     return spans
+
+
+def _unless_told(quoted: re.Match) -> str:
+    """Returns blanks for what is quoted behind words that tell of it, if it is more than a name: with that nobody sells
+    to whoever reads. Any other as it stands.
+    """
+    told = quoted.string[: quoted.start()].rstrip()[-1:].isalnum() and _CLAUSES.search(quoted[0])
+    return " " * len(quoted[0]) if told else quoted[0]
 
 
 def _runs(evidence: list[float], trading: list[bool], at: int = 0) -> list[tuple[int, int]]:

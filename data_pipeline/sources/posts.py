@@ -4,16 +4,22 @@
 
 A field that the recipe does not map stands in the column of its own name, or of a usual one (USUAL).
 `replies` is one column that holds a text, a list of texts or a list of objects (whose `reply_text` is the text, best
-first by `reply_score` where given), or a list of columns. A CSV cell may hold a JSON list.
+first by `reply_score` where given), or a list of columns. A cell of a table may hold a list as
+JSON or Python writes it.
 """
 
+import re
 from collections.abc import Iterator
+from io import StringIO
+from itertools import pairwise
 from pathlib import Path
+from token import NL, STRING
+from tokenize import generate_tokens
 
 from data_pipeline.encodings import lost_characters
 from data_pipeline.records import Fault, Post, Reject
 from data_pipeline.tables.columns import Fields
-from data_pipeline.tables.options import text_of
+from data_pipeline.tables.options import as_python, short, text_of
 from data_pipeline.tables.rows import Layout, as_json
 
 USUAL = {
@@ -23,6 +29,9 @@ USUAL = {
     "replies": ("answers", "回答", "回复"),
 }
 FIELDS = Fields(USUAL, required=(("text",),), listed=("replies",))
+_LIST = re.compile(
+    r"\s*(?:\[\s*(?:[\[{'\"]|None\b|nan\b)|\{\s*['\"])"
+)  # how one begins that Python or JSON has written
 TEXT_KEYS = ("text", "content", "answer", "reply", "answer_text", "body")  # of a reply that is an object
 
 
@@ -59,6 +68,9 @@ def _post(row: dict, mapping: dict, place: str, where: str) -> Post | Reject:
         text = text_of(row.get(mapping[field]))
         if isinstance(text, Fault):
             return Reject(place, where, f"a {field} that is no text", text.reason)
+        if _LIST.match(text):
+            detail = f"a list or object written as a text: {short(text)}"
+            return Reject(place, where, f"a {field} that is no text", detail)
         texts.append(text.strip())
     id, title, body = texts[0] or place, *texts[1:]
     if not body and not title:
@@ -75,9 +87,11 @@ def _replies(row: dict, mapping: dict) -> list[str] | Fault:
     """Returns the texts of the replies, best first, or the Fault for which the column cannot be read."""
     column = mapping["replies"]
     value = [row.get(name) for name in column] if isinstance(column, list) else row.get(column)
-    if isinstance(value, str):
-        value = as_json(value)  # a CSV cell
-        value = value if isinstance(value, list | Fault) else [value]
+    if isinstance(value, str) or isinstance(column, list):
+        cells = [_cell(part) for part in (value if isinstance(value, list) else [value])]
+        if fault := next((cell for cell in cells if isinstance(cell, Fault)), None):
+            return Fault(fault.code, f"{fault.detail}, column {column}")
+        value = [reply for cell in cells for reply in (cell if isinstance(cell, list) else [cell])]
     if text_of(value) == "":
         return []
     if isinstance(value, Fault):
@@ -104,5 +118,28 @@ def _replies(row: dict, mapping: dict) -> list[str] | Fault:
         text = text_of(reply)
         if isinstance(text, Fault):
             return Fault("a reply that is no text", text.reason)
+        if _LIST.match(text):
+            return Fault("a reply that is no text", f"a list or object written as a text: {short(text)}")
         texts.append(text.strip())
     return list(filter(None, texts))
+
+
+def _cell(cell: object) -> object:
+    """Returns what a cell of a table holds: the list or object that it writes as JSON or Python does, or the cell; the
+    Fault of one that writes a list which cannot be read whole.
+    """
+    if not isinstance(cell, str) or not _LIST.match(cell):
+        return as_json(cell)
+    value = as_json(cell)
+    value = as_python(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return Fault("a list in a cell that cannot be read", f"{short(cell)}; write it as JSON")
+    if value != as_json(cell) and _joined(cell):  # numpy prints no commas, and Python joins texts that stand so
+        return Fault("a list in a cell without commas", f"{short(cell)}; write it as JSON")
+    return value
+
+
+def _joined(cell: str) -> bool:
+    """Returns whether two texts follow each other with nothing between them."""
+    tokens = [t.type for t in generate_tokens(StringIO(cell.strip()).readline) if t.type != NL]
+    return any(one == other == STRING for one, other in pairwise(tokens))

@@ -102,8 +102,7 @@ def dialogue(
             return Reject(id, where, "an empty thought", f"turn {number} ({role})")
         turn = Turn(role, _clean(text), thought and _clean(thought))
         if voice := _voice(turn, form):
-            how = f"options: {{roles: {{{voice}: {role}}}}} takes it as the {role}'s words"
-            detail = f"{voice!r} in turn {number} ({role}); {how}"
+            detail = f"{voice!r} in turn {number} ({role}); {_cure(voice, role, form)}"
             return Reject(id, where, "another voice inside a turn", detail)
         if form.merge and kept and kept[-1].role == role != "system" and turn.content:
             kept[-1].content += "\n" + turn.content
@@ -133,6 +132,18 @@ def _voice(turn: Turn, form: Form) -> str:
                 return voice
         if (at := turn.content.find("\n", at) + 1) == 0:
             return ""
+
+
+def _cure(voice: str, role: str, form: Form) -> str:
+    """Returns what to do about a voice inside a turn of `role`. The other speaker's words are not taken for this one's:
+    a mapping that does so makes the turns of all dialogues change sides.
+    """
+    other = form.role(voice)
+    if other in (None, role):
+        return f"options: {{roles: {{{voice}: {role}}}}} takes it as the {role}'s words"
+    return (
+        f"that is the {other}: end the turn before this line in the file and begin one of the {other}, or do without it"
+    )
 
 
 def _clean(text: str) -> str:

@@ -60,6 +60,32 @@ def test_contact_data_alone_are_masked_and_sell_nothing():
         assert "已隐去" in clean_text(text).text and not is_taken(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "我在店里一天喊八百遍“亲，全场五折，先到先得”，嗓子哑了，人也麻了。",
+        "老板要我群发“限时特惠，错过再等一年！”，我点不下去。",
+        'All day I type "sale ends today, order now and save 20%" and at night I cannot sleep.',
+        "表姐拉我进群，说扫码进群领鸡蛋，结果被骗了八百。",
+    ],
+)
+def test_advertising_that_somebody_tells_of_stays(text):
+    assert clean_text(text).text == text
+
+
+def test_an_advertisement_that_quotes_goes_and_so_does_one_that_is_quoted_as_a_whole():
+    for text in (
+        "“为什么，我总是不快乐？”答案在这门课里，原价399，现在扫码进群只要99。",
+        "“本店诚招代理，限时优惠，全国包邮，有意者私聊。”",
+    ):
+        assert is_taken(text), text
+
+
+@pytest.mark.parametrize("ad", ["私信我领取资料", "扫码进群领资料。"])
+def test_short_advertisements_go(ad):
+    assert clean_text("慢慢来，先睡一觉。" + ad).text == "慢慢来，先睡一觉。"
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_english_advertisements_go_and_what_people_tell_stays(whole):
     own = "I pay $120 a session and I can't tell if it helps. My sister joined an MLM and I miss her."

@@ -30,10 +30,31 @@ def test_the_rules_of_page_furniture_do_what_their_examples_say():
         f"{TEXT}[图片][视频] 发布于 2023-05-01 12:30 · IP 属地北京",
         f"5分钟前 来自 iPhone客户端\n{TEXT}\n转发 12 评论 3 赞 45",
         f"知乎用户 李小草\n128 人赞同了该回答\n{TEXT}\n发布于 昨天 12:30・IP 属地上海",
+        f"李小草\n情感话题下的优秀答主\n关注\n{TEXT}\n采纳率 72%",
+        f"{TEXT}\n文 | 李小草\n编辑 | 王一\n来源：豆瓣小组",
+        f"李小草\n2021-10-02 09:12 · 来自厦门\n{TEXT}\n——选自李小草的简书",
+        f"简单心理 | 李小草 · 咨询师\n{TEXT}\n知乎著作权归作者所有，任何形式的转载都请联系作者获得授权并注明出处。",
+        f"Author: Mina Zhao\n{TEXT}\n#内耗[话题]# #失眠[话题]#\n说点什么...",
     ],
 )
 def test_a_copied_page_leaves_its_text_alone(page):
     assert clean_text(page).text == TEXT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "来源：邻居每天半夜放音乐，我整夜睡不着。",
+        "编辑于 2021-03-04 08:00\n来源：考试的压力和妈妈的唠叨",
+        "编辑于 2021-03-04 08:00\n题主：每天都哭，停不下来",
+        "来自华为的前同事在背后说我坏话",
+        "发自我的肺腑",
+        "未经本人同意就公开了照片",
+        "失恋\n我睡不着\n来自家庭的压力",
+    ],
+)
+def test_words_of_a_client_that_begin_as_furniture_does_stay(text):
+    assert clean_text(text).text == text.removeprefix("编辑于 2021-03-04 08:00\n")
 
 
 def test_the_name_of_an_author_is_masked_where_it_stands_alone():

@@ -194,7 +194,6 @@ def test_the_case_of_a_role_makes_no_difference(client, counselor, tmp_path):
         ("我睡不好。\n【丈夫】：她总这样。", "丈夫"),
         ("我睡不好。\n妈妈（生气地）：别说了。", "妈妈"),
         ("I cannot sleep.\nNarrator: She looked away.", "Narrator"),
-        ("我睡不好。\n咨询师：请说。", "咨询师"),
     ],
 )
 def test_another_voice_inside_a_turn_is_told_and_can_be_taken_in(said, voice, tmp_path):
@@ -203,6 +202,27 @@ def test_another_voice_inside_a_turn_is_told_and_can_be_taken_in(said, voice, tm
     assert isinstance(reject, Reject) and reject.code == "another voice inside a turn"
     assert reject.detail.startswith(f"{voice!r} in turn 1 (client); options: {{roles: {{{voice}: client}}}}")
     assert one(messages.read(path, roles={voice: "client"})).turns[0].content.endswith(said.split("：")[-1])
+
+
+@pytest.mark.parametrize(
+    ("place", "said", "voice", "roles"),
+    [
+        (1, "慢慢来。\n来访者：是的。", "来访者", {}),
+        (1, "慢慢来。\nUser: yes.", "User", {}),
+        (0, "我睡不好。\n咨询师：请说。", "咨询师", {}),
+        (0, "我睡不好。\nTherapist: Since when?", "Therapist", {"Therapist": "counselor"}),
+    ],
+)
+def test_the_other_speaker_inside_a_turn_is_no_voice_to_be_taken_in(place, said, voice, roles, tmp_path):
+    turns = [ASKED, ANSWERED]
+    turns[place] = {**turns[place], "content": said}
+    (reject,) = messages.read(write(tmp_path / "x.json", [{"messages": turns}]), roles=roles)
+    role, other = [("client", "counselor"), ("counselor", "client")][place]
+    assert isinstance(reject, Reject) and reject.code == "another voice inside a turn"
+    assert reject.detail == (
+        f"{voice!r} in turn {place + 1} ({role}); that is the {other}: end the turn before this line in the file and "
+        f"begin one of the {other}, or do without it"
+    )
 
 
 def test_a_voice_in_a_text_of_cpsycoun_is_a_turn_of_its_own(tmp_path):

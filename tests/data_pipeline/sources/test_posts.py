@@ -55,6 +55,65 @@ def test_columns_and_replies_that_are_objects(tmp_path):
     assert isinstance(post, Post) and post.replies == ["好"]
 
 
+REPLIES = ["先别急着下结论。", '他说"算了"，it\'s over']
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        str(REPLIES),
+        str([{"answer_text": text, "has_label": True} for text in REPLIES]),
+        str([{"answer_text": text, "score": None} for text in REPLIES]),
+        json.dumps(REPLIES, ensure_ascii=False),
+        json.dumps([{"text": text, "likes": 3} for text in REPLIES]),
+    ],
+)
+@pytest.mark.parametrize("columns", [{}, {"replies": ["answers", "more"]}])
+def test_a_list_in_a_cell_is_read_as_python_and_json_write_it(tmp_path, cell, columns):
+    import pandas
+
+    pandas.DataFrame([{"text": "睡不着", "answers": cell, "more": ""}]).to_csv(tmp_path / "p.csv", index=False)
+    (post,) = read(tmp_path / "p.csv", columns=columns)
+    assert isinstance(post, Post) and post.replies == REPLIES
+    (post,) = read(write(tmp_path / "p.jsonl", [{"text": "睡不着", "answers": cell, "more": ""}]), columns=columns)
+    assert isinstance(post, Post) and post.replies == REPLIES
+
+
+def test_one_object_in_a_cell_is_one_reply_and_brackets_before_a_text_are_text(tmp_path):
+    cells = ["{'answer_text': '慢慢来。'}", "[抱抱]慢慢来。", "[1] 早点睡。[2] 少喝咖啡。", "[]", "[] "]
+    posts = list(read(write(tmp_path / "p.csv", [{"text": "睡不着", "answers": cell} for cell in cells])))
+    assert [post.replies for post in posts if isinstance(post, Post)] == [["慢慢来。"], [cells[1]], [cells[2]], [], []]
+
+
+@pytest.mark.parametrize(
+    ("cell", "code"),
+    [
+        ("['慢慢来。', '别", "a list in a cell that cannot be read"),  # cut off by a spreadsheet
+        ("[{'answer_text': '慢慢来。'}\n {'answer_text': '别急。'}]", "a list in a cell that cannot be read"),
+        ("[{'answer_text': nan}]", "a list in a cell that cannot be read"),
+        ('["慢慢来。", "别"急"。"]', "a list in a cell that cannot be read"),
+        ("['慢慢来。' '别急。']", "a list in a cell without commas"),
+        ("['慢慢来。'\n '别急。']", "a list in a cell without commas"),
+        ('[{"text": "慢", "text": "急"}]', "a key twice in one object"),
+        ("[{'answer_text': \"['慢慢来。']\"}]", "a reply that is no text"),
+        ("[['慢慢来。']]", "a reply that is no text"),
+        ("[{'who': '某'}]", "a reply without a text"),
+    ],
+)
+def test_a_list_in_a_cell_that_cannot_be_taken_whole_is_refused(tmp_path, cell, code):
+    file = write(tmp_path / "p.csv", [{"text": "睡不着", "answers": cell}])
+    (reject,) = read(file)
+    assert isinstance(reject, Reject) and reject.where == f"{file} row 2"
+    assert reject.code == code or (code.startswith("a key") and "twice" in reject.reason), reject
+
+
+def test_a_post_that_is_a_list_is_refused(tmp_path):
+    (reject,) = read(write(tmp_path / "p.csv", [{"text": "['睡不着', '很累']"}]))
+    assert isinstance(reject, Reject) and reject.reason == (
+        "a text that is no text: a list or object written as a text: " + repr("['睡不着', '很累']")
+    )
+
+
 def test_usual_names_of_columns_are_known_and_others_told(tmp_path, caplog):
     rows = [{"标题": "失眠", "正文": "睡不着", "answers": [{"answer_text": "别急"}], "labels": ["睡眠"], "空": ""}]
     (post,) = read(write(tmp_path / "p.jsonl", rows))

@@ -22,8 +22,9 @@ def alternates(dialogue: Dialogue) -> bool:
 
 
 REAL = {  # (reader, folder, merge): (in, out, {reason: rejected})
-    (smilechat, "smile", False): (300, 297, {"two client turns in a row": 2, "two counselor turns in a row": 1}),
-    (smilechat, "smile", True): (300, 299, {"no counselor turn": 1}),
+    (smilechat, "smile", False): (
+        300, 296, {"two client turns in a row": 2, "two counselor turns in a row": 1, "labels behind the replies": 1}),
+    (smilechat, "smile", True): (300, 298, {"no counselor turn": 1, "labels behind the replies": 1}),
     (cpsycoun, "cpsycoun/CPsyCounD", False): (
         100, 92, {"two counselor turns in a row": 7, "two client turns in a row": 1}),
     (cpsycoun, "cpsycoun/CPsyCounD", True): (100, 100, {}),
