@@ -13,15 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY, launch
+from tests.launch.executors.cluster import free_port, submit
 from tests.launch.test_training import GRPO, SFT, prepare
 
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def losses(name: str) -> list[float]:
@@ -80,13 +75,9 @@ def test_grpo_runs_as_a_job_on_a_ray_cluster_that_runs_already(cluster, run_name
     prepare(run_name)
     done = launch("sft", *SFT, f"run={run_name}")
     assert done.returncode == 0, done.stderr
-    ray = str(Path(sys.executable).with_name("ray"))
     words = " ".join(f"'{w}'" for w in (*GRPO, f"run={run_name}"))
     job = f"cd '{REPOSITORY}' && '{sys.executable}' -m launch.grpo {words}"
-    submitted = subprocess.run(
-        [sys.executable, ray, "job", "submit", "--address", dashboard, "--", "bash", "-c", job],
-        env=env, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+    submitted = submit(dashboard, job, env)
     assert submitted.returncode == 0, submitted.stdout[-3000:] + submitted.stderr[-3000:]
     manifest = json.loads(Path("runs", run_name, "grpo/manifest.json").read_text())
     assert manifest["status"] == "finished"

@@ -94,6 +94,18 @@ def kill_tree(pid: int) -> None:
         pass
 
 
+def submit(dashboard: str, job: str, env: dict[str, str]) -> subprocess.CompletedProcess:
+    """Runs a shell command as `ray job submit`, asked again as long as no node is ready to take jobs."""
+    ray = str(Path(sys.executable).with_name("ray"))
+    line = [sys.executable, ray, "job", "submit", "--address", dashboard, "--", "bash", "-c", job]
+    for _ in range(WAIT):
+        done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=600)
+        if "No available agent" not in done.stderr + done.stdout:
+            break
+        time.sleep(1)
+    return done
+
+
 @contextmanager
 def cluster(folder: Path, nodes: int = 2, **options):
     """Gives a cluster of a head and so many nodes; ends it afterwards."""

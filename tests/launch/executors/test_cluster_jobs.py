@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import REPOSITORY, launch
 from tests.data_pipeline import counsellor
 from tests.data_pipeline.synthesis.test_run import contents, write_posts
-from tests.launch.executors.cluster import ENVIRONMENT, cluster, free_port, kill, kill_tree
+from tests.launch.executors.cluster import ENVIRONMENT, cluster, free_port, kill, kill_tree, submit
 
 pytestmark = pytest.mark.slow
 
@@ -64,10 +64,7 @@ def test_a_synthesis_runs_as_a_ray_job(names, tmp_path):
         assert launch("data", *words(names[0], posts, server.url)).returncode == 0
         given = " ".join(f"'{word}'" for word in [*words(names[1], posts, server.url), "executor=ray"])
         job = f"cd '{REPOSITORY}' && '{sys.executable}' -m launch.data {given}"
-        ray = str(Path(sys.executable).with_name("ray"))
-        at = ["--address", f"http://127.0.0.1:{dashboard}"]
-        line = [sys.executable, ray, "job", "submit", *at, "--", "bash", "-c", job]
-        done = subprocess.run(line, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, timeout=300)
+        done = submit(f"http://127.0.0.1:{dashboard}", job, {**os.environ, **ENVIRONMENT})
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert contents(data(names[0])) == contents(data(names[1]))
 
