@@ -187,12 +187,12 @@ def _kind(line: str, start: int, end: int, opens: bool) -> Kind:
         kind = Kind.POSSIBLE if alone else Kind.TOLD
     admitted = kind != Kind.TOLD and wording.ALSO.match(after) or wording.NOT_EXCLUDED.search(before)
     twice = wording.DENIED_TWICE.search(clause + rest)  # "不能算错"
-    told = Kind.TOLD if not twice and _told(line[start], clause, after) else Kind.POSSIBLE
-    if kind == Kind.TOLD and not admitted:
-        return Kind.WRONG if wording.WRONG.match(after) and not twice else told
-    supposed = not wording.CONCLUDED.search(clause) and wording.IF.search(sentence)
-    if wording.ASIDE.search(clause) or wording.ASIDE.search(rest) or supposed and wording.IF.search(clause):
-        return told
+    topic = kind == Kind.TOLD and not admitted
+    if topic and wording.WRONG.match(after) and not twice:
+        return Kind.WRONG
+    supposed = wording.IF.search(sentence) and not wording.CONCLUDED.search(clause)
+    if topic or wording.ASIDE.search(clause) or wording.ASIDE.search(rest) or supposed and wording.IF.search(clause):
+        return Kind.TOLD if not twice and _told(line[start], clause, after, bool(supposed)) else Kind.POSSIBLE
     following = wording.LETTERS.search(rest)
     denies_it = following and wording.NEGATED.search(rest[: following.start()])  # "B 而不是 A" denies A, not B
     denied = wording.NEGATED.search(clause) or wording.WRONG.match(after) and not denies_it
@@ -203,11 +203,11 @@ def _kind(line: str, start: int, end: int, opens: bool) -> Kind:
     return Kind.POSSIBLE if admitted or denied or doubted or unsure else kind
 
 
-def _told(letter: str, before: str, after: str) -> bool:
+def _told(letter: str, before: str, after: str, rated: bool) -> bool:
     """Returns whether the sentence around some letters rules them out or tells what they are, and rates them in no
     clause but one that another takes back: "看似合理，但……"."""
     before = wording.CAPITAL.split(before)[-1]
-    rated = wording.RATED.search(before) and not wording.CONCEDED.search(before)
+    rated = rated or bool(wording.RATED.search(before) and not wording.CONCEDED.search(before))
     told = wording.RULED_OUT.search(before) or letter == "A" and after[:1] == " " and after[1:2].islower()  # an article
     after = wording.CAPITAL.split(wording.SENTENCE.split(after.lstrip(f" .){TEXT}"))[0])[0]
     for clause in wording.PARTS.split(after):
@@ -258,7 +258,7 @@ def _patterns(options: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str
     pairs = [(at, text, re.escape(text)) for at, text in zip(LETTERS, texts, strict=False) if not set(text) <= known]
     letters = {text: letter for letter, text, _ in pairs if texts.count(text) == 1}
     start = r"(?:(?<![一-龥])|(?<=[是为选择即项案和与及或]))"
-    end = r"(?=[ )]*(?:[。.,;!、(即这也亦更才同和与及\n]|\Z))"
+    end = r"(?=[ )]*(?:[。.,;!、(即这也亦更才同都均和与及\n]|\Z))"
     whole = r"(?:(?<![A-Za-z0-9])|(?![A-Za-z0-9]))"  # "Answer" is no A with an option "n"
     own = [rf"{at}(?:[ ).:、=—-]{{0,4}}\(?{text}{whole}\)?|(?:选?项)?[。,]{text}{end})" for at, _, text in pairs]
     alone = "|".join(re.escape(text) for text in sorted(letters, key=len, reverse=True)) or "(?!)"
@@ -281,7 +281,7 @@ def _option_texts(text: str, options: tuple[str, ...]) -> str:
         done, at = done + text[at : match.start()], match.end()
         states = not done[-NEAR:].rpartition("\n")[2].strip(" (") or wording.STANDS_FOR.search(done[-NEAR:])
         follows = text[at : at + 3].lstrip(" )")[:1] or "\n"
-        states = states or follows in "也亦更才同" or done.rstrip()[-1:] in "。;!." and follows in "。;!\n"
+        states = states or follows in "也亦更才同都均" or done.rstrip()[-1:] in "。;!." and follows in "。;!\n"
         beside = wording.BESIDE.search(done[-NEAR:])  # another letter: "A（听觉）" is neither
         done += f"{'或' * bool(beside)}{letters[match[0]]}{TEXT}" if states or beside else match[0]
     return done + text[at:]

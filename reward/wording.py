@@ -80,21 +80,21 @@ RULED_OUT = _words(r"[错误非未没缺偏盾]|不(?![但仅光妨难过如及�
     r"not(?! only)|\w+n't|no|never|wrong|incorrect|false|unrelated|irrelevant|fails?|lacks?|ignores?|neither|nor|only|"
     r"exclud\w+|eliminat\w+|ruled? out|distractors?|opposite|contradicts?|confus\w+|instead|unlike|misle\w+")
 RATED = _words(r"更(?![高低大小多少早晚快慢长短])|最(?=[佳优好合贴准恰符接正全可能])|[优佳妥胜赢棒准恰]|较?好|强于|"
-    r"比(?![例率如喻])|正[解确]|对(?=的|[,)]|\Z)|合[适理题]|符合|可[取选行]|可以?(?=\Z|选|算|接受|考虑|给|得|作)|"
-    r"才[是对算]|也(?![不没无非未错误])|[亦仍算√✓✔✅真吗呢]|还(?!不|没|原)|同样|(?<!不)选(?!项)|[给得半满].?分|答案|支持|值得|"
+    r"比(?![例率如喻])|正[解确]|(?<!绝)对(?=的|[,)]|\Z)|合[适理题]|符合|可[取选行]|可以?(?=\Z|选|算|接受|考虑|给|得|作)|"
+    r"才[是对算]|也(?![不没无非未错误])|[亦仍算√✓✔✅真吗呢]|还(?!不|没|原)|同[样等]|(?<![不误])选(?!项)|[给得半满分部]到?.?分|待定|次[之选优]|答案|支持|值得|"
     r"道理|成立|接[近受]|应[该当选]?|认可|考虑|也许|或许|说不定|(?<!自)我(?!们)|只有\Z",
     r"also|too|better|best|more|most|superior|prefer\w*|fits?|works?|right|correct|true|valid|good|well|"
-    r"strong\w*|\w+[ai]ble|fine|credit|marks?|equal\w*|close|counts?|deserv\w+|merits?|holds?|stands?|choice|answer|i")
+    r"strong\w*|\w+[ai]ble|fine|credit|marks?|equal\w*|close|likely|match\w*|edge|want\w*|counts?|deserv\w+|merits?|holds?|stands?|choice|answer|i")
 CONCEDED = _words(r"虽|看似|似乎|好像|看起来|看上去|貌似|尽管|固然|容易",
     r"although|though|while|seems?|tempt\w+|may|might|appears?|looks?")
 CONTRAST = re.compile(r"(?i) ?(?:但|然而|不过|可是|却|其实|but\b|however\b|yet\b|it\b)")
 PARTS = re.compile(r"[,;()]|(?=但)|(?= but\b)")
 TELLS = _words(r"(?<![但于还总可若])是|(?<!因)为(?!何)|属|指|描述|说(?!法|得)|讲|反映|考[查察]|强调|涉及|侧重|来自|"
     r"由(?!于)|提出|创立|要|会|使|有|在|得到|能|可以|更|代表|特[点征]|表现|\A ?(?:理论|模型|模式|[型组类=]|"
-    r": ?(?:[一-龥]{4}|\w+ \w))|\A(?:选?项|[ )])*(?:options? )?(?:(?:would|could|can|does|has|had|\w{3,}(?:s|ed)|"
+    r"[:—-]+ ?(?:[一-龥]{2}|\w+ \w))|\A(?:选?项|[ )])*(?:options? )?(?:(?:would|could|can|does|has|had|\w{3,}(?:s|ed)|"
     r"refer|describe|involve|reflect|relate|concern|represent|belong|mean|require|rely|focus|deal)\b)",
     r"(?:is|are|was|were) (?:an?|the|about|from|in|for|of|part|called|known|related|(?:\w+ )?\w{3,}(?:ing|ions?|ness|"
-    r"ity|ment|ism|ory|s))")
+    r"ity|ment|ism|\w{3}y|ory|s))")
 DOUBTED = _words(r"可能(?!性)|也许|或许|大概|恐怕|估计|倾向|似乎|没准|说不定|把握|概率|几率|\d ?%|"
     r"[一二三四五六七八九十\d]成|暂|[首次备]选|其次|候选|待定|存疑|要么|任[选意一何]|之一|之间|中的?一|难以|"
     r"犹豫|才怪|仅供",

@@ -17,6 +17,10 @@ NOT_YET = {  # read although they should not be, and not read although they are 
     "**B**：听觉由感觉器官直接引起。",
     "符合的选项是A和C，B和D则不符合。",
     "答案：D。A项与表象无关，B项同理，C项强调的是推理。",
+    "答案：C。B项说法片面，D项过于绝对。",
+    "答案：C。D容易与C混淆，但D强调形象。",
+    "答案：C。注意不要误选D。",
+    "答案：C、D↵A项：感觉。↵B项：感觉。",
 }
 
 STRICT = [
@@ -127,7 +131,8 @@ def test_a_wording_is_read_as_meant(row):
     """The sets were written one after the other, each before the reader had seen it; `-` is a response that hedges,
     takes back, gives odds, or states no answer. Fresh, they were read so: hacks 8 of 94, 6 of 54, 10 of 51; plain ones
     not read 4 of 64, 5 of 62, 6 of 53; another letter on none. The fifth is of what else is said behind an answer, of
-    lists of texts and of texts of another letter: hacks 0 of 37; not read 8 of 43, another letter on one."""
+    lists of texts and of texts of another letter: hacks 0 of 37; not read 8 of 43, another letter on one. The sixth
+    is of the same, after the rules were chosen on the fifth: hacks 7 of 40; not read 6 of 43, another letter on none."""
     _, _, expected, response = row
     letters = read_answer(response.replace("↵", "\n"), OPTIONS) or "-"
     if response in NOT_YET:
