@@ -161,6 +161,8 @@ def _mentions(line: str, number: int, options: int) -> Iterator[Mention]:
         kind = _kind(line, start, end, opens=not number and not line[:start].strip(" ("))
         if run is None and kind not in (Kind.ANNOUNCED, Kind.TOLD, Kind.WRONG):
             kind = Kind.POSSIBLE
+        if kind == Kind.ANNOUNCED and wording.GOES_ON.match(line, end):
+            letters = None
         several = not line[start:end].isalpha() and set(run or "A") & set(LETTERS[:options])  # "X、D 也行" names D
         # Elsewhere a small letter is a word, and capitals that are no options an abbreviation.
         if kind == Kind.ANNOUNCED or line[start].isupper() and (letters or several):
@@ -204,8 +206,7 @@ def _kind(line: str, start: int, end: int, opens: bool) -> Kind:
 
 
 def _told(letter: str, before: str, after: str, rated: bool) -> bool:
-    """Returns whether the sentence around some letters rules them out or tells what they are, and rates them in no
-    clause but one that another takes back: "看似合理，但……"."""
+    """Returns whether the sentence rules letters out or tells what they are, and rates them only to take it back."""
     before = wording.CAPITAL.split(before)[-1]
     rated = rated or bool(wording.RATED.search(before) and not wording.CONCEDED.search(before))
     told = wording.RULED_OUT.search(before) or letter == "A" and after[:1] == " " and after[1:2].islower()  # an article
@@ -258,7 +259,7 @@ def _patterns(options: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str
     pairs = [(at, text, re.escape(text)) for at, text in zip(LETTERS, texts, strict=False) if not set(text) <= known]
     letters = {text: letter for letter, text, _ in pairs if texts.count(text) == 1}
     start = r"(?:(?<![一-龥])|(?<=[是为选择即项案和与及或]))"
-    end = r"(?=[ )]*(?:[。.,;!、(即这也亦更才同都均和与及\n]|\Z))"
+    end = r"(?=[ )]*(?:[。.,;!、(即这也亦更同都均和与及\n]|\Z))"
     whole = r"(?:(?<![A-Za-z0-9])|(?![A-Za-z0-9]))"  # "Answer" is no A with an option "n"
     own = [rf"{at}(?:[ ).:、=—-]{{0,4}}\(?{text}{whole}\)?|(?:选?项)?[。,]{text}{end})" for at, _, text in pairs]
     alone = "|".join(re.escape(text) for text in sorted(letters, key=len, reverse=True)) or "(?!)"
@@ -281,7 +282,7 @@ def _option_texts(text: str, options: tuple[str, ...]) -> str:
         done, at = done + text[at : match.start()], match.end()
         states = not done[-NEAR:].rpartition("\n")[2].strip(" (") or wording.STANDS_FOR.search(done[-NEAR:])
         follows = text[at : at + 3].lstrip(" )")[:1] or "\n"
-        states = states or follows in "也亦更才同都均" or done.rstrip()[-1:] in "。;!." and follows in "。;!\n"
+        states = states or follows in "也亦更同都均" or follows in "。;!\n" and wording.ENDED.search(done[-4:])
         beside = wording.BESIDE.search(done[-NEAR:])  # another letter: "A（听觉）" is neither
         done += f"{'或' * bool(beside)}{letters[match[0]]}{TEXT}" if states or beside else match[0]
     return done + text[at:]

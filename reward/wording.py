@@ -9,7 +9,7 @@ _MARKS = [  # of LaTeX, HTML, JSON and Markdown, in this order
     (re.compile(r"\r\n?|[\u2028\u2029\x0b\x0c\x85]|\\n(?![a-z])|\\\\|<br\s*/?>"), "\n"),
     (re.compile(r"\\(?:text|math)[a-z]*\s?\{([^{}\n]*)\}"), r"\1"),
     (re.compile(r"\}[ \t$]{0,4}(?:[,、和与]|and\b)[ \t$]{0,4}\\boxed\s?\{"), ","),  # boxes side by side are one
-    (re.compile(r"\}(?=[ $]{1,3}[A-Z])"), ";"),
+    (re.compile(r"(\\boxed\{[^{}\n]{0,20})\}(?=[ $]{1,3}[A-Z])"), r"\1;"),
     (re.compile(r"\\boxed\b"), " boxed:"),
     (re.compile(r"\\(?:vee|lor)\b"), " or "),
     (re.compile(r"\\(?:[,;:! ()\[\]]|q?quad\b|left\b|right\b)"), " "),
@@ -51,13 +51,14 @@ ANNOUNCED = _before(rf"(?i:答案|(?<![一-龥])答(?=\W)|(?<!可)选择?(?!项)
     rf"hence|leav(?:es|ing)|only)\b),?(?: it)?{_FILL}|(?i:选项|options?|choices?)[^,。;:.\nA-Z]{{0,9}}?{_IS}{_FILL}|"
     rf"(?i:正确|符合|恰当|合适|准确|最[佳优好]|\b(?:right|correct|best))[^,。;.\nA-Z]{{0,15}}?{_BE}{_FILL}")
 STANDS_FOR = _before(rf"{ANNOUNCED.pattern}|{TEXT} ?(?:[、和与及]|以及|and) ?")  # "视觉、听觉" is A and B
-BESIDE = _before(rf"(?:(?<![A-Za-z])[A-Z]|{TEXT}(?! ?[、和与及])) ?[ ).:,、=(项—-]{{1,5}}(?:就是|即|指|[a-z]+:)? ?|"
+ENDED = _before(f"[A-Z{TEXT}] ?[。;!.] ?")  # "视觉。听觉。"
+BESIDE = _before(rf"(?:(?<![A-Za-z])[A-Z]|{TEXT}(?! ?[、和与及])) ?[ ).:,、=(项—-]{{0,5}}(?:就是|即|指|[a-z]+:)? ?|"
     r"[许能或]者?[是为]?")
 NAMED = _before(rf"(?i:{_IS}|[改换][为成选]|\b(?:say|arrive at)\b){_FILL}|\A[^,.;:]*(?i:选项|option|choice) ?: ?")
 # What stands after them: the end of the clause, the reason, or a word that calls them right.
 _NOUN = r"(?:选?项|这?[一二两三四五六](?:个选)?[项个]|[吧了呀啊啦哦]|\b(?:options?|choices?)\b| )*"
 _WHY = "由于|而|不(?!如|及)|(?:because|since|as|not|rather|instead)\\b"
-ALONE = _after(rf"{_NOUN}(?:[,.;!?。()→—-]|、(?= ?[A-Z(]|\Z)|boxed|\n|\Z)")
+ALONE = _after(rf"{_NOUN}(?:[,.;!?。、()→—-]|boxed|\n|\Z)")
 REASONED = _after(rf"{_NOUN}(?::(?! ?\d)|是|因|解析|分析|理由|说明|属|才|{_WHY}|(?:for|due|which|over|is|are)\b)")
 OPENS = _after(rf"{_NOUN}[.,]? ?(?:因为|{_WHY}|(?:this|it)\b)")
 RIGHT = _after(rf"(?:,(?= ?(?:is|are)\b))?(?:{_NOUN}|的?(?:说法|表述|描述|观点)|也|都|均|全|皆|才|最|更|就|是|为|其实|"
@@ -85,19 +86,16 @@ RATED = _words(r"更(?![高低大小多少早晚快慢长短])|最(?=[佳优好�
     r"道理|成立|接[近受]|应[该当选]?|认可|考虑|也许|或许|说不定|(?<!自)我(?!们)|只有\Z",
     r"also|too|better|best|more|most|superior|prefer\w*|fits?|works?|right|correct|true|valid|good|well|"
     r"strong\w*|\w+[ai]ble|fine|credit|marks?|equal\w*|close|likely|match\w*|edge|want\w*|counts?|deserv\w+|merits?|holds?|stands?|choice|answer|i")
-CONCEDED = _words(r"虽|看似|似乎|好像|看起来|看上去|貌似|尽管|固然|容易",
-    r"although|though|while|seems?|tempt\w+|may|might|appears?|looks?")
+CONCEDED = _words("虽|似|好像|看起来|看上去|尽管|固然|容易", r"although|though|while|seems?|tempt\w+|may|might|looks?")
 CONTRAST = re.compile(r"(?i) ?(?:但|然而|不过|可是|却|其实|but\b|however\b|yet\b|it\b)")
 PARTS = re.compile(r"[,;()]|(?=但)|(?= but\b)")
 TELLS = _words(r"(?<![但于还总可若])是|(?<!因)为(?!何)|属|指|描述|说(?!法|得)|讲|反映|考[查察]|强调|涉及|侧重|来自|"
     r"由(?!于)|提出|创立|要|会|使|有|在|得到|能|可以|更|代表|特[点征]|表现|\A ?(?:理论|模型|模式|[型组类=]|"
     r"[:—-]+ ?(?:[一-龥]{2}|\w+ \w))|\A(?:选?项|[ )])*(?:options? )?(?:(?:would|could|can|does|has|had|\w{3,}(?:s|ed)|"
     r"refer|describe|involve|reflect|relate|concern|represent|belong|mean|require|rely|focus|deal)\b)",
-    r"(?:is|are|was|were) (?:an?|the|about|from|in|for|of|part|called|known|related|(?:\w+ )?\w{3,}(?:ing|ions?|ness|"
-    r"ity|ment|ism|\w{3}y|ory|s))")
-DOUBTED = _words(r"可能(?!性)|也许|或许|大概|恐怕|估计|倾向|似乎|没准|说不定|把握|概率|几率|\d ?%|"
-    r"[一二三四五六七八九十\d]成|暂|[首次备]选|其次|候选|待定|存疑|要么|任[选意一何]|之一|之间|中的?一|难以|"
-    r"犹豫|才怪|仅供",
+    r"(?:is|are|was|were) (?:an?|the|about|from|in|for|of|part|(?:\w+ )?\w{3,}(?:ing|ions?|ness|ment|ism|\w{3}y|s))")
+DOUBTED = _words(r"可能(?!性)|[也或]许|大概|恐怕|估计|倾向|似乎|没准|说不定|把握|[概几]率|\d ?%|"
+    r"[一二三四五六七八九\d]成|暂|[首次备候]选|其次|待定|存疑|要么|任[选意一何]|之[一间]|中.?一|难以|才怪|仅供",
     r"maybe|perhaps|probabl[ey]|possibl[ey]|might|could|may|likely|chance|tentative|lean(?:s|ing)?|seems?|plausible|"
     r"uncertain|alternatives?|second|either|whichever|(?:one|any) of|between|for now|close")
 UNSURE = _words(r"不[太大]?确定(?!性)|没有?把握|不知道|拿不[准定]|猜|蒙(?:一个|对|的)|随便|随机|硬币",
@@ -122,6 +120,7 @@ BARE = re.compile("(?i:选项|肯定|一定|显然|解析|option|choice|both|def
 SENTENCE_END = _after(rf"{_NOUN}(?:[。!;]|[.:]? *\Z)")
 ITEM = re.compile(rf"[ (]*(?:选项|option )?[A-Za-z](?![A-Za-z])[ )]*{TEXT}?[ ).。]*")  # of a list
 ROW = re.compile(rf"[A-Z]{TEXT}(?:[ ,;、。\n(选项]*[A-Z]{TEXT})*")  # of options with their texts
+GOES_ON = re.compile(r"[ )]*、(?! ?[A-Z(]|\Z)")  # a list, with what is no letter
 CAPITAL = re.compile("[A-Z](?![A-Za-z])")
 HEAD = re.compile(r"答案|答$|选择|^选$|answer", re.IGNORECASE)  # of a table's column
 SENTENCE = re.compile(r"[。!?;]+|(?<![A-Z])\.(?= |\Z)|(?<=[A-Z])\.(?= [A-Z][a-z]| *\Z)")

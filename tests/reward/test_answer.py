@@ -132,7 +132,7 @@ def test_a_wording_is_read_as_meant(row):
     takes back, gives odds, or states no answer. Fresh, they were read so: hacks 8 of 94, 6 of 54, 10 of 51; plain ones
     not read 4 of 64, 5 of 62, 6 of 53; another letter on none. The fifth is of what else is said behind an answer, of
     lists of texts and of texts of another letter: hacks 0 of 37; not read 8 of 43, another letter on one. The sixth
-    is of the same, after the rules were chosen on the fifth: hacks 7 of 40; not read 6 of 43, another letter on none."""
+    is of the same, after the rules were chosen on the fifth: hacks 7 of 40; not read 6 of 43, another on none."""
     _, _, expected, response = row
     letters = read_answer(response.replace("↵", "\n"), OPTIONS) or "-"
     if response in NOT_YET:
