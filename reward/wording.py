@@ -75,15 +75,15 @@ WRONG = _after(rf"(?:{_NOUN}|[都均也则是为的]|(?:is|are|was|were|can|coul
     rf"all)\b)*(?:[错误非未×✗✘✖❌]|有误|不(?!难|仅|错|[能可]排除)|没(?!错)|可?以?排除|除外|[以之]外|(?:\w+n't|not|"
     rf"wrong|incorrect|false|out|excluded|cannot)\b)")
 DENIED_TWICE = re.compile(r"(?i)(?:不(?!同)|没(?!错)|未|非|无(?![关论]))[^,。;:]{0,4}(?:[错误差逊输亚失妨不没无否弱扣漏"
-    r"毛瑕挑疑]|排除|指摘|问题)|\b(?:not|no|nothing|never|hardly|\w+n't)\b +(?:\w+ +){0,2}(?:wrong|worse|bad|incorrect|"
-    r"false|less|inferior|without|un\w+able|im\w+ible|excluded?|ruled?|flaws?|issues?|problems?|objections?|errors?)\b")
-RULED_OUT = _words(r"[错误非未没缺偏盾]|不(?![但仅光妨难过如及比输逊亚得])|无(?![疑可])|排|混淆|干扰|忽略|相反|过于",
+    r"毛瑕挑疑]|排除|指摘|问题)|\b(?:not|cannot|no|nothing|never|hardly|\w+n't)\b +(?:\w+ +){0,2}(?:wrong|worse|bad|"
+    r"incorrect|false|less|without|un\w+able|im\w+ible|excluded?|ruled?|flaws?|issues?|problems?|fault\w*|errors?)\b")
+RULED_OUT = _words(r"[错误非未没缺偏盾]|不(?![但仅光妨难过如及比输逊相得])|无(?![疑可])|排|混淆|干扰|忽略|相反|过于",
     r"not(?! only)|\w+n't|no|never|wrong|incorrect|false|unrelated|irrelevant|fails?|lacks?|ignores?|neither|nor|only|"
     r"exclud\w+|eliminat\w+|ruled? out|distractors?|opposite|contradicts?|confus\w+|instead|unlike|misle\w+")
 RATED = _words(r"更(?![高低大小多少早晚快慢长短])|最(?=[佳优好合贴准恰符接正全可能])|[优佳妥胜赢棒准恰]|较?好|强于|"
     r"比(?![例率如喻])|正[解确]|(?<!绝)对(?=的|[,)]|\Z)|合[适理题]|符合|可[取选行]|可以?(?=\Z|选|算|接受|考虑|给|得|作)|"
     r"才[是对算]|也(?![不没无非未错误])|[亦仍算√✓✔✅真吗呢]|还(?!不|没|原)|同[样等]|(?<![不误])选(?!项)|[给得半满分部]到?.?分|待定|次[之选优]|答案|支持|值得|"
-    r"道理|成立|接[近受]|应[该当选]?|认可|考虑|也许|或许|说不定|(?<!自)我(?!们)|只有\Z",
+    r"道理|成立|接[近受]|(?<!对)应[该当选]?|认可|考虑|也许|或许|说不定|(?<!自)我(?!们)|只有\Z",
     r"also|too|better|best|more|most|superior|prefer\w*|fits?|works?|right|correct|true|valid|good|well|"
     r"strong\w*|\w+[ai]ble|fine|credit|marks?|equal\w*|close|likely|match\w*|edge|want\w*|counts?|deserv\w+|merits?|holds?|stands?|choice|answer|i")
 CONCEDED = _words("虽|似|好像|看起来|看上去|尽管|固然|容易", r"although|though|while|seems?|tempt\w+|may|might|looks?")
