@@ -1,9 +1,7 @@
 """Reads the answer letters out of a response, in two ways named as in lm-evaluation-harness; the rules are ours.
 
-Strict-match reads the form that our prompts ask for and no other; the reward pays by it. Flexible-extract reads what
-models really write; evaluation, selection and rationales go by it. What cannot be read is `None`, never guessed. All
-rules: reward/rules.md. How one response is read: `python -m reward.explain`.
-"""
+Strict-match reads the form that our prompts ask for; the reward pays by it. Flexible-extract reads what models really
+write, for all else. What cannot be read is `None`, never guessed: reward/rules.md, `python -m reward.explain`."""
 
 import re
 from collections.abc import Iterator
@@ -21,8 +19,7 @@ MAX_ANSWER_CHARS = 4000  # ours: a longer answer part is padding, and unreadable
 MAX_LETTERS = 200  # ours: and one that names more letters
 NEAR = 60  # characters around some letters that say how they are meant; ours
 
-# The form: one closed thought that is not empty; one line with nothing but the announcement and capital letters, with
-# `、`, `,`, a blank or nothing between. Only blanks and width may differ (reward/rules.md).
+# The form (reward/rules.md): one closed thought that is not empty; one line, the announcement and capital letters.
 STRICT = re.compile(
     r"\s*+<think>(?!\s*+</think>)(?P<thought>[^<]*+(?:<(?!/?think>)[^<]*+)*+)</think>\s*+"
     r"(?:(?:答案|Answer)[^\S\n]*+[:：]|(?P<box>\\boxed\{))[^\S\n]*+"
@@ -37,10 +34,9 @@ class Kind(IntEnum):
     NAMED = 2  # "应该是 B", a sentence of letters alone
     LISTED = 3  # a line with a letter and its option's text alone
     RIGHT = 4  # "B 正确"
-    POSSIBLE = 5  # alternatives, odds, a doubt, a condition
-    ALONE = 6  # nothing is said about them: "更正：B"
-    TOLD = 7  # "B 项是……", a question, somebody else's answer
-    WRONG = 8  # a denial: "B 错误"
+    POSSIBLE = 5  # alternatives, odds, a doubt, a condition, and whatever is neither of these two: "B 更准确"
+    TOLD = 6  # what they are, and that they mislead: "B 项是……", "B 容易混淆"
+    WRONG = 7  # a denial: "B 错误"
 
 
 class Mention(NamedTuple):
@@ -75,10 +71,8 @@ def match_strict(response: str, options: int, think_prefilled: bool = False) -> 
 
 
 def read_answer(response: str, options: list[str], think_prefilled: bool = False) -> str | None:
-    """Returns the sorted letters that the response plainly commits itself to (flexible-extract), or None.
-
-    `options` are the texts by position: letters beyond them are no answer. Only what stands outside the thought counts.
-    """
+    """Returns the sorted letters that the response, outside the thought, plainly commits itself to (flexible-extract),
+    or None. `options` are the texts by position: letters beyond them are no answer."""
     return read(response, options, think_prefilled).letters
 
 
@@ -102,30 +96,28 @@ def sound(letters: str, options: int) -> str | None:
 
 
 def _settle(lines: list[str], mentions: list[list[Mention]], options: str) -> tuple[str | None, str]:
-    """Returns (letters, why) of the last statement in the best form, (None, why) where it does not stand.
-
-    Statements in one form have to agree; nothing beside or after them may name another letter as possible or take them
-    back; and what could be read at the end of a line can be made unreadable by a later line, but not changed. Lines
-    that call one option right and every other wrong are a statement together.
-    """
+    """Returns (letters, why) of the last statement in the best form, (None, why) where it does not stand by the
+    principles of reward/rules.md. Lines that call one option right and every other wrong are a statement together."""
     said: dict[Kind, Mention] = {}  # the last statement in each form, without letters where they disagree
     faults: dict[Kind, str] = {}
     called: list[Mention] = []
     settled = None
+    right = {at for line in mentions for m in line if m.kind == Kind.RIGHT for at in m.letters or ""}
+    rest = "".join(at for at in options if at not in right)  # the answer, where what is wrong is asked for
     for number, line in enumerate(lines):
         for mention in mentions[number]:
             states = mention.kind <= (Kind.NAMED if number else Kind.RIGHT)  # further down, steps of an analysis
             for kind, statement in said.items():
-                if not (states and kind == mention.kind) and _refuses(mention, statement, line):
+                if not (states and kind == mention.kind) and _refuses(mention, statement, line, rest):
                     faults[kind] = f"beside or after it, {mention.kind.name.lower()}: {mention.text!r}"
             if states:
                 agrees = mention.letters and mention.letters == said.get(mention.kind, mention).letters
                 said[mention.kind] = mention if agrees else mention._replace(letters=None)
                 faults[mention.kind] = "" if agrees else f"no answer, or not the same as before: {mention.text!r}"
-        called += [mention for mention in mentions[number] if mention.kind != Kind.TOLD]
-        right = [mention for mention in called if mention.kind != Kind.WRONG]
-        if not said and len(right) == 1 and sorted(mention.letters or "" for mention in called) == [*options]:
-            said, faults = ({Kind.RIGHT: right[0]}, {Kind.RIGHT: ""}) if right[0].kind == Kind.RIGHT else ({}, {})
+        called += [mention for mention in mentions[number] if mention.kind in (Kind.RIGHT, Kind.WRONG)]
+        one = [mention for mention in called if mention.kind == Kind.RIGHT]
+        if not said and len(one) == 1 and sorted(mention.letters or "" for mention in called) == [*options]:
+            said, faults = {Kind.RIGHT: one[0]}, {Kind.RIGHT: ""}
         for match in wording.RETRACTED.finditer(line):
             after = [kind for kind, last in said.items() if (last.line, last.end) <= (number, match.start())]
             faults |= dict.fromkeys(after, f"after it, taken back: {match[0].strip()!r}")
@@ -138,15 +130,15 @@ def _settle(lines: list[str], mentions: list[list[Mention]], options: str) -> tu
     return (None, why) if why else (settled, "stated")
 
 
-def _refuses(mention: Mention, statement: Mention, line: str) -> bool:
-    """Returns whether a mention, in that line, makes a statement before it unreadable."""
+def _refuses(mention: Mention, statement: Mention, line: str, rest: str) -> bool:
+    """Returns whether a mention, in that line, makes a statement before it unreadable; `rest` is not called right."""
     named, stated = set(mention.letters or "?"), set(statement.letters or "")
     if named <= stated or mention.kind >= Kind.TOLD:
         return False
     beside = mention.line == statement.line and not wording.SENTENCE.search(line, statement.end, mention.start)
     below = mention.kind == Kind.LISTED and mention.line == statement.line + 1
-    also = mention.kind == Kind.RIGHT and (named & stated or statement.kind == Kind.RIGHT)
-    return bool(beside or below or also or mention.kind in (Kind.POSSIBLE, Kind.NAMED, Kind.ALONE))
+    also = mention.kind == Kind.RIGHT and (named & stated or statement.kind == Kind.RIGHT or statement.letters != rest)
+    return bool(beside or below or also or mention.kind in (Kind.POSSIBLE, Kind.NAMED))
 
 
 def _mentions(line: str, number: int, options: int) -> Iterator[Mention]:
@@ -157,7 +149,8 @@ def _mentions(line: str, number: int, options: int) -> Iterator[Mention]:
             continue
         run, start, end = runs[-1] if runs else ("", 0, 0)
         between = line[end : word.start()] if runs and word[0].isupper() == line[start].isupper() else "x"
-        if wording.JOINED.fullmatch(between):
+        own = TEXT not in between or word[0] == run or line[word.end() :][:1] == TEXT
+        if own and wording.JOINED.fullmatch(between):
             runs[-1] = (run if run == word[0] and TEXT in between else run and run + word[0], start, word.end())
         elif wording.ALTERNATIVES.fullmatch(between):
             runs[-1] = (run if run == word[0] else None, start, word.end())  # "听觉，即 B" is one
@@ -168,8 +161,11 @@ def _mentions(line: str, number: int, options: int) -> Iterator[Mention]:
         kind = _kind(line, start, end, opens=not number and not line[:start].strip(" ("))
         if run is None and kind not in (Kind.ANNOUNCED, Kind.TOLD, Kind.WRONG):
             kind = Kind.POSSIBLE
+        if kind == Kind.ANNOUNCED and wording.GOES_ON.match(line, end):
+            letters = None
+        several = not line[start:end].isalpha() and set(run or "A") & set(LETTERS[:options])  # "X、D 也行" names D
         # Elsewhere a small letter is a word, and capitals that are no options an abbreviation.
-        if kind == Kind.ANNOUNCED or line[start].isupper() and (letters or run is None):
+        if kind == Kind.ANNOUNCED or line[start].isupper() and (letters or several):
             yield Mention(letters, kind, number, start, end, line[max(0, start - 12) : end + 12].strip())
 
 
@@ -181,7 +177,6 @@ def _kind(line: str, start: int, end: int, opens: bool) -> Kind:
     stop = wording.CLAUSE.search(after)
     rest = after[: stop.end() if stop else None]
     alone, right, ends = (form.match(after) for form in (wording.ALONE, wording.RIGHT, wording.SENTENCE_END))
-
     if ends and start < NEAR and wording.BARE.fullmatch(before):
         kind = Kind.LISTED if TEXT in ends[0] else Kind.ANNOUNCED
     elif (alone or right or wording.REASONED.match(after)) and wording.ANNOUNCED.search(before):
@@ -191,22 +186,39 @@ def _kind(line: str, start: int, end: int, opens: bool) -> Kind:
     elif wording.BARE.fullmatch(sentence):
         kind = Kind.NAMED if ends or opens and wording.OPENS.match(after) else Kind.TOLD  # "A 项，……" is a topic
     else:
-        kind = Kind.ALONE if alone else Kind.TOLD
-
-    admitted = wording.ADMITTED.match(after) or wording.NOT_EXCLUDED.search(before)
-    if kind == Kind.TOLD and not admitted:
-        return Kind.WRONG if wording.WRONG.match(after) else kind
-    supposed = not wording.CONCLUDED.search(clause) and wording.IF.search(sentence)
-    if wording.ASIDE.search(clause) or wording.ASIDE.search(rest) or supposed and wording.IF.search(clause):
-        return Kind.TOLD
+        kind = Kind.POSSIBLE if alone else Kind.TOLD
+    admitted = kind != Kind.TOLD and wording.ALSO.match(after) or wording.NOT_EXCLUDED.search(before)
+    twice = wording.DENIED_TWICE.search(clause + rest)  # "不能算错"
+    topic = kind == Kind.TOLD and not admitted
+    if topic and wording.WRONG.match(after) and not twice:
+        return Kind.WRONG
+    supposed = wording.IF.search(sentence) and not wording.CONCLUDED.search(clause)
+    if topic or wording.ASIDE.search(clause) or wording.ASIDE.search(rest) or supposed and wording.IF.search(clause):
+        return Kind.TOLD if not twice and _told(line[start], clause, after, bool(supposed)) else Kind.POSSIBLE
     following = wording.LETTERS.search(rest)
     denies_it = following and wording.NEGATED.search(rest[: following.start()])  # "B 而不是 A" denies A, not B
     denied = wording.NEGATED.search(clause) or wording.WRONG.match(after) and not denies_it
-    if denied and not wording.NOT_EXCLUDED.search(before):
+    if denied and not twice and not wording.NOT_EXCLUDED.search(before):
         return Kind.WRONG
     doubted = supposed or wording.DOUBTED.search(clause) or wording.DOUBTED.search(rest)
     unsure = wording.UNSURE.search(before + rest) or wording.IF_FOLLOWS.match(after)
-    return Kind.POSSIBLE if admitted or doubted or unsure else kind
+    return Kind.POSSIBLE if admitted or denied or doubted or unsure else kind
+
+
+def _told(letter: str, before: str, after: str, rated: bool) -> bool:
+    """Returns whether the sentence rules letters out or tells what they are, and rates them only to take it back."""
+    before = wording.CAPITAL.split(before)[-1]
+    rated = rated or bool(wording.RATED.search(before) and not wording.CONCEDED.search(before))
+    told = wording.RULED_OUT.search(before) or letter == "A" and after[:1] == " " and after[1:2].islower()  # an article
+    after = wording.CAPITAL.split(wording.SENTENCE.split(after.lstrip(f" .){TEXT}"))[0])[0]
+    for clause in wording.PARTS.split(after):
+        low, rates = wording.RULED_OUT.search(clause), wording.RATED.search(clause)
+        rated = rated and not wording.CONTRAST.match(clause)
+        if rates and not (low and low.start() < rates.start()):
+            rated = rated or not wording.CONCEDED.search(before + clause)
+        else:
+            told = told or low or wording.TELLS.search(clause) or wording.CONTRAST.match(clause)
+    return bool(told and not rated)
 
 
 def _lines(text: str) -> list[str]:
@@ -214,7 +226,7 @@ def _lines(text: str) -> list[str]:
     list, one letter a line, all with their option's text or none, is joined to the heading that announces it."""
     lines: list[str] = []
     column: int | None = None
-    heading = listing = False
+    heading = listing = reasoned = False
     for line in filter(None, map(str.strip, text.split("\n"))):
         cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
         if not cells:
@@ -230,9 +242,10 @@ def _lines(text: str) -> list[str]:
             lines[-1] += f"、{line}"
         elif heading and (item or lines[-1].endswith(":")) and wording.ITEM.match(line):
             lines[-1] += f" {line}"
-            heading, listing = False, item
+            heading, listing, reasoned = False, item, not item
         else:
-            lines.append(line)
+            reasoned = reasoned and bool(wording.ITEM.match(line))
+            lines.append("或 " * reasoned + line)
             names = len(line) > NEAR or wording.CAPITAL.search(line)
             heading, listing = not names and bool(wording.ANNOUNCED.search(line)), False
     return lines
@@ -245,16 +258,13 @@ def _patterns(options: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str
     known = set(LETTERS[: len(texts)])  # a text of such letters alone, as of blood groups, cannot be told from them
     pairs = [(at, text, re.escape(text)) for at, text in zip(LETTERS, texts, strict=False) if not set(text) <= known]
     letters = {text: letter for letter, text, _ in pairs if texts.count(text) == 1}
-    start = r"(?:(?<![一-龥])|(?<=[是为选择即项案]))"
-    end = r"(?=[ )]*(?:[。.,;!、(即这\n]|\Z))"
+    start = r"(?:(?<![一-龥])|(?<=[是为选择即项案和与及或]))"
+    end = r"(?=[ )]*(?:[。.,;!、(即这也亦更同都均和与及\n]|\Z))"
     whole = r"(?:(?<![A-Za-z0-9])|(?![A-Za-z0-9]))"  # "Answer" is no A with an option "n"
     own = [rf"{at}(?:[ ).:、=—-]{{0,4}}\(?{text}{whole}\)?|(?:选?项)?[。,]{text}{end})" for at, _, text in pairs]
     alone = "|".join(re.escape(text) for text in sorted(letters, key=len, reverse=True)) or "(?!)"
-    return (
-        re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join(own) or '(?!)'})"),
-        re.compile(f"{start}(?:{alone}){end}"),
-        letters,
-    )
+    either = "|".join(own) or "(?!)"
+    return re.compile(rf"(?<![A-Za-z0-9])(?:{either})"), re.compile(f"{start}(?:{alone}){end}"), letters
 
 
 def _option_texts(text: str, options: tuple[str, ...]) -> str:
@@ -266,9 +276,13 @@ def _option_texts(text: str, options: tuple[str, ...]) -> str:
         repeats = "".join(wording.CAPITAL.findall(match[0])) == LETTERS[: len(options)]
         return "\n" if repeats and not wording.HEAD.search(match.string[: match.start()][-12:]) else match[0]
 
-    def letter(match: re.Match[str]) -> str:
-        before = match.string[max(0, match.start() - NEAR) : match.start()]
-        states = not before.rpartition("\n")[2].strip(" (") or wording.STANDS_FOR.search(before)
-        return letters[match[0]] + TEXT if states else match[0]
-
-    return alone.sub(letter, wording.ROW.sub(row, own.sub(lambda match: match[0][0] + TEXT, text)))
+    text = wording.ROW.sub(row, own.sub(lambda match: match[0][0] + TEXT, text))
+    done, at = "", 0
+    for match in alone.finditer(text):
+        done, at = done + text[at : match.start()], match.end()
+        states = not done[-NEAR:].rpartition("\n")[2].strip(" (") or wording.STANDS_FOR.search(done[-NEAR:])
+        follows = text[at : at + 3].lstrip(" )")[:1] or "\n"
+        states = states or follows in "也亦更同都均" or follows in "。;!\n" and wording.ENDED.search(done[-4:])
+        beside = wording.BESIDE.search(done[-NEAR:])  # another letter: "A（听觉）" is neither
+        done += f"{'或' * bool(beside)}{letters[match[0]]}{TEXT}" if states or beside else match[0]
+    return done + text[at:]
