@@ -80,7 +80,7 @@ def unfit(row: Question | Dialogue, thoughts: str = "every") -> Fault | None:
     if isinstance(row, Question):
         if mark := stray_mark(whole):
             return Fault("a mark of a model's turn or thought", f"{mark!r}; take it out")
-        said = _CONCLUDES.search(row.rationale)
+        said = _CONCLUDES.search(row.rationale[-60:])
         if said and row.answer and sorted({*said[1]} & {*LETTERS}) != sorted(row.answer):
             return Fault("a rationale that ends in another answer", f"{said[0]!r}; the key is {row.answer}")
         return None

@@ -19,7 +19,7 @@ from data_pipeline.safety.cleaning import MASK, WRITING, Cleaned, Removed, clean
 from data_pipeline.safety.shown import NO_TEXT
 from data_pipeline.tables.columns import Columns, Fields, beyond, say
 from data_pipeline.tables.keys import read_key, read_kind, true_or_false
-from data_pipeline.tables.options import HOLDS_ANSWER, is_empty, read_options, text_of, without_letters
+from data_pipeline.tables.options import held_answer, is_empty, read_options, text_of, without_letters
 from data_pipeline.tables.rows import Layout, Row
 from reward.thought import stray_mark
 
@@ -184,8 +184,8 @@ def _checked(question: Question, clean: bool) -> Question | Fault:
         return lost
     if mark := stray_mark(whole):
         return Fault("a mark of a model's turn or thought", f"{mark!r}; take it out")
-    if held := HOLDS_ANSWER.search(question.stem):
-        return Fault("a stem that holds the answer", f"{held[0]!r} in {question.stem[-60:]!r}; take it out")
+    if held := held_answer(question.stem):
+        return Fault("a stem that holds the answer", held)
     if clean and (results := clean_texts(texts, LEAVE)):
         return _cleaned(question, results)
     if not whole.isprintable() and (bad := NO_TEXT.search(whole)):

@@ -28,7 +28,7 @@ OWN_LETTER = (  # of an option: A. (A) A、 A： **A.** 选项A：
 _CIRCLED = {chr(first + n): f"{letter}." for first in (0x24B6, 0x24D0) for n, letter in enumerate(LETTERS)}  # Ⓐ ⓐ
 _ODD = re.compile(r"\s*(?:选项|option)?\s*([A-Z])\s*[^\w\s(（\[【+]", re.IGNORECASE)  # A- A/ A>
 # What stands behind the last option, or in a stem, in files that part nothing: 答案：A
-HOLDS_ANSWER = re.compile(r"(?:答案|解析|answer|key)[】\]]?\s*[:：]|【(?:答案|解析)】", re.IGNORECASE)
+_HOLDS_ANSWER = re.compile(r"(?:答案|解析|answer|key)[】\]]?\s*[:：]|【(?:答案|解析)】", re.IGNORECASE)
 _OWN = [re.compile(OWN_LETTER.format(f"[{a}{a.lower()}{chr(ord(a) + 0xFEE0)}{chr(ord(a) + 0xFF00)}]")) for a in LETTERS]
 _IN_ORDER = list(LETTERS)
 _BEARS = re.compile(
@@ -112,8 +112,8 @@ def _in_order(texts: list[str], labels: list[str]) -> Options | Fault:
     bare = without_letters(texts)
     if isinstance(bare, Fault):
         return bare
-    if held := HOLDS_ANSWER.search("\n".join(bare)):
-        return Fault("an option that holds the answer", f"{held[0]!r} in {' | '.join(bare)[-80:]!r}; take it out")
+    if held := held_answer(" | ".join(bare)):
+        return Fault("an option that holds the answer", held)
     compared = bare if _ALIKE.fullmatch("".join(bare)) else [plain(text) for text in bare]
     filled = [text for text in compared if text]
     if len(set(filled)) < len(filled):
@@ -226,6 +226,13 @@ def _cut(cell: str) -> list[str] | Fault:
     if "|" in cell:
         return cell.split("|")
     return Fault("options that are neither a list nor an object nor lettered lines", short(cell))
+
+
+def held_answer(text: str) -> str:
+    """Returns where a text says an answer, as 答案：A behind an option; "" where it says none."""
+    if not (":" in text or "：" in text or "】" in text) or not (held := _HOLDS_ANSWER.search(text)):
+        return ""
+    return f"{held[0]!r} in {text[-80:]!r}; take it out"
 
 
 def is_empty(cell: object) -> bool:
