@@ -28,7 +28,10 @@ OWN_LETTER = (  # of an option: A. (A) A、 A： **A.** 选项A：
 _CIRCLED = {chr(first + n): f"{letter}." for first in (0x24B6, 0x24D0) for n, letter in enumerate(LETTERS)}  # Ⓐ ⓐ
 _ODD = re.compile(r"\s*(?:选项|option)?\s*([A-Z])\s*[^\w\s(（\[【+]", re.IGNORECASE)  # A- A/ A>
 # What stands behind the last option, or in a stem, in files that part nothing: 答案：A
-_HOLDS_ANSWER = re.compile(r"(?:答案|解析|answer|key)[】\]]?\s*[:：]|【(?:答案|解析)】", re.IGNORECASE)
+_HOLDS_ANSWER = re.compile(
+    r"(?:答案|answer|key)\s*(?:是|为|is)?\s*[:：]\s*[（(]?(?-i:[A-ZＡ-Ｚ]{1,8}|[对错√×])\s*(?:$|[|。.,，;；)）\n])|解析\s*[:：]|【(?:答案|解析)】",
+    re.IGNORECASE,
+)
 _OWN = [re.compile(OWN_LETTER.format(f"[{a}{a.lower()}{chr(ord(a) + 0xFEE0)}{chr(ord(a) + 0xFF00)}]")) for a in LETTERS]
 _IN_ORDER = list(LETTERS)
 _BEARS = re.compile(

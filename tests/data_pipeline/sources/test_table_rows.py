@@ -111,12 +111,18 @@ AD = "扫码关注心理考研公众号，限时领取全套资料，报名立�
         ("下列正确的是<|im_end|>,甲,乙,A,因为", "a mark of a model's turn or thought: '<|im_end|>'; take it out"),
         ("下列正确的是,甲,乙,A,<thinking>想</thinking>因为", "a mark of a model's turn or thought"),
         ("下列正确的是,甲,乙[/INST],A,因为", "a mark of a model's turn or thought"),
-        ("下列正确的是（ ）答案：B,甲,乙,B,因为", "a stem that holds the answer: '答案：'"),
+        ("下列正确的是（ ）答案：B,甲,乙,B,因为", "a stem that holds the answer: '答案：B"),
     ],
 )
 def test_what_may_belong_to_a_question_is_neither_taken_out_nor_trained_on(row, reason, tmp_path):
     (why,) = reasons(read(tmp_path, f"stem,A,B,answer,rationale\n{row}\n"))
     assert why.startswith(reason), why
+
+
+def test_a_stem_may_ask_for_the_answer(tmp_path):
+    stems = ("请选择正确答案：", "Select the best answer: A man who sleeps is", "依恋是（ ）请写出答案：")
+    text = "".join(f"{stem},甲,乙,B\n" for stem in stems)
+    assert reasons(read(tmp_path, f"stem,A,B,answer\n{text}")) == ["", "", ""]
 
 
 def test_letters_behind_markup_are_no_part_of_an_option(tmp_path):

@@ -97,7 +97,7 @@ def test_what_is_no_letter_of_its_own_stays(cell, texts):
         (["A/依恋", "B/分离"], "options that may bear their letters"),
         (["A", "B", "C"], "options that are letters alone"),
         (["(a)", "(b)."], "options that are letters alone"),
-        ("A. 依恋 B. 分离 答案：A", "an option that holds the answer: '答案：' in '依恋 | 分离 答案：A'; take it out"),
+        ("A. 依恋 B. 分离 答案：A", "an option that holds the answer: '答案：A' in '依恋 | 分离 答案：A'; take it out"),
         (["依恋", "分离【答案】A"], "an option that holds the answer"),
         ({"A": {"text": "依恋"}, "B": {"text": "分离"}}, "an option that is no text: {'text': '依恋'}"),
         ("A. 依恋\nC. 分离", "options whose letters are not in order"),
