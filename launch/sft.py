@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from data_pipeline.errors import BadInput
 from data_pipeline.records import write_text
-from launch.cli.arguments import SFT, Command, in_earnest
+from launch.cli.arguments import REPOSITORY, SFT, Command, in_earnest
 from launch.cli.arithmetic import ADAPTERS
 from launch.cli.configuration import as_dict
 from launch.cli.entry import StageFailed, console, run_stage, show_plan
@@ -134,6 +134,7 @@ def check_plan_and_machine(config: DictConfig, base: str, rows: int) -> list[str
     if config.model_name_or_path != tiny.RANDOM:
         check_model(base, "base_model")
     checks.check_inputs(as_dict(config))
+    checks.check_working_dir(REPOSITORY)
     if not config.get("use_cpu"):
         gpu.check_gpus(config.cards, "cards")
         gpu.check_build()

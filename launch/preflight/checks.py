@@ -97,7 +97,14 @@ def check_port_free(port: str, key: str) -> None:
 
 
 def check_working_dir(repository: Path) -> None:
-    """Raises BadInput inside the copy that `ray job submit --working-dir` makes: Ray deletes it with all results."""
+    """Raises BadInput inside the copy that `ray job submit --working-dir` makes, which Ray deletes with all results, and
+    under a path that `datasets`, with which both frameworks read their rows, takes for a pattern.
+    """
+    if signs := sorted(set("[]*?") & set(str(repository))):
+        raise BadInput(
+            f"{repository}: the library `datasets` takes {' '.join(signs)} in a path for a pattern and finds no rows; "
+            "move the repository to a path without them, and install it there anew: bash launch/install.sh cpu (or gpu)"
+        )
     if "working_dir_files" in repository.parts:
         raise BadInput(
             f"{repository}: a copy of the working directory that Ray deletes after the job, results included, and that "

@@ -63,6 +63,7 @@ class StreamServer:
                     if told.raw:
                         self._chunk(told.raw)
                     if told.dies:
+                        time.sleep(0.2)  # a reset takes along what the client has not read yet
                         self.connection.close()
                         self.close_connection = True
                         return

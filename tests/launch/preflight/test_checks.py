@@ -139,6 +139,14 @@ def test_rays_copy_of_the_working_directory_is_no_place_to_train_in():
         checks.check_working_dir(Path("/tmp/ray/session/runtime_resources/working_dir_files/_ray_pkg_1"))
 
 
+def test_a_path_that_is_read_as_a_pattern_is_told_before_the_framework_finds_no_rows():
+    from pathlib import Path
+
+    checks.check_working_dir(Path("/home/某 (one)/psyforge"))
+    with pytest.raises(BadInput, match=r"takes \[ \] in a path for a pattern and finds no rows; move the repository"):
+        checks.check_working_dir(Path("/home/me/[new]/psyforge"))
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
