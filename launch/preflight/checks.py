@@ -97,8 +97,8 @@ def check_port_free(port: str, key: str) -> None:
 
 
 def check_working_dir(repository: Path) -> None:
-    """Raises BadInput inside the copy that `ray job submit --working-dir` makes, which Ray deletes with all results, and
-    under a path that `datasets`, with which both frameworks read their rows, takes for a pattern.
+    """Raises BadInput inside the copy that `ray job submit --working-dir` makes, which Ray deletes with all results,
+    and under a path that `datasets`, with which both frameworks read their rows, takes for a pattern.
     """
     if signs := sorted(set("[]*?") & set(str(repository))):
         raise BadInput(
