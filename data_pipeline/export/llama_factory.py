@@ -81,7 +81,9 @@ def unfit(row: Question | Dialogue, thoughts: str = "every") -> Fault | None:
         if mark := stray_mark(whole):
             return Fault("a mark of a model's turn or thought", f"{mark!r}; take it out")
         said = _CONCLUDES.search(row.rationale[-60:])
-        if said and row.answer and sorted({*said[1]} & {*LETTERS}) != sorted(row.answer):
+        letters = [letter for letter in said[1] if letter in LETTERS] if said else []
+        named = set(letters) <= {*LETTERS[: len(row.options)]} and len(set(letters)) == len(letters)  # CBT is a therapy
+        if said and row.answer and named and sorted(letters) != sorted(row.answer):
             return Fault("a rationale that ends in another answer", f"{said[0]!r}; the key is {row.answer}")
         return None
     if fault := checks.fault(row.turns):

@@ -10,11 +10,7 @@ JSON or Python writes it.
 
 import re
 from collections.abc import Iterator
-from io import StringIO
-from itertools import pairwise
 from pathlib import Path
-from token import NL, STRING
-from tokenize import generate_tokens
 
 from data_pipeline.encodings import lost_characters
 from data_pipeline.records import Fault, Post, Reject
@@ -134,12 +130,4 @@ def _cell(cell: object) -> object:
     value = as_python(value) if isinstance(value, str) else value
     if isinstance(value, str):
         return Fault("a list in a cell that cannot be read", f"{short(cell)}; write it as JSON")
-    if value != as_json(cell) and _joined(cell):  # numpy prints no commas, and Python joins texts that stand so
-        return Fault("a list in a cell without commas", f"{short(cell)}; write it as JSON")
     return value
-
-
-def _joined(cell: str) -> bool:
-    """Returns whether two texts follow each other with nothing between them."""
-    tokens = [t.type for t in generate_tokens(StringIO(cell.strip()).readline) if t.type != NL]
-    return any(one == other == STRING for one, other in pairwise(tokens))

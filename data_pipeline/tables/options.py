@@ -11,6 +11,7 @@ import tokenize
 import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from data_pipeline.records import LETTERS, Fault
 from data_pipeline.tables.rows import as_json
@@ -184,15 +185,16 @@ def _pair(item: object) -> tuple[str, object] | Fault:
 def as_python(text: str) -> object:
     """Returns the list or object that Python wrote, as in a cell of a table that pandas saved; else the text.
 
-    Numpy parts the texts of a list by blanks alone, which Python would join to one.
+    Numpy parts the texts of a list by blanks alone, which Python would join to one; if such stand deeper, it is text.
     """
     if text.lstrip().startswith(("[", "{")):
         with suppress(ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):
             value = ast.literal_eval(text.strip())
-            if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-                tokens = tokenize.generate_tokens(io.StringIO(text.strip()).readline)
+            tokens = [t for t in tokenize.generate_tokens(io.StringIO(text.strip()).readline) if t.type != tokenize.NL]
+            if not any(one.type == other.type == tokenize.STRING for one, other in pairwise(tokens)):
+                return value
+            if isinstance(value, list) and all(isinstance(item, str) for item in value):
                 return [ast.literal_eval(token.string) for token in tokens if token.type == tokenize.STRING]
-            return value
     return text
 
 

@@ -294,7 +294,15 @@ def test_rejects_are_counted_by_code_and_what_the_recipe_left_out_by_its_detail_
 
 @pytest.mark.parametrize(
     "rationale",
-    ["感觉直接。故选A、C。", "思维间接，故不选B。", "所以不能选B", "The answer isn't B.", "A good answer is good."],
+    [
+        "感觉直接。故选A、C。",
+        "思维间接，故不选B。",
+        "所以不能选B",
+        "The answer isn't B.",
+        "A good answer is good.",
+        "因此这种疗法是CBT。",
+        "故选CBT",
+    ],
 )
 def test_a_rationale_that_ends_as_its_key_does_is_fit(rationale):
     assert llama_factory.unfit(question(rationale=rationale)) is None
